@@ -1,0 +1,93 @@
+"""What a user is told when something is wrong: one block a fault, one exit code a family of faults."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of the command line."""
+
+    OK = 0
+    CONFIG = 2
+    DATA = 3
+    RESOURCES = 4
+    ARTIFACT = 5
+    LOCKED = 6
+    GUARD = 7
+    SANDBOX = 8
+    OPTIONAL_PART = 9
+    BUG = 70
+    PREEMPTED = 75
+    INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong: what, where, why it matters, how to mend it.
+
+    >>> print(Fault("unknown key `optim.lrr`", where="my.yaml:14:3", fix="did you mean `optim.lr`?").render())
+    error: unknown key `optim.lrr`
+      where: my.yaml:14:3
+      fix:   did you mean `optim.lr`?
+    """
+
+    what: str
+    where: str = ""
+    why: str = ""
+    fix: str = ""
+
+    def render(self, level: str = "error") -> str:
+        lines = [f"{level}: {escape(self.what)}"]
+        for label, text in (("where: ", self.where), ("why:   ", self.why), ("fix:   ", self.fix)):
+            if text:
+                lines.append(f"  {label}{escape(text)}")
+        return "\n".join(lines)
+
+
+class TemperError(Exception):
+    """Faults the user can mend. Carries them all, and the exit code of the family."""
+
+    def __init__(self, faults: Fault | Iterable[Fault], code: Exit = Exit.CONFIG):
+        self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
+        self.code = code
+        super().__init__("; ".join(fault.what for fault in self.faults))
+
+    def render(self) -> str:
+        return "\n".join(dict.fromkeys(fault.render() for fault in self.faults))
+
+
+class ConfigError(TemperError):
+    def __init__(self, faults: Fault | Iterable[Fault]):
+        super().__init__(faults, Exit.CONFIG)
+
+
+class DataError(TemperError):
+    def __init__(self, faults: Fault | Iterable[Fault]):
+        super().__init__(faults, Exit.DATA)
+
+
+class ResourceError(TemperError):
+    def __init__(self, faults: Fault | Iterable[Fault]):
+        super().__init__(faults, Exit.RESOURCES)
+
+
+class ArtifactError(TemperError):
+    def __init__(self, faults: Fault | Iterable[Fault]):
+        super().__init__(faults, Exit.ARTIFACT)
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+
+
+def escape(text: str) -> str:
+    r"""Control, bidirectional and zero-width characters as visible escapes; new lines are kept indented.
+
+    >>> escape("a\x1b[31mb")
+    'a\\x1b[31mb'
+    """
+    shown = _CONTROL.sub(lambda m: m.group().encode("unicode_escape", "surrogatepass").decode("ascii"), text)
+    return shown.replace("\n", "\n         ")

@@ -1,0 +1,114 @@
+"""The vocabulary of temper. Every value is complete when it is made and never changes: each step makes a new type.
+
+    Prompt --sample--> Completion --parse--> Reply --score--> Rollout; the rollouts of one prompt are a Group.
+    Conversations and groups become Examples; Examples become gradients (see `train/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+AnswerType = Literal["math", "text"]
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation: `Message("user", "What is 2+2?")`."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A verifiable question.
+
+    >>> Prompt(id="arithmetic:7", task="arithmetic", messages=(Message("user", "38+33+19-49"),), gold="41").gold
+    '41'
+    """
+
+    id: str  # unique in its task and stable: random draws are keyed by it
+    task: str
+    messages: tuple[Message, ...]
+    gold: str  # the verified final form of the right answer, found at load
+    answer_type: AnswerType = "math"  # how `accuracy` compares: exact values, or normalised text
+    language: str = "en"  # the language the thinking should be in
+
+    @property
+    def text(self) -> str:
+        """The last user turn."""
+        return next(m.content for m in reversed(self.messages) if m.role == "user")
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the engine drew for one prompt: token ids and the log-prob of each at the temperature it was drawn with.
+
+    `token_ids` ends with the end token exactly if `finish_reason` is "stop".
+    """
+
+    token_ids: tuple[int, ...]
+    sampler_logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A completion's text, parsed once (`text/reply.py`): `thinking` and `answer` are None where the form is broken.
+
+    `well_formed` holds when the text is exactly `<think>…</think>` then `<answer>…</answer>`, both with content,
+    with nothing but white space around them.
+    """
+
+    text: str
+    thinking: str | None
+    answer: str | None
+    well_formed: bool
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A scored completion: each reward by name beside the weighted total."""
+
+    prompt: Prompt
+    completion: Completion
+    reply: Reply
+    rewards: Mapping[str, float]
+    total: float
+    grader_failures: tuple[str, ...] = ()  # names of rewards that failed and were counted as 0
+
+
+@dataclass(frozen=True)
+class Group:
+    """All rollouts of one prompt."""
+
+    prompt: Prompt
+    prompt_ids: tuple[int, ...]
+    rollouts: tuple[Rollout, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training row. `mask[i]` says that token i is a target (the end token included): carried, never derived.
+
+    Rows whose tokens before their first target are equal can share that prefix in one forward pass.
+    """
+
+    token_ids: tuple[int, ...]
+    mask: tuple[bool, ...]
+
+    @property
+    def prefix_length(self) -> int:
+        """Tokens before the first target."""
+        return self.mask.index(True) if True in self.mask else len(self.mask)
+
+
+@dataclass(frozen=True)
+class PolicyExample(Example):
+    """An `Example` with what policy gradients need, one value a target token, in order."""
+
+    advantages: tuple[float, ...] = field(default=())
+    sampler_logprobs: tuple[float, ...] = field(default=())
