@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 AnswerType = Literal["math", "text"]
@@ -110,5 +110,5 @@ class Example:
 class PolicyExample(Example):
     """An `Example` with what policy gradients need, one value a target token, in order."""
 
-    advantages: tuple[float, ...] = field(default=())
-    sampler_logprobs: tuple[float, ...] = field(default=())
+    advantages: tuple[float, ...]
+    sampler_logprobs: tuple[float, ...]
