@@ -1,0 +1,123 @@
+"""Examples to batches: packed without padding, a prefix that several examples share laid down once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from temper.types import Example
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where one example's tokens stand in the packed row: `prefix` may be shared with others, `own` is its own."""
+
+    prefix: range
+    own: range
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch of N packed tokens with M targets; every field complete, nothing padded.
+
+    `sources[m]` is the packed position whose output predicts `targets[m]`; `rows[m]` says which example target m is of,
+    as an index into `examples`; `lengths[m]` is how many targets that example has. Targets keep the order of `examples`.
+    """
+
+    tokens: Tensor  # [N]
+    positions: Tensor  # [N]
+    layouts: tuple[Layout, ...]  # one an example
+    sources: Tensor  # [M]
+    targets: Tensor  # [M]
+    rows: Tensor  # [M]
+    lengths: Tensor  # [M]
+    examples: tuple[Example, ...]
+
+
+def make_batch(examples: Sequence[Example]) -> Batch:
+    """Pack `examples` into one row.
+
+    >>> row = lambda *tokens: Example(tokens, (False, False) + (True,) * (len(tokens) - 2))
+    >>> batch = make_batch([row(1, 2, 3, 4), row(1, 2, 5)])
+    >>> batch.tokens.tolist(), batch.positions.tolist()
+    ([1, 2, 3, 4, 5], [0, 1, 2, 3, 2])
+    >>> batch.sources.tolist(), batch.targets.tolist()
+    ([1, 2, 1], [3, 4, 5])
+    """
+    tokens: list[int] = []
+    positions: list[int] = []
+
+    def lay(example: Example, start: int, stop: int) -> range:
+        at = len(tokens)
+        tokens.extend(example.token_ids[start:stop])
+        positions.extend(range(start, stop))
+        return range(at, len(tokens))
+
+    shared = _shared_prefixes(examples)
+    laid: dict[tuple[int, ...], range] = {}
+    layouts, sources, targets, rows, lengths = [], [], [], [], []
+    for row, example in enumerate(examples):
+        cut = example.prefix_length
+        prefix_tokens = example.token_ids[:cut]
+        if prefix_tokens in shared:
+            if prefix_tokens not in laid:
+                laid[prefix_tokens] = lay(example, 0, cut)
+            prefix = laid[prefix_tokens]
+        else:
+            cut, prefix = 0, range(0)
+        own = lay(example, cut, len(example.token_ids))
+        layouts.append(Layout(prefix, own))
+        wanted = [i for i, target in enumerate(example.mask) if target]
+        for i in wanted:
+            before = i - 1
+            sources.append(prefix[before] if before < cut else own[before - cut])
+            targets.append(example.token_ids[i])
+        rows.extend([row] * len(wanted))
+        lengths.extend([len(wanted)] * len(wanted))
+    return Batch(
+        torch.tensor(tokens), torch.tensor(positions), tuple(layouts), torch.tensor(sources), torch.tensor(targets),
+        torch.tensor(rows), torch.tensor(lengths), tuple(examples),
+    )  # fmt: skip
+
+
+def _shared_prefixes(examples: Sequence[Example]) -> set[tuple[int, ...]]:
+    """The prefixes that stand before the first target of two examples or more."""
+    once: set[tuple[int, ...]] = set()
+    shared: set[tuple[int, ...]] = set()
+    for example in examples:
+        prefix = example.token_ids[: example.prefix_length]
+        if prefix:
+            (shared if prefix in once else once).add(prefix)
+    return shared
+
+
+def split_by_tokens(examples: Sequence[Example], budget: int) -> list[list[int]]:
+    """Indices of examples in micro-batches of at most `budget` tokens (one example may exceed it alone), those of one
+    prefix kept together and lengths kept similar. The gradient does not depend on how this is done, only the speed.
+
+    >>> rows = [Example((1, 2), (False, True)), Example((7, 8, 9), (False, True, True)), Example((1, 3), (False, True))]
+    >>> split_by_tokens(rows, 4)
+    [[0, 2], [1]]
+    """
+    families: dict[tuple[int, ...], list[int]] = {}
+    for index, example in enumerate(examples):
+        families.setdefault(example.token_ids[: example.prefix_length], []).append(index)
+    ordered = sorted(families.values(), key=lambda family: max(len(examples[i].token_ids) for i in family))
+    parts: list[list[int]] = []
+    used = budget + 1
+    for family in ordered:
+        prefix = examples[family[0]].prefix_length
+        needs_prefix = True
+        for index in family:
+            own = len(examples[index].token_ids) - prefix
+            cost = own + (prefix if needs_prefix else 0)
+            if used + cost > budget:
+                parts.append([])
+                used, cost = 0, own + prefix
+            parts[-1].append(index)
+            used += cost
+            needs_prefix = False
+    return parts

@@ -1,0 +1,79 @@
+"""The tiny world as rows: prompts with gold answers, conversations, and the text the base model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from random import Random
+
+from temper.data.tiny.arithmetic import Tongue, draw_problem, solve, work_out
+from temper.data.tiny.general import draw_task
+from temper.data.tiny.split import Split
+from temper.rng import seed_for
+
+
+def _random(seed: int, *parts: int | str) -> Random:
+    return Random(seed_for(seed, "tiny", *parts))
+
+
+def arithmetic_prompts(split: Split, count: int, seed: int) -> Iterator[dict]:
+    """`{"question", "answer", "level"}` rows, levels in turn, no problem twice."""
+    seen: set[str] = set()
+    random = _random(seed, "arithmetic", split)
+    while len(seen) < count:
+        problem = draw_problem(random, split, level=len(seen) % 3 + 1)
+        if problem.text not in seen:
+            seen.add(problem.text)
+            yield {"question": problem.text, "answer": str(problem.answer), "level": problem.level}
+
+
+def general_prompts(split: Split, count: int, seed: int) -> Iterator[dict]:
+    """`{"question", "answer"}` rows; skills with few questions repeat."""
+    random = _random(seed, "general", split)
+    for _ in range(count):
+        question, _, answer = draw_task(random, split)
+        yield {"question": question, "answer": answer}
+
+
+def reply_text(thinking: str, answer: str) -> str:
+    return f"<think>{thinking}</think><answer>{answer}</answer>"
+
+
+def cold_start(count: int, seed: int, slip: float, mixed: float, general: float) -> Iterator[dict]:
+    """Conversations in the chat format: a share `general` of general tasks, the rest worked problems of which a share
+    `mixed` changes language between sentences, every result off with probability `slip`."""
+    random = _random(seed, "cold_start")
+    for _ in range(count):
+        if random.random() < general:
+            yield general_conversation(random)
+        else:
+            problem = draw_problem(random, "train")
+            steps = solve(problem, slip, random)
+            tongue: Tongue = "mixed" if random.random() < mixed else "en"
+            yield {"prompt": problem.text, "completion": reply_text(work_out(steps, tongue, random), str(steps[-1][1]))}
+
+
+def general_conversation(random: Random) -> dict:
+    question, thought, answer = draw_task(random, "train")
+    return {"prompt": question, "completion": reply_text(thought, answer)}
+
+
+def general_conversations(count: int, seed: int) -> Iterator[dict]:
+    random = _random(seed, "general_conversations")
+    for _ in range(count):
+        yield general_conversation(random)
+
+
+def pretraining_texts(count: int, seed: int, slip: float) -> Iterator[dict]:
+    """What the base model reads: worked problems in both languages with slips, single sums, and loose general lines.
+    Never a chat, never a tag."""
+    random = _random(seed, "pretraining")
+    for _ in range(count):
+        if random.random() < 0.72:
+            problem = draw_problem(random, "train")
+            steps = solve(problem, slip, random)
+            tongue: Tongue = random.choice(("en", "de", "mixed"))
+            yield {"text": f"{problem.text}\n{work_out(steps, tongue, random)}"}
+        else:
+            question, thought, answer = draw_task(random, "train")
+            form = random.randrange(3)
+            yield {"text": (thought, f"{question} {answer}", f"{question} {thought} {answer}")[form]}
