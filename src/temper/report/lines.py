@@ -1,4 +1,4 @@
-"""Plain progress lines, `Step 10/60: reward/total 0.83  reward/accuracy 0.78 …`: one a step, thinned for long stages."""
+"""Plain progress lines, `Step 10/60: reward/total 0.83  policy/kl_divergence 0.004 …`, thinned for long stages."""
 
 from __future__ import annotations
 
