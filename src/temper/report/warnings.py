@@ -122,7 +122,7 @@ def kl_high(config: Config, rows: Rows) -> Finding | None:
     text = f"policy/kl_divergence {drift:.3f} at step {_step(rows)} is above {HIGHEST_KL}{held}"
     return Finding(
         "kl_high",
-        f"{text}: the policy leaves its reference; compare held-out scores, or raise kl_penalty, or lower learning_rate",
+        f"{text}: the policy leaves its reference; compare held-out scores, raise kl_penalty, or lower learning_rate",
     )
 
 
