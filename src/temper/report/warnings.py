@@ -219,7 +219,7 @@ def held_out_fell(rows: Rows, before: float | None, after: float | None) -> Find
 
 def updates_per_rollout(config: Config) -> int | None:
     """Optimiser steps made of one rollout, None where the config does not say."""
-    counts = [config.get(name) for name in ("mini_batches", "inner_epochs")]
+    counts = [config.get(name) for name in ("num_mini_batches", "num_iterations")]
     return None if not all(isinstance(count, int) for count in counts) else counts[0] * counts[1]  # type: ignore[operator]
 
 
