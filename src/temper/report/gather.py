@@ -1,0 +1,260 @@
+"""Everything a report says about a run, as one JSON value: `temper report RUN --json` prints it, the page draws it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from temper.report.metrics import read_rows
+from temper.report.picks import pick
+from temper.report.progress import read_warnings
+from temper.report.runfiles import read_lines, read_object, rollout_files, stage_work
+from temper.report.warnings import held_out_fell
+
+MAKES = {"sample": "dataset", "generate": "dataset", "evaluate": "evaluation"}  # every other kind makes a model
+TASK_KEYS = (
+    "n",
+    "k",
+    "temperature",
+    "accuracy",
+    "accuracy_interval",
+    "format",
+    "language_consistency",
+    "truncated",
+    "mean_tokens",
+)
+Json = dict[str, Any]
+
+
+def gather(run_dir: Path) -> Json:
+    """What is known of a run, finished or not; `missing` says what is not there yet, in sentences.
+
+    Keys: recipe, seed, cpu_seconds, wall_seconds, peak_memory_bytes, models, stages, claims, samples, missing, run.
+    Numbers nobody recorded are None. Torn files read as far as they go; nothing is raised for them.
+    """
+    run_dir = Path(run_dir)
+    run = read_object(run_dir / "run.json")
+    recipe = _read_yaml(run_dir / "recipe.resolved.yaml")
+    stages = [_stage(run_dir, run, recipe, name) for name in _stage_names(run, recipe)]
+    evaluations = [found for stage in stages if (found := _evaluation(run_dir, stage)) is not None]
+    models = _models(evaluations)
+    _add_held_out(stages, models)
+    tasks = recipe.get("tasks")
+    return {
+        "recipe": run.get("recipe") or recipe.get("name") or run_dir.name,
+        "description": recipe.get("description"),
+        "seed": run.get("seed", recipe.get("seed")),
+        "cpu_seconds": run.get("cpu_seconds", _total(stages, "cpu_seconds")),
+        "wall_seconds": run.get("wall_seconds", _total(stages, "seconds")),
+        "peak_memory_bytes": run.get("peak_memory_bytes", _most(stages, "peak_memory_bytes")),
+        "sampling": {key: evaluations[-1].get(key) for key in ("temperature", "top_p", "k")} if evaluations else {},
+        "models": models,
+        "claims": [claim for e in evaluations for claim in e.get("claims") or [] if isinstance(claim, dict)],
+        "stages": stages,
+        "samples": _samples(run_dir, stages, evaluations),
+        "tasks": list(tasks) if isinstance(tasks, dict) else [],
+        "missing": _missing(stages, evaluations),
+        "run": {"directory": str(run_dir)} | {key: run.get(key) for key in ("command", "versions", "started", "state")},
+    }
+
+
+def _read_yaml(path: Path) -> Json:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+# -- stages -----------------------------------------------------------------------------------------------------------
+
+
+def _stage_names(run: Json, recipe: Json) -> list[str]:
+    """In the order of the recipe; what only run.json knows comes last."""
+    return list(dict.fromkeys([*_mapping(recipe.get("stages")), *_entries(run)]))
+
+
+def _entries(run: Json) -> dict[str, Json]:
+    """run.json's stages by name."""
+    stages = run.get("stages")
+    if isinstance(stages, list):
+        stages = {entry.get("name"): entry for entry in stages if isinstance(entry, dict)}
+    return {str(name): entry for name, entry in _mapping(stages).items() if isinstance(entry, dict)}
+
+
+def _stage(run_dir: Path, run: Json, recipe: Json, name: str) -> Json:
+    entry = _entries(run).get(name, {})
+    config = _mapping(_mapping(recipe.get("stages")).get(name))
+    work = stage_work(run_dir, name)
+    rows = read_rows(work / "metrics.jsonl")
+    kind = str(config.get("stage") or entry.get("kind") or "")
+    seconds, cpu = _sum(rows, "seconds"), _sum(rows, "cpu_seconds")
+    return {
+        "name": name,
+        "kind": kind,
+        "makes": MAKES.get(kind, "model"),
+        "state": entry.get("state") or ("running" if rows else "waiting"),
+        "seconds": entry.get("seconds", seconds),
+        "cpu_seconds": entry.get("cpu_seconds", cpu),
+        "peak_memory_bytes": entry.get("peak_memory_bytes"),
+        "steps": rows[-1]["step"] if rows else entry.get("steps"),
+        "planned_steps": rows[-1].get("of") if rows else None,
+        "fingerprint": entry.get("fingerprint"),
+        "inputs": _inputs(recipe, name),
+        "config": _settings(recipe, name),
+        "metrics": _columns(rows),
+        "warnings": read_warnings(work / "warnings.jsonl"),
+    }
+
+
+def _settings(recipe: Json, name: str) -> list[Json]:
+    """Each setting of a stage with where its value came from."""
+    config = _mapping(_mapping(recipe.get("stages")).get(name))
+    origins = _mapping(recipe.get("origins"))
+    return [
+        {"key": key, "value": value, "origin": origins.get(f"stages.{name}.{key}", "default")}
+        for key, value in config.items()
+    ]
+
+
+def _inputs(recipe: Json, name: str) -> list[Json]:
+    """The stages whose products this one reads: {"stage", "carries": "model"|"data"}, each once."""
+    stages = _mapping(recipe.get("stages"))
+    config = _mapping(stages.get(name))
+    found: dict[tuple[str, str], None] = {}
+    for text in _strings(config):
+        if text.startswith("@"):
+            source, _, file = text[1:].partition("/")
+            kind = str(_mapping(stages.get(source)).get("stage"))
+            found[source, "data" if file or MAKES.get(kind) == "dataset" else "model"] = None
+    tasks = _mapping(recipe.get("tasks"))
+    for task in config.get("tasks") or []:
+        for text in _strings(_mapping(tasks.get(task))):
+            if text.startswith("@"):
+                found[text[1:].partition("/")[0], "data"] = None
+    return [{"stage": source, "carries": carries} for source, carries in found if source in stages]
+
+
+def _strings(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in _strings(item)]
+    return [text for item in value for text in _strings(item)] if isinstance(value, list) else []
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> Json:
+    """Metrics as columns of equal length, `step` first; None where a step has no such metric.
+
+    >>> _columns([{"step": 1, "of": 2, "loss": 2.0}, {"step": 2, "of": 2}])
+    {'step': [1, 2], 'loss': [2.0, None]}
+    """
+    names = dict.fromkeys(["step", *(name for row in rows for name in row if name != "of")])
+    return {name: [row.get(name) for row in rows] for name in names} if rows else {}
+
+
+# -- evaluations ------------------------------------------------------------------------------------------------------
+
+
+def _evaluation(run_dir: Path, stage: Json) -> Json | None:
+    """evaluation.json of an evaluate stage, with `directory` added; None where it has made none."""
+    if stage["makes"] != "evaluation" or not stage["fingerprint"]:
+        return None
+    directory = run_dir / "artifacts" / str(stage["fingerprint"])
+    found = read_object(directory / "evaluation.json")
+    return {**found, "directory": directory} if found else None
+
+
+def _models(evaluations: Sequence[Json]) -> list[Json]:
+    """One entry a model, in the order they were evaluated in; a later evaluation of the same task counts."""
+    tasks: dict[str, Json] = {}
+    for evaluation in evaluations:
+        for model in evaluation.get("models") or []:
+            mine = tasks.setdefault(str(model.get("stage")), {})
+            for task, scores in _mapping(model.get("tasks")).items():
+                mine[task] = {key: _mapping(scores).get(key) for key in TASK_KEYS} | _mapping(scores)
+    return [{"stage": stage, "tasks": scores} for stage, scores in tasks.items()]
+
+
+def _add_held_out(stages: Sequence[Json], models: Sequence[Json]) -> None:
+    """Warn where a stage's training reward rose and the held-out accuracy of its tasks fell."""
+    accuracy = {model["stage"]: model["tasks"] for model in models}
+    for stage in stages:
+        start = next((i["stage"] for i in stage["inputs"] if i["carries"] == "model"), None)
+        trained = next((c["value"] for c in stage["config"] if c["key"] == "tasks"), None)
+        if stage["kind"] != "grpo" or start not in accuracy or not isinstance(trained, list):
+            continue
+        before, after = (
+            _average([_mapping(accuracy.get(name, {}).get(task)).get("accuracy") for task in trained])
+            for name in (start, stage["name"])
+        )
+        columns = stage["metrics"]
+        rows = [
+            {"step": s, "reward/total": t}
+            for s, t in zip(columns.get("step", []), columns.get("reward/total", []), strict=False)
+        ]
+        found = held_out_fell(rows, before, after)
+        if found is not None:
+            row = {"step": stage["steps"], "key": found.key, "level": found.level, "text": found.text}
+            stage["warnings"] = [*stage["warnings"], row]
+
+
+def _samples(run_dir: Path, stages: Sequence[Json], evaluations: Sequence[Json]) -> Json:
+    """{stage: {task: rows from the worst to the best}}: held-out samples, else the last kept rollouts of training."""
+    found: dict[str, dict[str, list[Json]]] = {}
+    for evaluation in evaluations:
+        for path in sorted((evaluation["directory"] / "samples").glob("*.jsonl*")):
+            stage, _, task = path.name.removesuffix(".gz").removesuffix(".jsonl").rpartition(".")
+            found.setdefault(stage, {})[task] = pick(list(read_lines(path)))
+    for stage in stages:
+        kept = rollout_files(stage_work(run_dir, stage["name"]))
+        if stage["name"] not in found and kept:
+            by_task: dict[str, list[Json]] = {}
+            for row in read_lines(kept[-1][1]):
+                by_task.setdefault(str(row.get("task")), []).append(row)
+            found[stage["name"]] = {task: pick(rows) for task, rows in by_task.items()}
+    order = {stage["name"]: i for i, stage in enumerate(stages)}
+    return {name: found[name] for name in sorted(found, key=lambda n: order.get(n, len(order)))}
+
+
+# -- small things -----------------------------------------------------------------------------------------------------
+
+
+def _missing(stages: Sequence[Json], evaluations: Sequence[Json]) -> list[str]:
+    said = []
+    for stage in stages:
+        if stage["state"] not in ("done", "cached"):
+            at = f" (step {stage['steps']} of {stage['planned_steps']})" if stage["planned_steps"] else ""
+            said.append(f"stage {stage['name']} is {stage['state']}{at}")
+    if not evaluations:
+        said.append("nothing has been evaluated yet, so there is no table and no verdict")
+    return said
+
+
+def _mapping(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def _numbers(values: Sequence[Any]) -> list[float]:
+    return [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
+
+
+def _average(values: Sequence[Any]) -> float | None:
+    numbers = _numbers(values)
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def _sum(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    numbers = _numbers([row.get(name) for row in rows])
+    return sum(numbers) if numbers else None
+
+
+def _total(stages: Sequence[Json], key: str) -> float | None:
+    return _sum(stages, key)
+
+
+def _most(stages: Sequence[Json], key: str) -> float | None:
+    return max(_numbers([stage[key] for stage in stages]), default=None)

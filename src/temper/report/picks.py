@@ -1,0 +1,39 @@
+"""Which completions a report shows: from the worst to the best, evenly spaced, so that nothing is cherry-picked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+SHOWN = 9
+
+
+def total(row: Mapping[str, Any]) -> float:
+    """A row's total reward; rows that have none (or no finite one) rank last."""
+    value = row.get("total")
+    return value if isinstance(value, (int, float)) and value == value else float("-inf")
+
+
+def rank(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows from the worst to the best total; equal ones by prompt and sample, so the order never depends on luck."""
+    return sorted(rows, key=lambda row: (total(row), str(row.get("prompt_id")), str(row.get("sample"))))
+
+
+def pick(rows: Sequence[Mapping[str, Any]], count: int = SHOWN) -> list[dict[str, Any]]:
+    """`count` rows at even distances of rank, worst first, each with its `rank`: "worst", "median", "best" or a share.
+
+    >>> [(row["total"], row["rank"]) for row in pick([{"total": t} for t in (3, 1, 2, 5, 4)], count=3)]
+    [(1, 'worst'), (3, 'median'), (5, 'best')]
+    """
+    ordered = rank(rows)
+    if not ordered:
+        return []
+    last = len(ordered) - 1
+    slots = min(count, len(ordered))
+    places = [round(i * last / max(1, slots - 1)) for i in range(slots)] if slots > 1 else [last]
+    names = {0: "worst", len(places) // 2: "median", len(places) - 1: "best"} if len(places) > 2 else {}
+    names = names or ({0: "worst", 1: "best"} if len(places) == 2 else {0: "only one"})
+    return [
+        {**ordered[place], "rank": names.get(i, f"better than {place / max(1, last):.0%}")}
+        for i, place in enumerate(places)
+    ]
