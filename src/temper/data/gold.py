@@ -1,0 +1,108 @@
+r"""Gold answers: the final form inside a worked solution, checked to be one when the file is read.
+
+GSM8K writes it after `####`, MATH in `\boxed{…}`; anything else must be a final form as it stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from temper.data.findings import clip
+
+_BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
+_BARE = re.compile(r"\s*([^\s\\{}$]+)")  # MATH has a few `\boxed 5`
+_OPENING = re.compile(r"\s*\{")
+_BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
+_WORKING = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator annotations
+_TAGS = re.compile(r"</?(?:think|answer)>")
+
+
+def gold_of(text: str, answer_type: str = "math") -> str:
+    r"""The gold answer that a data file gives, in its final form. Raises ValueError with the reason why it is none.
+
+    >>> gold_of("He pays 48/2 = <<48/2=24>>24 dollars.\n#### $1,024"), gold_of(r"so \boxed{\frac{1}{2}}.")
+    ('$1,024', '\\frac{1}{2}')
+    >>> gold_of("Paris ", "text")
+    'Paris'
+    """
+    gold = text.strip() if answer_type == "text" else _final_form(text)
+    tag = _TAGS.search(gold)
+    if tag:
+        raise ValueError(f"it holds the tag `{tag.group()}`, which no reply can answer with")
+    if answer_type == "math":
+        _parse(gold)
+    return gold
+
+
+def _parse(gold: str) -> object:
+    from temper.rewards.values import parse_gold
+
+    return parse_gold(gold)
+
+
+def _final_form(text: str) -> str:
+    marks, boxes = text.count("####"), list(boxed(text))
+    if marks > 1:
+        raise ValueError(f"it has {marks} `####`, and the answer could stand after each")
+    candidates = [_after_mark(text)] if marks else []
+    candidates += boxes
+    if not candidates:
+        return text.strip()
+    if len(set(candidates)) > 1 and len({_value(one) for one in candidates}) > 1:
+        listed = ", ".join(f"`{clip(one, 30)}`" for one in dict.fromkeys(candidates))
+        raise ValueError(f"it gives several answers: {listed}")
+    return candidates[0]
+
+
+def _after_mark(text: str) -> str:
+    tail = _WORKING.sub("", text.partition("####")[2]).strip()
+    if not tail:
+        raise ValueError("nothing stands after `####`")
+    if "\n" in tail:
+        raise ValueError(f"the answer after `####` goes on over several lines: `{clip(tail)}`")
+    inner = list(boxed(tail))
+    return inner[0] if len(inner) == 1 else tail
+
+
+def _value(text: str) -> object:
+    """What two ways of writing one answer share; the text itself where it has no value."""
+    try:
+        value = _parse(text)
+        hash(value)
+    except (ValueError, TypeError):
+        return text
+    return value
+
+
+def boxed(text: str) -> Iterator[str]:
+    r"""What stands in each `\boxed{…}`, a box in a box opened. Raises ValueError for an empty or unclosed one.
+
+    >>> list(boxed(r"\boxed{\frac{1}{2}} and \boxed 5$"))
+    ['\\frac{1}{2}', '5']
+    """
+    at = 0
+    while start := _BOX.search(text, at):
+        content, at = _content(text, start.end())
+        inner = _BOX.match(content)
+        if inner:
+            content, _ = _content(content, inner.end())
+        if not content:
+            raise ValueError(r"a `\boxed` is empty")
+        yield content
+
+
+def _content(text: str, at: int) -> tuple[str, int]:
+    """What a box that opens at `at` holds, and where it ends."""
+    opening = _OPENING.match(text, at)
+    if not opening:
+        bare = _BARE.match(text, at)
+        if not bare:
+            raise ValueError(r"a `\boxed` is followed by nothing")
+        return bare.group(1).rstrip(".,;:"), bare.end()
+    depth = 1
+    for brace in _BRACES.finditer(text, opening.end()):
+        depth += {"{": 1, "}": -1}.get(brace.group(), 0)
+        if not depth:
+            return text[opening.end() : brace.start()].strip(), brace.end()
+    raise ValueError(r"a `\boxed{` is never closed")

@@ -1,0 +1,203 @@
+"""Verifiable prompts: rows with a question and a gold answer become `Prompt`s, each gold checked as it is read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, get_args
+
+from temper.data.conversations import prompt_of
+from temper.data.files import read_rows
+from temper.data.findings import Findings, Tell, clip, tell_all
+from temper.data.gold import gold_of
+from temper.data.overlap import same_questions
+from temper.data.rows import Number, Row, type_name
+from temper.data.shapes import Shape, shape_of_rows, text_of
+from temper.errors import ConfigError, Fault
+from temper.types import AnswerType, Message, Prompt
+
+ANSWER_TYPES: tuple[AnswerType, ...] = get_args(AnswerType)
+
+
+class TaskSettings(Protocol):
+    """What a task's config says about reading its rows."""
+
+    @property
+    def answer(self) -> AnswerType: ...
+    @property
+    def language(self) -> str: ...
+    @property
+    def system_prompt(self) -> str | None: ...
+    @property
+    def columns(self) -> Mapping[str, str]: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """A named set of verifiable prompts: its files and how to read them."""
+
+    name: str
+    train: Path | None
+    test: Path | None
+    config: TaskSettings
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """A task that temper writes itself: the function of `data/tiny/files.py` that gives its rows."""
+
+    rows: str
+    answer: AnswerType
+
+    def draw(self, split: str, count: int, seed: int) -> Iterator[dict]:
+        from temper.data.tiny import files
+
+        return getattr(files, self.rows)(split, count, seed)
+
+
+BUILTIN_TASKS: dict[str, Builtin] = {
+    "arithmetic": Builtin("arithmetic_prompts", answer="math"),
+    "general": Builtin("general_prompts", answer="text"),
+}
+
+
+def resolve_task(name_or_path: str, folder: Path, *, count: int = 200, seed: int = 0) -> Task:
+    """The task of this name, or of the prompts in this file, to be tested on.
+
+    The `count` held-out rows of a built-in task are written into `folder` and read like anybody's file.
+    Raises `ConfigError` when there is neither a task nor a file of that name.
+    """
+    from temper.config import TaskConfig
+
+    builtin = BUILTIN_TASKS.get(name_or_path)
+    if builtin is not None:
+        file = folder / f"{name_or_path}.test.jsonl"
+        write_rows(file, builtin.draw("test", count, seed))
+        return Task(name_or_path, None, file, TaskConfig(answer=builtin.answer))
+    path = Path(name_or_path)
+    if not path.exists() and not path.suffix and path.name == name_or_path:
+        known = ", ".join(f"`{name}`" for name in BUILTIN_TASKS)
+        raise ConfigError(
+            Fault(f"no task `{clip(name_or_path)}`", why=f"built-in tasks: {known}", fix="name one, or a data file")
+        )
+    return Task(path.name.partition(".")[0] or path.name, None, path, TaskConfig())
+
+
+def write_rows(path: Path, rows: Iterable[Mapping]) -> None:
+    """Rows as JSON lines."""
+    with path.open("w", encoding="utf-8") as stream:
+        stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def load_prompts(
+    path: Path | str, task: str, config: TaskSettings, *, skip_bad: bool = False, tell: Tell | None = None
+) -> list[Prompt]:
+    """The verifiable prompts of a file. Raises `DataError` with every fault of the file, `ConfigError` for a mapping
+    of columns that cannot be; `tell` hears notes and warnings (the log `temper.data` when it is None).
+
+    >>> import tempfile, types
+    >>> path = Path(tempfile.mkdtemp(), "train.jsonl")
+    >>> _ = path.write_text('{"question": "Which capital has France?", "answer": "Paris"}')
+    >>> config = types.SimpleNamespace(answer="text", language="en", system_prompt=None, columns={})
+    >>> prompt = load_prompts(path, "facts", config)[0]
+    >>> prompt.id, prompt.text, prompt.gold
+    ('facts:1', 'Which capital has France?', 'Paris')
+    """
+    found = Findings(str(path), skip_bad)
+    rows = list(read_rows(path, found))
+    shape = shape_of_rows(rows, found, config.columns, ("verifiable",))
+    prompts = prompts_of(rows, shape, task, config, found)
+    tell_all(found.close(), tell)
+    return prompts
+
+
+def prompts_of(rows: Sequence[Row], shape: Shape, task: str, config: TaskSettings, found: Findings) -> list[Prompt]:
+    """The good rows as prompts; the others are bad rows in `found`.
+
+    A prompt is called by its row's `id` when every row has one of its own, otherwise `task:row number`.
+    """
+    own = _own_ids(rows, shape, found)
+    made = []
+    for row in rows:
+        messages = _with_system(prompt_of(row, shape, found), config.system_prompt)
+        answer_type = _answer_type(row, shape, config.answer, found)
+        language = _language(row, shape, config.language, found)
+        gold = _gold(row, shape, answer_type or config.answer, found)
+        if messages and gold is not None and answer_type and language:
+            name = own.get(row.number, f"{task}:{row.number}")
+            made.append(Prompt(name, task, messages, gold, answer_type, language))
+    numbers = sum(isinstance(row.values.get(shape.columns["answer"]), Number) for row in rows)
+    if numbers:
+        what = f"{numbers:,} answers are numbers, not text: each is taken digit by digit as it stands in the file"
+        found.warn(what, fix='write them in quotes ("5") to be sure of what they are')
+    same_questions(made, found)
+    return made
+
+
+def _with_system(messages: tuple[Message, ...] | None, system: str | None) -> tuple[Message, ...] | None:
+    """The task's system prompt first; a row's own goes before it."""
+    if messages is None or not system or messages[0].role == "system":
+        return messages
+    return (Message("system", system), *messages)
+
+
+def _gold(row: Row, shape: Shape, answer_type: AnswerType, found: Findings) -> str | None:
+    value = row.values.get(shape.columns["answer"])
+    text = value.text if isinstance(value, Number) else text_of(row, shape, "answer", found)
+    if text is None:
+        return None
+    try:
+        return gold_of(text, answer_type)
+    except ValueError as error:
+        fix = "give one final answer: `#### 42`, `\\boxed{42}` or the answer alone"
+        if answer_type == "math":
+            fix += "; if answers are words, set `answer: text`"
+        detail = f"{error} (`{clip(text[-200:], 40)}`)" if clip(text, 40) not in str(error) else str(error)
+        found.bad(row.number, row.place(found.path), "the gold answer cannot be verified", detail, fix)
+        return None
+
+
+def _answer_type(row: Row, shape: Shape, default: AnswerType, found: Findings) -> AnswerType | None:
+    value = row.values.get(shape.columns.get("answer_type", ""))
+    if value is None or value == "":
+        return default
+    if value in ANSWER_TYPES:
+        return value
+    shown = f"`{clip(value)}`" if isinstance(value, str) else type_name(value)
+    kind = f"`answer_type` is none of {', '.join(ANSWER_TYPES)}"
+    fix = "if the column means something else, rename it"
+    found.bad(row.number, row.place(found.path), kind, f"found {shown}", fix)
+    return None
+
+
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
+
+
+def _language(row: Row, shape: Shape, default: str, found: Findings) -> str | None:
+    value = row.values.get(shape.columns.get("language", ""))
+    if value is None or value == "":
+        return default
+    if isinstance(value, str) and _LANGUAGE.fullmatch(value):
+        return value
+    shown = f"`{clip(value)}`" if isinstance(value, str) else type_name(value)
+    fix = "write a code such as `en`; if the column means something else, rename it"
+    found.bad(row.number, row.place(found.path), "`language` is not a language code", f"found {shown}", fix)
+    return None
+
+
+def _own_ids(rows: Sequence[Row], shape: Shape, found: Findings) -> dict[int, str]:
+    """Row number -> its own id; empty when the rows have none, or not one each."""
+    if "id" not in shape.columns:
+        return {}
+    values = {row.number: row.values.get(shape.columns["id"]) for row in rows}
+    names = {number: value.text if isinstance(value, Number) else value for number, value in values.items()}
+    good = {number: name for number, name in names.items() if isinstance(name, str) and name.strip()}
+    if len(good) == len(rows) and len(set(good.values())) == len(rows):
+        return good
+    missing = len(rows) - len(good)
+    why = f"{missing:,} rows have none" if missing else f"{len(rows) - len(set(good.values())):,} repeat another row's"
+    found.warn(f"`{clip(shape.columns['id'])}` does not name every row: rows are called by their number", why=why)
+    return {}
