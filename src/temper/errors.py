@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 
@@ -39,6 +39,7 @@ class Fault:
     where: str = ""
     why: str = ""
     fix: str = ""
+    code: Exit | None = field(default=None, compare=False)  # set by the TemperError that carried it first
 
     def render(self, level: str = "error") -> str:
         lines = [f"{level}: {escape(self.what)}"]
@@ -52,7 +53,8 @@ class TemperError(Exception):
     """Faults the user can mend. Carries them all, and the exit code of the family."""
 
     def __init__(self, faults: Fault | Iterable[Fault], code: Exit = Exit.CONFIG):
-        self.faults: tuple[Fault, ...] = (faults,) if isinstance(faults, Fault) else tuple(faults)
+        faults = (faults,) if isinstance(faults, Fault) else tuple(faults)
+        self.faults = tuple(fault if fault.code is not None else replace(fault, code=code) for fault in faults)
         self.code = code
         super().__init__("; ".join(fault.what for fault in self.faults))
 
@@ -78,6 +80,10 @@ class ResourceError(TemperError):
 class ArtifactError(TemperError):
     def __init__(self, faults: Fault | Iterable[Fault]):
         super().__init__(faults, Exit.ARTIFACT)
+
+
+class Preempted(Exception):
+    """Raised by a stage that was asked to stop, once what it did so far is saved; the message says up to where."""
 
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")

@@ -1,0 +1,63 @@
+"""What a config may say: the strict base of every config class, references between stages, and what a task is.
+
+Reading recipes, and telling what is wrong with them, is in `pipeline/recipe.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+ReferenceKind = Literal["model", "data", "task", "reward"]
+
+
+class StrictModel(BaseModel):
+    """Frozen, no unknown keys, nothing converted: an int is accepted for a float, and that is all.
+
+    Booleans are not integers; nan and inf are refused unless a field allows them.
+
+    >>> class Config(StrictModel):
+    ...     learning_rate: float = 1e-4
+    >>> Config(learning_rate=1).learning_rate
+    1.0
+    >>> Config(learning_rate=True)  # doctest: +IGNORE_EXCEPTION_DETAIL
+    Traceback (most recent call last):
+    ValidationError: Input should be a valid number
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Marks a string of a config that names something else: a model, a data file, a task or a reward."""
+
+    kind: ReferenceKind
+
+
+# "@stage" is what that stage made, "@stage/file.jsonl" a file of it; else a path (from the recipe's folder, then from
+# the current one) or, for a model, the name of a shipped one.
+ModelRef = Annotated[str, Reference("model")]
+DataRef = Annotated[str, Reference("data")]
+# A key of the recipe's `tasks`.
+TaskName = Annotated[str, Reference("task")]
+# The name of a reward, or "path/to/file.py:function"; the file's content is then part of the stage's fingerprint.
+RewardName = Annotated[str, Reference("reward")]
+
+
+class TaskConfig(StrictModel):
+    """Prompts with gold answers, and how a reply to them is judged.
+
+    >>> TaskConfig(train="train.jsonl", columns={"prompt": "question"}).answer
+    'math'
+    """
+
+    train: DataRef | None = None
+    test: DataRef | None = None
+    answer: Literal["math", "text"] = "math"  # exact values, or normalised text
+    language: str = "en"  # the language the thinking should be in
+    system_prompt: str | None = None
+    columns: dict[str, str] = {}  # our name of a column -> the file's
+    description: str = ""
