@@ -64,7 +64,7 @@ def _cut_tail(weights_BV: Tensor, sampling: Sampling) -> Tensor:
     """Zero outside the top k, and outside the smallest set that holds `top_p` of the mass (its last token included)."""
     if sampling.top_k == 0 and sampling.top_p >= 1:
         return weights_BV
-    ranked, order = weights_BV.sort(-1, descending=True, stable=True)
+    ranked, order = weights_BV.sort(dim=-1, descending=True, stable=True)
     if sampling.top_k:
         ranked[:, sampling.top_k :] = 0
     if sampling.top_p < 1:

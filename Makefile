@@ -1,0 +1,34 @@
+# `make demo` trains the default recipe end to end, `make test` runs the tests; both on a bare machine with Python 3.11.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/.installed
+	$(BIN)/temper run tiny
+
+test: .venv/.tested
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: .venv/.dev
+	$(BIN)/ruff check src tests bench
+	$(BIN)/pyright src
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/.installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+.venv/.tested: .venv/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	@touch $@
+
+.venv/.dev: .venv/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]" "ruff>=0.9" "pyright>=1.1.390"
+	@touch $@
+
+clean:
+	rm -rf .venv build dist

@@ -1,0 +1,26 @@
+"""Completions on disk: one gzipped JSON Lines file a kept training step, one plain file an evaluated model and task."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def write_rows(path: Path, rows: Iterable[dict]) -> None:
+    """Write rows aside, then rename: a file that exists is whole. `.gz` files carry no time stamp, so equal rows make
+    equal bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "backslashreplace")
+    aside = path.with_name(f".{path.name}.writing")
+    aside.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
+    os.replace(aside, path)
+
+
+def read_rows(path: Path) -> list[dict]:
+    """The rows of a file written by `write_rows`."""
+    data = path.read_bytes()
+    text = gzip.decompress(data) if path.suffix == ".gz" else data
+    return [json.loads(line) for line in text.decode("utf-8").split("\n") if line]

@@ -1,0 +1,67 @@
+"""collect(prompts) -> groups of scored rollouts: the first of temper's two verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from temper.rewards.score import Scorer
+from temper.rng import seed_for
+from temper.rollout.engine import Engine, Request, Sampling
+from temper.text.reply import parse_reply
+from temper.types import Completion, Group, Message, Prompt, Rollout
+
+
+class Chat(Protocol):
+    """What collecting needs of a chat format (`text/chat.py`)."""
+
+    @property
+    def thinking_opened(self) -> bool: ...
+    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]: ...
+    def decode(self, token_ids: Sequence[int]) -> str: ...
+
+
+def collect(
+    engine: Engine,
+    chat: Chat,
+    scorer: Scorer,
+    prompts: Sequence[Prompt],
+    samples: int,
+    sampling: Sampling,
+    key: Sequence[int | str],
+) -> list[Group]:
+    """`samples` completions of each prompt, parsed and scored. The draws are named by (`key`, prompt, sample)."""
+    prompt_ids = [chat.prompt_ids(prompt.messages) for prompt in prompts]
+    requests = [
+        Request(ids, seed_for(*key, prompt.id, sample))
+        for prompt, ids in zip(prompts, prompt_ids, strict=True)
+        for sample in range(samples)
+    ]
+    completions = engine.generate(requests, sampling)
+    groups = []
+    for i, (prompt, ids) in enumerate(zip(prompts, prompt_ids, strict=True)):
+        drawn = completions[i * samples : (i + 1) * samples]
+        groups.append(Group(prompt, ids, tuple(_score(chat, scorer, prompt, completion) for completion in drawn)))
+    return groups
+
+
+def _score(chat: Chat, scorer: Scorer, prompt: Prompt, completion: Completion) -> Rollout:
+    reply = parse_reply(chat.decode(completion.token_ids), thinking_opened=chat.thinking_opened)
+    score = scorer.score(prompt, reply)
+    return Rollout(prompt, completion, reply, score.rewards, score.total, tuple(score.failures))
+
+
+def rollout_row(rollout: Rollout, sample: int) -> dict:
+    """A rollout as it is written to disk and shown to people."""
+    return {
+        "prompt_id": rollout.prompt.id,
+        "task": rollout.prompt.task,
+        "prompt": rollout.prompt.text,
+        "gold": rollout.prompt.gold,
+        "reply": rollout.reply.text,
+        "rewards": dict(rollout.rewards),
+        "total": rollout.total,
+        "finish_reason": rollout.completion.finish_reason,
+        "tokens": len(rollout.completion.token_ids),
+        "sample": sample,
+    }

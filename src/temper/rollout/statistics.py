@@ -1,0 +1,46 @@
+"""What a step's rollouts say of the policy: rewards, lengths, dead groups, reflection. Names as in docs/metrics.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from temper.types import Group, PolicyExample
+
+REFLECTION = re.compile(r"\b(wait|verify|check|however|mistake|hmm|recheck|actually|again|alternatively)\b", re.IGNORECASE)
+PASS_RATE_BINS = 5
+
+
+def rollout_metrics(
+    groups: Sequence[Group], examples: Sequence[Sequence[PolicyExample]], samples: int
+) -> dict[str, float | list[float]]:
+    """Means over the rollouts of one step, shares of groups, and the histogram of group pass rates in fifths."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    count = len(rollouts)
+    metrics: dict[str, float | list[float]] = {}
+    for name in rollouts[0].rewards:
+        metrics[f"reward/{name}"] = sum(rollout.rewards[name] for rollout in rollouts) / count
+    metrics["reward/total"] = sum(rollout.total for rollout in rollouts) / count
+    advantages = [example.advantages[0] for group in examples for example in group]
+    mean = sum(advantages) / count
+    metrics["advantage/mean"] = mean
+    metrics["advantage/std"] = (sum((a - mean) ** 2 for a in advantages) / count) ** 0.5
+    tokens = sum(len(rollout.completion.token_ids) for rollout in rollouts)
+    metrics["completion/tokens"] = tokens
+    metrics["completion/length"] = tokens / count
+    metrics["completion/truncated"] = sum(rollout.completion.finish_reason == "length" for rollout in rollouts) / count
+    metrics["groups/dead"] = sum(not any(e.advantages[0] for e in group) for group in examples) / len(groups)
+    if "accuracy" in rollouts[0].rewards:
+        metrics["groups/pass_rate"] = _pass_rates(groups)
+    metrics["reflection_words"] = sum(len(REFLECTION.findall(r.reply.thinking or "")) for r in rollouts) / count
+    metrics["grader_failures"] = sum(len(rollout.grader_failures) for rollout in rollouts)
+    return metrics
+
+
+def _pass_rates(groups: Sequence[Group]) -> list[float]:
+    """The share of groups whose pass rate lies in each fifth of [0, 1], the last one closed."""
+    bins = [0] * PASS_RATE_BINS
+    for group in groups:
+        rate = sum(rollout.rewards["accuracy"] == 1.0 for rollout in group.rollouts) / len(group.rollouts)
+        bins[min(PASS_RATE_BINS - 1, int(rate * PASS_RATE_BINS))] += 1
+    return [n / len(groups) for n in bins]

@@ -1,0 +1,129 @@
+"""Next-token training from random weights: makes the small base model that the tiny recipe starts from."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field, model_validator
+
+from temper.algorithms.logprobs import chosen_logprobs
+from temper.algorithms.losses import negative_log_likelihood
+from temper.config import DataRef, StrictModel
+from temper.data.conversations import load_texts
+from temper.errors import DataError, Fault, TemperError
+from temper.models.create import create_model
+from temper.rng import seed_for
+from temper.stages.context import StageContext
+from temper.stages.shared import finish_model, shuffled
+from temper.text.chat import ChatFormat
+from temper.text.train_tokenizer import train_tokenizer
+from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.loop import resumable_steps
+
+VERSION = 1
+
+
+class Architecture(StrictModel):
+    """A stock decoder; the keys are transformers' own."""
+
+    model_type: Literal["llama", "qwen2", "qwen3"] = "llama"
+    hidden_size: Annotated[int, Field(ge=8)] = 128
+    intermediate_size: Annotated[int, Field(ge=8)] = 384
+    num_hidden_layers: Annotated[int, Field(ge=1)] = 4
+    num_attention_heads: Annotated[int, Field(ge=1)] = 4
+    num_key_value_heads: Annotated[int, Field(ge=1)] = 4
+    max_position_embeddings: Annotated[int, Field(ge=16)] = 512
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Architecture:
+        if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError("hidden_size must divide by num_attention_heads, and that by num_key_value_heads")
+        return self
+
+
+class Config(OptimizerConfig):
+    """Documents are laid end to end, the end token between them, and cut into blocks of `block_size` tokens."""
+
+    data: DataRef
+    columns: dict[str, str] = {}
+    architecture: Architecture = Architecture()
+    vocab_size: Annotated[int, Field(ge=300)] = 640
+    chat_template: str | None = None  # stored with the tokenizer for the stages that chat; a name or a path
+    max_steps: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=1)] = 128  # blocks an optimiser step
+    block_size: Annotated[int, Field(ge=8)] = 128
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
+    log_steps: Annotated[int, Field(ge=1)] = 10
+
+
+def check(config: Config, ctx: StageContext) -> list[Fault]:
+    path = ctx.inputs.get(config.data)
+    if path is None or config.data.startswith("@"):
+        return []
+    try:
+        load_texts(path, config.columns)
+    except TemperError as error:
+        return list(error.faults)
+    return []
+
+
+def run(config: Config, ctx: StageContext) -> None:
+    """Train a tokenizer on the texts, then the model: one block a sequence, every position a target."""
+    texts = load_texts(ctx.inputs[config.data], config.columns)
+    tokenizer = train_tokenizer(texts, config.vocab_size, ctx.work / "tokenizer", config.chat_template)
+    chat = ChatFormat.load(tokenizer)
+    model = create_model(config.architecture, chat, seed_for(ctx.seed, ctx.name, "weights"))
+    blocks = cut_into_blocks(texts, chat, config.block_size)
+    ctx.log.info(f"{blocks.numel():,} tokens in {len(blocks):,} blocks; {model.num_parameters():,} parameters")
+    learner = Learner(model, config, config.max_steps)
+    for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping):
+        began, began_cpu = time.perf_counter(), time.process_time()
+        chosen = blocks[block_numbers(len(blocks), config.batch_size, step, (ctx.seed, ctx.name))]
+        metrics = update(learner, chosen)
+        seconds = time.perf_counter() - began
+        if step % config.log_steps == 0 or step + 1 == config.max_steps:
+            timing = {
+                "seconds": seconds,
+                "cpu_seconds": time.process_time() - began_cpu,
+                "tokens_per_second": chosen.numel() / seconds,
+            }
+            ctx.log.step(step + 1, config.max_steps, metrics | timing)
+    finish_model(model, chat, ctx, "random weights", [f"pretraining: {config.max_steps} steps on {len(texts)} texts"])
+
+
+def cut_into_blocks(texts: list[str], chat: ChatFormat, size: int) -> torch.Tensor:
+    """[blocks, size] token ids: the texts, each closed by the end token, laid end to end; what is left over is dropped."""
+    stream: list[int] = []
+    for start in range(0, len(texts), 10_000):
+        for ids in chat.tokenizer.encode_many(texts[start : start + 10_000]):
+            stream.extend(ids)
+            stream.append(chat.end_id)
+    count = len(stream) // size
+    if count == 0:
+        raise DataError(
+            Fault(f"the texts hold {len(stream)} tokens, less than one block of {size}", fix="give more text")
+        )
+    return torch.tensor(stream[: count * size]).view(count, size)
+
+
+def block_numbers(count: int, batch_size: int, step: int, key: tuple[int | str, ...]) -> list[int]:
+    """The blocks of one step; every block once an epoch, in an order of its own."""
+    numbers = []
+    for i in range(step * batch_size, (step + 1) * batch_size):
+        epoch, at = divmod(i, count)
+        numbers.append(shuffled(count, (*key, epoch))[at])
+    return numbers
+
+
+def update(learner: Learner, blocks: torch.Tensor) -> dict[str, float]:
+    """One optimiser step on the mean −log π of every token but each block's first."""
+
+    def loss(part: torch.Tensor) -> LossSum:
+        logits = learner.model(input_ids=part, use_cache=False).logits[:, :-1]
+        logprobs = chosen_logprobs(logits.flatten(0, 1), part[:, 1:].flatten())
+        return LossSum(negative_log_likelihood(logprobs).sum(), {})
+
+    parts = blocks.split(max(1, learner.config.micro_batch_tokens // blocks.shape[1]))
+    return learner.update([lambda part=part: loss(part) for part in parts], divisor=blocks[:, 1:].numel())

@@ -1,0 +1,149 @@
+"""Rejection sampling: many completions of each prompt, only the verified and readable kept, mixed with other data."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from temper.config import DataRef, ModelRef, TaskName
+from temper.config import StrictModel
+from temper.data.conversations import load_conversations
+from temper.data.tasks import load_prompts
+from temper.errors import DataError, Fault, Preempted
+from temper.models.load import load_model
+from temper.report.rollouts import read_rows, write_rows
+from temper.rewards import load_rewards
+from temper.rewards.score import Scorer
+from temper.rollout.collect import collect
+from temper.rollout.engine import Sampling
+from temper.rollout.native import NativeEngine
+from temper.stages.context import StageContext
+from temper.stages.shared import check_conversations, check_lengths, check_model, check_tasks, shuffled
+from temper.text.chat import ChatFormat
+from temper.types import Group, Message, Rollout
+
+VERSION = 1
+PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again after a kill
+
+
+class Config(StrictModel):
+    """The filters are R1's (2501.12948, section 2.3.3): mixed languages, long paragraphs and code blocks are dropped."""
+
+    model: ModelRef
+    tasks: list[TaskName] = Field(min_length=1)
+    num_generations: Annotated[int, Field(ge=1)] = 4
+    max_prompts: Annotated[int, Field(ge=1)] | None = None  # of each task's training file
+    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_completion_length: Annotated[int, Field(ge=1)] = 256
+    min_rewards: dict[str, float] = {"accuracy": 1.0, "format": 1.0}  # every named reward must reach its bound
+    drop_code_blocks: bool = True
+    max_paragraph_length: Annotated[int, Field(ge=1)] | None = 2000  # characters of the longest paragraph of the thought
+    max_per_prompt: Annotated[int, Field(ge=1)] = 1
+    mix: list[DataRef] = []  # conversations added as they are
+    columns: dict[str, str] = {}  # of the `mix` files
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Config:
+        if self.max_per_prompt > self.num_generations:
+            raise ValueError(
+                f"max_per_prompt ({self.max_per_prompt}) is more than num_generations ({self.num_generations})"
+            )
+        return self
+
+
+def check(config: Config, ctx: StageContext) -> list[Fault]:
+    faults = check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
+    for ref in config.mix:
+        faults += check_conversations(ref, config.columns, ctx)
+    return faults
+
+
+def run(config: Config, ctx: StageContext) -> None:
+    """Sample, filter, dedupe, cap per prompt, mix, shuffle; `data.jsonl` holds what is kept, `harvest.json` the counts."""
+    chat = ChatFormat.load(ctx.inputs[config.model])
+    model = load_model(ctx.inputs[config.model])
+    prompts = [
+        prompt
+        for name in config.tasks
+        for prompt in load_prompts(ctx.tasks[name].train, name, ctx.tasks[name].config)[: config.max_prompts]
+    ]
+    check_lengths({"": prompts}, chat, model)
+    scorer = Scorer(load_rewards(list(config.min_rewards)), None)
+    engine = NativeEngine(model)
+    sampling = Sampling(config.max_completion_length, config.temperature, config.top_p, stop_ids=chat.eos_ids)
+    chunks = -(-len(prompts) // PROMPTS_A_CHUNK)
+    kept: list[dict] = []
+    verdicts: Counter[str] = Counter()
+    for number in range(chunks):
+        file = ctx.work / "chunks" / f"{number:05d}.jsonl"
+        if not file.exists():
+            of_chunk = prompts[number * PROMPTS_A_CHUNK : (number + 1) * PROMPTS_A_CHUNK]
+            groups = collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, (ctx.seed, ctx.name))
+            write_rows(file, harvest(groups, config))
+        rows = read_rows(file)
+        kept += [row["keep"] for row in rows if "keep" in row]
+        for row in rows:
+            verdicts[row["verdict"]] += 1
+        share = {"kept": verdicts["kept"], "harvest/kept": verdicts["kept"] / verdicts.total()}
+        ctx.log.step(number + 1, chunks, share)
+        if ctx.stopping():
+            raise Preempted(f"sampled {number + 1} of {chunks} chunks of prompts")
+    if not kept:
+        raise DataError(
+            Fault(
+                "rejection sampling kept nothing", why=f"verdicts: {dict(verdicts)}",
+                fix="lower `min_rewards`, raise `num_generations`, or train the model further first",
+            )
+        )  # fmt: skip
+    mixed = [_row(messages, "mix") for ref in config.mix for messages in load_conversations(ctx.inputs[ref], config.columns)]
+    rows = kept + mixed
+    order = shuffled(len(rows), (ctx.seed, ctx.name, "mix"))
+    write_rows(ctx.out / "data.jsonl", [rows[i] for i in order])
+    counts = {"verdicts": dict(sorted(verdicts.items())), "kept": len(kept), "mixed": len(mixed)}
+    (ctx.out / "harvest.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+    ctx.log.info(f"kept {len(kept)} of {verdicts.total()} completions, mixed with {len(mixed)} conversations")
+
+
+def harvest(groups: Sequence[Group], config: Config) -> list[dict]:
+    """One row a completion: its verdict, and under `keep` the conversation if it is kept."""
+    rows = []
+    for group in groups:
+        seen: set[str] = set()
+        for rollout in group.rollouts:
+            verdict = reject(rollout, config)
+            if verdict is None and rollout.reply.text in seen:
+                verdict = "duplicate"
+            if verdict is None and len(seen) >= config.max_per_prompt:
+                verdict = "over the cap"
+            if verdict is None:
+                seen.add(rollout.reply.text)
+                messages = (*rollout.prompt.messages, Message("assistant", rollout.reply.text))
+                rows.append({"verdict": "kept", "keep": _row(messages, rollout.prompt.task)})
+            else:
+                rows.append({"verdict": verdict})
+    return rows
+
+
+def reject(rollout: Rollout, config: Config) -> str | None:
+    """Why this completion is not kept, or None."""
+    if rollout.completion.finish_reason == "length":
+        return "truncated"
+    for name, bound in config.min_rewards.items():
+        if rollout.rewards[name] < bound:
+            return f"{name} below {bound:g}"
+    thinking = rollout.reply.thinking or ""
+    if config.drop_code_blocks and "```" in rollout.reply.text:
+        return "code block"
+    if config.max_paragraph_length and max(map(len, thinking.split("\n\n"))) > config.max_paragraph_length:
+        return "long paragraph"
+    return None
+
+
+def _row(messages: Sequence[Message], source: str) -> dict:
+    turns = [{"role": message.role, "content": message.content} for message in messages]
+    return {"messages": turns, "source": source}

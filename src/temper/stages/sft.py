@@ -1,0 +1,82 @@
+"""Supervised fine-tuning on conversations: the cold start, the second SFT, a student on the harvest."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+from pydantic import Field
+
+from temper.algorithms.losses import negative_log_likelihood
+from temper.config import DataRef, ModelRef
+from temper.data.batching import make_batch, split_by_tokens
+from temper.errors import Fault
+from temper.models.load import load_model
+from temper.stages.context import StageContext
+from temper.stages.shared import (
+    check_conversations,
+    check_model,
+    conversation_examples,
+    finish_model,
+    shuffled,
+)
+from temper.text.chat import ChatFormat
+from temper.train.forward import plan_batch, score_targets
+from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.loop import resumable_steps
+from temper.types import Example
+
+VERSION = 1
+
+
+class Config(OptimizerConfig):
+    """Two epochs as R1's second SFT (2501.12948, section 2.3.3)."""
+
+    model: ModelRef
+    data: DataRef
+    columns: dict[str, str] = {}  # our name of a column -> the file's
+    num_train_epochs: Annotated[int, Field(ge=1)] = 2
+    batch_size: Annotated[int, Field(ge=1)] = 32  # conversations an optimiser step
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-5
+
+
+def check(config: Config, ctx: StageContext) -> list[Fault]:
+    return check_model(config.model, ctx) + check_conversations(config.data, config.columns, ctx)
+
+
+def run(config: Config, ctx: StageContext) -> None:
+    """Per step: a batch of conversations, −log π of every assistant token, averaged over the step's tokens."""
+    source = ctx.inputs[config.model]
+    chat = ChatFormat.load(source)
+    model = load_model(source)
+    examples = conversation_examples(ctx.inputs[config.data], config.columns, chat)
+    steps_per_epoch = -(-len(examples) // config.batch_size)
+    learner = Learner(model, config, config.num_train_epochs * steps_per_epoch)
+    for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping):
+        began, began_cpu = time.perf_counter(), time.process_time()
+        epoch, at = divmod(step, steps_per_epoch)
+        order = shuffled(len(examples), (ctx.seed, ctx.name, epoch))
+        chosen = [examples[i] for i in order[at * config.batch_size : (at + 1) * config.batch_size]]
+        metrics = update(learner, chosen, config.micro_batch_tokens)
+        seconds = time.perf_counter() - began
+        tokens = sum(len(example.token_ids) for example in chosen)
+        timing = {
+            "seconds": seconds,
+            "cpu_seconds": time.process_time() - began_cpu,
+            "tokens_per_second": tokens / seconds,
+        }
+        ctx.log.step(step + 1, learner.total_steps, metrics | timing)
+    finish_model(model, chat, ctx, config.model, [f"supervised fine-tuning on {len(examples)} conversations"])
+
+
+def update(learner: Learner, examples: list[Example], budget: int) -> dict[str, float]:
+    """One optimiser step on the mean −log π over all target tokens of `examples`."""
+
+    def loss(chosen: list[Example]) -> LossSum:
+        batch = make_batch(chosen)
+        scored = score_targets(learner.model, batch, plan_batch(batch))
+        return LossSum(negative_log_likelihood(scored.logprobs_M).sum(), {})
+
+    parts = [[examples[i] for i in indices] for indices in split_by_tokens(examples, budget)]
+    targets = sum(sum(example.mask) for example in examples)
+    return learner.update([lambda part=part: loss(part) for part in parts], divisor=targets)

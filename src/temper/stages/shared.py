@@ -1,0 +1,133 @@
+"""What several stages do alike: open what they start from, check it before anything runs, leave a model behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any, Literal
+
+from temper.data.conversations import load_conversations
+from temper.data.tasks import load_prompts
+from temper.errors import DataError, Fault, TemperError
+from temper.models.save import save_model
+from temper.rng import seed_for
+from temper.stages.context import StageContext
+from temper.text.chat import ChatFormat
+from temper.types import Message, Prompt
+
+
+def check_model(ref: str, ctx: StageContext) -> list[Fault]:
+    """Faults of a model directory that already exists; nothing to say of one that a stage will make."""
+    from temper.models.checks import check_model_dir
+
+    path = ctx.inputs.get(ref)
+    if path is None or ref.startswith("@"):
+        return []
+    faults = list(check_model_dir(path))
+    if not faults:
+        try:
+            ChatFormat.load(path)
+        except TemperError as error:
+            faults += error.faults
+    return faults
+
+
+def check_tasks(names: Sequence[str], split: Literal["train", "test"], ctx: StageContext) -> list[Fault]:
+    """Faults of the tasks' prompts, for files that already exist."""
+    faults: list[Fault] = []
+    for name in names:
+        task = ctx.tasks.get(name)
+        if task is None:
+            continue
+        if getattr(task.config, split) is None:
+            faults.append(
+                Fault(f"task `{name}` has no `{split}` file", fix=f"give it one: tasks.{name}.{split}: prompts.jsonl")
+            )
+        path = getattr(task, split)
+        if path is not None:
+            try:
+                load_prompts(path, name, task.config)
+            except TemperError as error:
+                faults += error.faults
+    return faults
+
+
+def check_conversations(ref: str, columns: Mapping[str, str], ctx: StageContext) -> list[Fault]:
+    path = ctx.inputs.get(ref)
+    if path is None or ref.startswith("@"):
+        return []
+    try:
+        load_conversations(path, columns)
+    except TemperError as error:
+        return list(error.faults)
+    return []
+
+
+def check_lengths(prompts: Mapping[str, Sequence[Prompt]], chat: ChatFormat, model: Any) -> None:
+    """Raise DataError, naming the first few, if a prompt leaves no room for a completion."""
+    context = getattr(model.config, "max_position_embeddings", None)
+    if context is None:
+        return
+    long = [
+        (prompt.id, length)
+        for of_task in prompts.values()
+        for prompt in of_task
+        if (length := len(chat.prompt_ids(prompt.messages))) >= context
+    ]
+    if long:
+        named = ", ".join(f"{name} ({length} tokens)" for name, length in long[:3])
+        raise DataError(
+            Fault(
+                f"{len(long)} prompts leave no room for a completion: {named}",
+                why=f"the model's context is {context} tokens",
+                fix="shorten or remove these rows",
+            )
+        )
+
+
+def draw_prompts(
+    prompts: Mapping[str, Sequence[Prompt]], count: int, step: int, key: Sequence[int | str]
+) -> list[Prompt]:
+    """The prompts of one step: tasks in equal shares, each task's in an order shuffled anew every epoch.
+
+    A function of (key, step) alone, so a resumed run draws what the undisturbed one would have.
+    """
+    names = list(prompts)
+    drawn: list[Prompt] = []
+    for number, name in enumerate(names):
+        share = (count * (number + 1)) // len(names) - (count * number) // len(names)
+        of_task = prompts[name]
+        for i in range(step * share, (step + 1) * share):
+            epoch, at = divmod(i, len(of_task))
+            drawn.append(of_task[shuffled(len(of_task), (*key, name, epoch))[at]])
+    return drawn
+
+
+_orders: dict[tuple[int, tuple[int | str, ...]], list[int]] = {}
+
+
+def shuffled(count: int, key: tuple[int | str, ...]) -> list[int]:
+    """The numbers below `count` in the order that `key` names."""
+    if (count, key) not in _orders:
+        if len(_orders) > 8:
+            _orders.clear()
+        order = list(range(count))
+        Random(seed_for(*key)).shuffle(order)
+        _orders[count, key] = order
+    return _orders[count, key]
+
+
+def conversation_examples(path: Path, columns: Mapping[str, str], chat: ChatFormat) -> list[Any]:
+    return [chat.conversation_example(messages) for messages in load_conversations(path, columns)]
+
+
+def finish_model(model: Any, chat: ChatFormat, ctx: StageContext, trained_from: str, how: Sequence[str]) -> None:
+    """Leave the trained model as the stage's artifact."""
+    save_model(model, chat, ctx.out, card={"stage": ctx.name, "trained_from": trained_from, "how": list(how)})
+
+
+__all__ = [
+    "Message", "check_conversations", "check_lengths", "check_model", "check_tasks", "conversation_examples",
+    "draw_prompts", "finish_model", "shuffled",
+]  # fmt: skip

@@ -1,0 +1,51 @@
+"""Write the tiny world's files: real JSON Lines that the other stages read through the same loader as a user's."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from temper.config import StrictModel
+from temper.data.tiny import files
+from temper.report.rollouts import write_rows
+from temper.stages.context import StageContext
+
+VERSION = 1
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Config(StrictModel):
+    """How much of each file, and how noisy. A count of 0 leaves the file out."""
+
+    arithmetic_train: Count = 0
+    arithmetic_test: Count = 0
+    general_train: Count = 0
+    general_test: Count = 0
+    cold_start: Count = 0
+    slip: Share = 0.2  # how often a step of a worked solution has a wrong result
+    mixed: Share = 0.6  # share of the cold start's worked solutions that change language between sentences
+    general_share: Share = 0.3  # share of general tasks in the cold start
+    general_conversations: Count = 0
+    pretraining: Count = 0
+
+
+def run(config: Config, ctx: StageContext) -> None:
+    seed = ctx.seed
+    sources = {
+        "arithmetic.train": (config.arithmetic_train, lambda n: files.arithmetic_prompts("train", n, seed)),
+        "arithmetic.test": (config.arithmetic_test, lambda n: files.arithmetic_prompts("test", n, seed)),
+        "general.train": (config.general_train, lambda n: files.general_prompts("train", n, seed)),
+        "general.test": (config.general_test, lambda n: files.general_prompts("test", n, seed)),
+        "cold_start": (
+            config.cold_start,
+            lambda n: files.cold_start(n, seed, config.slip, config.mixed, config.general_share),
+        ),
+        "general_conversations": (config.general_conversations, lambda n: files.general_conversations(n, seed)),
+        "pretraining": (config.pretraining, lambda n: files.pretraining_texts(n, seed, config.slip)),
+    }
+    for number, (name, (count, make)) in enumerate(sources.items()):
+        if count:
+            write_rows(ctx.out / f"{name}.jsonl", make(count))
+        ctx.log.step(number + 1, len(sources), {f"rows/{name}": count})

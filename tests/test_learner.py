@@ -1,0 +1,108 @@
+"""One optimiser step: the divisor, the schedule, exact resume, and refusal of a gradient that is not finite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_models import tiny_model
+
+from temper.data.batching import make_batch
+from temper.errors import Preempted
+from temper.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from temper.train.forward import plan_batch, score_targets
+from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.loop import resumable_steps
+from temper.types import Example
+
+ROWS = [Example((5, 6, 7, 8), (False, True, True, True)), Example((9, 10, 11), (False, False, True))]
+
+
+class Quiet:
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def resume_at(self, step: int) -> None: ...
+
+    def info(self, text: str) -> None: ...
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def new_learner(steps: int = 6, **options: float) -> Learner:
+    return Learner(tiny_model("llama"), OptimizerConfig(learning_rate=1e-3, save_steps=2, **options), steps)
+
+
+def loss(learner: Learner, rows: list[Example]) -> LossSum:
+    batch = make_batch(rows)
+    return LossSum(-score_targets(learner.model, batch, plan_batch(batch)).logprobs_M.sum(), {"targets": len(batch.targets)})
+
+
+def weights(learner: Learner) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in learner.model.parameters()])
+
+
+def test_splitting_a_step_into_micro_batches_gives_the_same_step() -> None:
+    whole, split = new_learner(), new_learner()
+    one = whole.update([lambda: loss(whole, ROWS)], divisor=4)
+    two = split.update([lambda: loss(split, ROWS[:1]), lambda: loss(split, ROWS[1:])], divisor=4)
+    assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
+    assert one["targets"] == two["targets"] == 1.0
+    assert one["gradient_norm"] == pytest.approx(two["gradient_norm"], rel=1e-4)
+
+
+def test_a_step_without_signal_has_gradient_zero() -> None:
+    learner = new_learner()
+    before = weights(learner)
+    metrics = learner.update([], divisor=4)
+    assert metrics["gradient_norm"] == 0.0
+    assert torch.equal(before, weights(learner))
+
+
+def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
+    learner = new_learner()
+    before = weights(learner)
+    with pytest.raises(FloatingPointError, match="embed_tokens"):
+        learner.update([lambda: LossSum(loss(learner, ROWS).loss * float("nan"), {})], divisor=1)
+    assert torch.equal(before, weights(learner))
+
+
+def run(folder: Path, learner: Learner, stop_after: int | None = None) -> None:
+    taken = 0
+    for step in resumable_steps(learner, folder, Quiet(), lambda: taken == stop_after):
+        learner.update([lambda: loss(learner, [ROWS[step % 2]])], divisor=3)
+        taken += 1
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3, 5])
+def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, stop_after: int) -> None:
+    straight = new_learner()
+    run(tmp_path / "straight", straight)
+    with pytest.raises(Preempted):
+        run(tmp_path / "broken", new_learner(), stop_after)
+    resumed = new_learner()
+    run(tmp_path / "broken", resumed)
+    assert resumed.step == straight.step == 6
+    assert torch.equal(weights(straight), weights(resumed))
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path: Path) -> None:
+    for step in (2, 4):
+        save_checkpoint(tmp_path, Checkpoint(step, {"x": torch.full((4,), float(step))}, {"updates": step}))
+    damaged = tmp_path / "step-000004" / "state.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    log = Quiet()
+    found = latest_checkpoint(tmp_path, log.warn)
+    assert found is not None
+    assert found.step == 2
+    assert "step-000004" in log.warnings[0]
+
+
+def test_only_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, Checkpoint(step, {"x": torch.zeros(1)}, {}))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000002", "step-000003"]

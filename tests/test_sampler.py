@@ -1,0 +1,140 @@
+"""The native sampler against the trainer's forward, against transformers' greedy search, and against chance."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from tiny_models import ARCHITECTURES, tiny_model
+
+from temper.data.batching import make_batch
+from temper.rollout.draw import draw_tokens, uniform
+from temper.rollout.engine import Request, Sampling
+from temper.rollout.native import NativeEngine
+from temper.train.forward import plan_batch, score_targets
+from temper.types import Completion, Example
+
+STOPS = (1, 2, 3, 4)
+
+
+def requests(prompts: int = 6, samples: int = 5, longest: int = 20) -> list[Request]:
+    draw = random.Random(0)
+    made = []
+    for i in range(prompts):
+        prompt = tuple(draw.randrange(5, 100) for _ in range(draw.randrange(1, longest)))
+        made += [Request(prompt, 1000 * i + j) for j in range(samples)]
+    return made
+
+
+def trained_logprobs(model: torch.nn.Module, asked: list[Request], drawn: list[Completion], temperature: float) -> torch.Tensor:
+    rows = [
+        Example(r.prompt_ids + c.token_ids, (False,) * len(r.prompt_ids) + (True,) * len(c.token_ids))
+        for r, c in zip(asked, drawn, strict=True)
+    ]
+    batch = make_batch(rows)
+    with torch.no_grad():
+        return score_targets(model, batch, plan_batch(batch), temperature).logprobs_M
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_sampler_logprobs_equal_the_trainers(architecture: str) -> None:
+    model, asked = tiny_model(architecture), requests()
+    drawn = NativeEngine(model).generate(asked, Sampling(30, 0.8, stop_ids=STOPS))
+    sampled = torch.tensor([value for completion in drawn for value in completion.sampler_logprobs])
+    assert (sampled - trained_logprobs(model, asked, drawn, 0.8)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_greedy_output_is_that_of_transformers(architecture: str) -> None:
+    model, plain = tiny_model(architecture), tiny_model(architecture, attention="eager")
+    asked = requests(prompts=8, samples=1)
+    drawn = NativeEngine(model).generate(asked, Sampling(12, temperature=0, stop_ids=(1,)))
+    for request, completion in zip(asked, drawn, strict=True):
+        ids = torch.tensor([request.prompt_ids])
+        output = plain.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False,
+                                eos_token_id=1, pad_token_id=0)  # fmt: skip
+        assert completion.token_ids == tuple(output[0, ids.shape[1] :].tolist())
+
+
+@pytest.mark.parametrize("rows", [1, 7, 64])
+def test_a_completion_does_not_depend_on_its_batch(rows: int) -> None:
+    model, asked = tiny_model("llama"), requests()
+    sampling = Sampling(25, 0.9, top_p=0.95, stop_ids=STOPS)
+    expected = NativeEngine(model).generate(asked, sampling)
+    shuffled = list(range(len(asked)))
+    random.Random(rows).shuffle(shuffled)
+    found = NativeEngine(model, max_rows=rows).generate([asked[i] for i in shuffled], sampling)
+    same = sum(expected[i].token_ids == completion.token_ids for i, completion in zip(shuffled, found, strict=True))
+    assert same >= len(asked) - 1  # rounding may flip a draw that falls on the edge between two tokens
+
+
+def test_a_completion_ends_with_its_stop_token_or_at_its_length() -> None:
+    drawn = NativeEngine(tiny_model("llama")).generate(requests(), Sampling(25, 1.0, stop_ids=STOPS))
+    assert {completion.finish_reason for completion in drawn} == {"stop", "length"}
+    for completion in drawn:
+        assert not set(completion.token_ids[:-1]) & set(STOPS)
+        assert (completion.token_ids[-1] in STOPS) == (completion.finish_reason == "stop")
+        assert completion.finish_reason == "stop" or len(completion.token_ids) == 25
+        assert len(completion.sampler_logprobs) == len(completion.token_ids)
+
+
+def test_a_prompt_near_the_context_limit_gets_what_room_is_left() -> None:
+    model = tiny_model("llama")
+    engine = NativeEngine(model)
+    [nearly, full] = engine.generate([Request((5,) * 126, 0)], Sampling(10)) + engine.generate(
+        [Request((5,) * 128, 0)], Sampling(10)
+    )
+    assert len(nearly.token_ids) == 2
+    assert nearly.finish_reason == "length"
+    assert full == Completion((), (), "length")
+
+
+def test_no_request_no_completion() -> None:
+    assert NativeEngine(tiny_model("llama")).generate([], Sampling(10)) == []
+
+
+def test_updated_weights_are_seen_by_the_next_sample() -> None:
+    model = tiny_model("llama")
+    engine, asked, sampling = NativeEngine(model), requests(), Sampling(8, temperature=0)
+    before = engine.generate(asked, sampling)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(-1)
+    assert engine.generate(asked, sampling) != before
+
+
+def test_draws_follow_the_distribution() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0, float("-inf")]).repeat(100_000, 1)
+    tokens, _ = draw_tokens(logits, uniform(torch.arange(100_000), 3), Sampling(1, temperature=0.7))
+    expected = (logits[0] / 0.7).softmax(-1)[:4] * 100_000
+    counts = torch.bincount(tokens, minlength=5)
+    chi_square = float(((counts[:4] - expected) ** 2 / expected).sum())
+    assert counts[4] == 0
+    assert chi_square < 16.3  # 0.999 quantile, 3 degrees of freedom
+
+
+@pytest.mark.parametrize("edge", [0.0, 1.0 - 2.0**-53])
+def test_a_token_without_probability_is_never_drawn(edge: float) -> None:
+    logits = torch.tensor([[float("-inf"), 0.3, 0.1, float("-inf")]])
+    tokens, _ = draw_tokens(logits, torch.tensor([edge], dtype=torch.float64), Sampling(1))
+    assert tokens.item() in (1, 2)
+
+
+def test_top_p_and_top_k_cut_the_tail_only() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().repeat(20_000, 1)
+    numbers = uniform(torch.arange(20_000), 0)
+    assert set(draw_tokens(logits, numbers, Sampling(1, top_p=0.79))[0].tolist()) == {0, 1}
+    assert set(draw_tokens(logits, numbers, Sampling(1, top_p=0.81))[0].tolist()) == {0, 1, 2}
+    assert set(draw_tokens(logits, numbers, Sampling(1, top_k=3))[0].tolist()) == {0, 1, 2}
+    whole = draw_tokens(logits, numbers, Sampling(1))[0]
+    assert torch.equal(whole, draw_tokens(logits, numbers, Sampling(1, top_k=4, top_p=1.0))[0])
+
+
+def test_uniform_numbers_are_uniform_and_independent_of_position_order() -> None:
+    keys = torch.arange(50_000)
+    first, second = uniform(keys, 0), uniform(keys, 1)
+    for numbers in (first, second):
+        assert abs(float(numbers.mean()) - 0.5) < 0.005
+        assert abs(float(numbers.var()) - 1 / 12) < 0.002
+    assert abs(float(torch.corrcoef(torch.stack([first, second]))[0, 1])) < 0.02
