@@ -1,6 +1,6 @@
 """Small models of every architecture that is tested, made on the spot: random weights, a real tokenizer, a template.
 
-    path = make("qwen3", tmp_path / "m")        # a Hugging Face directory, in well under a second
+path = make("qwen3", tmp_path / "m")        # a Hugging Face directory, in well under a second
 """
 
 from __future__ import annotations
@@ -93,7 +93,13 @@ TEXTS = [
 
 
 def make(
-    arch: str, path: Path, vocab: int = 400, chat_template: bool = True, seed: int = 0, chat: str | None = None, **config
+    arch: str,
+    path: Path,
+    vocab: int = 400,
+    chat_template: bool = True,
+    seed: int = 0,
+    chat: str | None = None,
+    **config,
 ) -> Path:
     """Write a model of `arch` (a key of ARCHITECTURES) with at most `vocab` tokens to `path` and return it.
 

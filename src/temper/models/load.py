@@ -1,0 +1,162 @@
+"""A Hugging Face model directory to a causal language model in memory, with every weight accounted for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from temper.errors import ArtifactError, Fault
+from temper.models.attention import NAME, register
+from temper.models.checks import check_model_dir, read_headers
+from temper.text.tokenizer import one_line, quiet_transformers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+_SHOWN = 5  # tensors named one by one; the others are counted
+
+
+def load_model(path: Path, dtype: Dtype = "float32", device: str = "cpu", attention: str = NAME) -> PreTrainedModel:
+    """The model in `path`, in evaluation mode. `dtype` "auto" keeps the stored one.
+
+    `attention` "temper" is called through temper's forward only; an architecture that does not take it gets "sdpa" or
+    "eager" (`supports_shared_prefix` tells). Raises ArtifactError: broken files, an architecture that transformers does
+    not know as a causal language model, tensors missing or of another shape than config.json says, NaN or infinity.
+    """
+    path = Path(path)
+    if faults := check_model_dir(path, values=False):
+        raise ArtifactError(faults)
+    quiet_transformers()
+    register()
+    from transformers import AutoModelForCausalLM
+
+    config = _read_config(path)
+    blank = _blank_model(path, config)
+    _check_shapes(path, blank)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            str(path),
+            config=config,
+            dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+            attn_implementation=None if attention == NAME else attention,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
+    except Exception as problem:  # the library raises many kinds; to the user they all mean: this directory is broken
+        fault = Fault("the model does not load", where=str(path), why=one_line(problem))
+        raise ArtifactError(fault) from problem
+    if missing := sorted(info["missing_keys"]):
+        raise ArtifactError(_named("tensors that config.json asks for are missing", path, missing))
+    check_finite(model, str(path))
+    if attention == NAME:
+        _share_prefixes(model)
+    return model.to(device).eval()  # type: ignore[arg-type]
+
+
+def supports_shared_prefix(model: Any) -> bool:
+    """Whether temper's packed forward (a prompt computed once for its whole group) works with this model."""
+    return model.config._attn_implementation == NAME
+
+
+def check_finite(model: torch.nn.Module, where: str) -> None:
+    """Raise ArtifactError naming the tensors of `model` that hold NaN or infinity."""
+    broken = [name for name, tensor in model.state_dict().items() if not _is_finite(tensor)]
+    if broken:
+        raise ArtifactError(_named("NaN or infinity in the weights", Path(where), broken))
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point() or tensor.numel() == 0:
+        return True
+    low, high = torch.aminmax(tensor.detach())  # one pass and no copy; NaN spreads to both
+    return bool(torch.isfinite(low) & torch.isfinite(high))
+
+
+def _read_config(path: Path) -> Any:
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+    try:
+        config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
+        known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    except Exception as problem:
+        fault = Fault("config.json does not describe a model", where=f"{path / 'config.json'}", why=one_line(problem))
+        raise ArtifactError(fault) from problem
+    if not known:
+        raise ArtifactError(
+            Fault(
+                f"`{config.model_type}` is not a causal language model of transformers",
+                where=f"{path / 'config.json'}",
+                why="only models that predict the next token can be sampled and trained here",
+            )
+        )
+    return config
+
+
+def _blank_model(path: Path, config: Any) -> PreTrainedModel:
+    """The architecture without storage: what config.json asks for costs nothing until the files are seen to hold it."""
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    except Exception as problem:
+        fault = Fault("config.json does not describe a model", where=f"{path / 'config.json'}", why=one_line(problem))
+        raise ArtifactError(fault) from problem
+
+
+def _check_shapes(path: Path, blank: PreTrainedModel) -> None:
+    stored = read_headers(path)
+    expected = {name: tuple(tensor.shape) for name, tensor in blank.state_dict().items()}
+    wrong = [
+        f"{name}: {list(stored[name].shape)} in the file, {list(shape)} by config.json"
+        for name, shape in expected.items()
+        if name in stored and stored[name].shape != shape
+    ]
+    if wrong:
+        raise ArtifactError(_named("tensors of another shape than config.json says", path, wrong))
+    # Where a checkpoint names its tensors in an older way, the names cannot be compared but the sizes can: a config
+    # must not make us allocate what the files do not hold.
+    needed = sum(parameter.numel() for parameter in blank.parameters())
+    held = sum(tensor.count for tensor in stored.values())
+    if needed > 2 * held:
+        absent = [name for name in expected if name not in stored]
+        raise ArtifactError(_named("tensors that config.json asks for are missing", path, absent))
+
+
+class _Spy:
+    """A plan that counts the layers which ask it."""
+
+    def __init__(self) -> None:
+        self.layers: set[int] = set()
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Any) -> Tensor:
+        self.layers.add(layer)
+        return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
+
+
+def _share_prefixes(model: PreTrainedModel) -> None:
+    """Give the model temper's attention if every layer then gets the plan that is given to the forward; else leave it."""
+    before, spy = model.config._attn_implementation, _Spy()
+    try:
+        model.set_attn_implementation(NAME)
+        with torch.no_grad():
+            model.eval()(input_ids=torch.tensor([[0, 1]]), use_cache=False, attention_plan=spy)
+        takes_plan = len(spy.layers) == model.config.get_text_config().num_hidden_layers
+    except Exception:  # an architecture that fails here in whatever way still runs with the library's own attention
+        takes_plan = False
+    if not takes_plan:
+        model.set_attn_implementation(before)
+
+
+def _named(what: str, path: Path, names: list[str]) -> Fault:
+    rest = len(names) - _SHOWN
+    shown = ", ".join(f"`{name}`" for name in names[:_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
+    return Fault(f"{what}: {shown}", where=str(path))
