@@ -1,0 +1,121 @@
+"""The words a config is written in: the nearest right one for a wrong one, and what other tools call ours."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+# What a key is called elsewhere (TRL, Open-R1, verl, tutorials) -> here. Suggested only where the key exists.
+ALIASES = {
+    "adam_beta1": "beta1",
+    "adam_beta2": "beta2",
+    "algorithm": "stage",
+    "base_model": "model",
+    "batch": "batch_size",
+    "beta": "kl_penalty",
+    "checkpoint_steps": "save_steps",
+    "clip_eps": "clip_range",
+    "clip_epsilon": "clip_range",
+    "clip_grad": "max_grad_norm",
+    "clip_ratio": "clip_range",
+    "clip_ratio_high": "clip_range_high",
+    "clip_ratio_low": "clip_range",
+    "cliprange": "clip_range",
+    "dataset": "data",
+    "dataset_name": "data",
+    "epochs": "num_train_epochs",
+    "epsilon": "clip_range",
+    "epsilon_high": "clip_range_high",
+    "eval_file": "test",
+    "eval_tasks": "tasks",
+    "gradient_clipping": "max_grad_norm",
+    "group_size": "num_generations",
+    "init_kl_coef": "kl_penalty",
+    "k": "num_samples",
+    "kind": "stage",
+    "kl_beta": "kl_penalty",
+    "kl_coef": "kl_penalty",
+    "kl_coeff": "kl_penalty",
+    "kl_coefficient": "kl_penalty",
+    "kl_loss_coef": "kl_penalty",
+    "lr": "learning_rate",
+    "max_length": "max_completion_length",
+    "max_new_tokens": "max_completion_length",
+    "max_response_length": "max_completion_length",
+    "max_tokens": "max_completion_length",
+    "model_name": "model",
+    "model_name_or_path": "model",
+    "model_path": "model",
+    "n": "num_samples",
+    "n_samples_per_prompt": "num_generations",
+    "num_epochs": "num_train_epochs",
+    "num_samples": "num_generations",
+    "num_steps": "max_steps",
+    "num_train_steps": "max_steps",
+    "output_dir": "--out",
+    "per_device_train_batch_size": "batch_size",
+    "ppo_epochs": "num_iterations",
+    "ref_model_sync_steps": "reference_update_steps",
+    "reward_fn": "reward_funcs",
+    "reward_functions": "reward_funcs",
+    "rewards": "reward_funcs",
+    "rollout_batch_size": "prompts_per_step",
+    "save_interval": "save_steps",
+    "scale_rewards": "advantage",
+    "steps": "max_steps",
+    "system": "system_prompt",
+    "temp": "temperature",
+    "test_file": "test",
+    "total_steps": "max_steps",
+    "train_batch_size": "batch_size",
+    "train_file": "train",
+    "type": "stage",
+    "warmup": "warmup_steps",
+    "weights": "reward_weights",
+}
+
+NAME_PATTERN = "[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+_NAME = re.compile(NAME_PATTERN)
+_DEVICES = {"con", "prn", "aux", "nul"} | {f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)}
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that `word` was probably meant to be.
+
+    >>> nearest("learning_rte", ["learning_rate", "max_steps"]), nearest("zzz", ["seed"])
+    ('learning_rate', None)
+    """
+    known = {candidate.casefold(): candidate for candidate in candidates}
+    found = difflib.get_close_matches(word[:200].casefold(), known, n=1, cutoff=0.6)
+    return known[found[0]] if found else None
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    found = nearest(word, candidates)
+    return f"did you mean `{found}`?" if found else ""
+
+
+def name_problem(name: str) -> str | None:
+    """Why `name` cannot name a run, a stage or a task; None if it can. Names become names of folders.
+
+    >>> name_problem("final_rl"), name_problem("CON")
+    (None, 'it is the name of a device on some systems')
+    """
+    if not _NAME.fullmatch(name):
+        if len(name) > 64:
+            return f"it has {len(name)} characters, at most 64 are allowed"
+        return f"allowed is {NAME_PATTERN}"
+    if name.casefold() in _DEVICES:
+        return "it is the name of a device on some systems"
+    return None
+
+
+def folder_name(text: str) -> str:
+    """A name made of a file's stem.
+
+    >>> folder_name("qwen2.5 0.5b"), folder_name("con"), folder_name("…")
+    ('qwen2-5-0-5b', 'recipe-con', 'recipe')
+    """
+    made = re.sub("[^A-Za-z0-9_-]+", "-", text)[:56].strip("-_")
+    return made if made and name_problem(made) is None else f"recipe-{made}".rstrip("-")
