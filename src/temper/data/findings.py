@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NoReturn
 
 from temper.errors import DataError, Fault
 
 SHOWN = 3  # rows of a kind that are named; the others are counted
-SKIP_HINT = "mend the file, or keep the good rows with `temper check --skip-bad --write GOOD.jsonl FILE`"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def clip(text: object, limit: int = 60) -> str:
     >>> clip("a" * 100, 5), clip("two" + chr(10) + "lines")
     ('aaaaa…', 'two lines')
     """
-    shown = str(text)[: limit * 4].replace("\r", "\\r").replace("\n", " ").strip(" ")
+    shown = str(text)[: limit * 4].replace("\r", "\\r").replace("\t", "\\t").replace("\n", " ").strip(" ")
     return shown if len(shown) <= limit else shown[:limit] + "…"
 
 
@@ -98,7 +98,7 @@ class Findings:
         self._bad: dict[str, _Kind] = {}
         self._odd: dict[str, _Kind] = {}
 
-    def bad(self, row: int, where: str, kind: str, detail: str = "", fix: str = SKIP_HINT) -> None:
+    def bad(self, row: int, where: str, kind: str, detail: str = "", fix: str = "") -> None:
         """A row that cannot be used. `kind` groups rows: it never holds text from the file; `detail` may."""
         self.bad_rows.add(row)
         self._bad.setdefault(kind, _Kind(fix)).add(row, where, detail)
@@ -114,25 +114,34 @@ class Findings:
         self.notes.append(Note("warning", Fault(what, where or self.path, why, fix)))
 
     def faults(self) -> tuple[Fault, ...]:
-        """The bad rows, one fault a kind."""
-        return tuple(found.fault(kind, self.rows, "bad rows") for kind, found in self._bad.items())
+        """The bad rows, one fault a kind; where there are several kinds, a last one with the sum."""
+        kinds = [found.fault(kind, self.rows, "bad rows") for kind, found in self._bad.items()]
+        skip = f"`temper check --skip-bad --write GOOD.jsonl {shlex.quote(self.path)}` keeps the good rows"
+        if len(kinds) == 1:
+            (only,) = kinds
+            return (replace(only, fix=f"{only.fix}; {skip}" if only.fix else f"mend the file; {skip}"),)
+        count = f"{len(self.bad_rows):,} bad row{'s' * (len(self.bad_rows) != 1)} of {self.rows:,} in all"
+        total = Fault(count, self.path, fix=f"mend the file; {skip}")
+        return (*kinds, total) if kinds else ()
 
     def fail(self, *faults: Fault) -> NoReturn:
         """Raises `DataError` with the bad rows so far and what makes reading on pointless."""
         raise DataError((*self.faults(), *faults))
 
+    def warnings(self) -> list[Note]:
+        """Everything to know about the file beside its bad rows."""
+        odd = [Note("warning", found.fault(kind, self.rows, "rows")) for kind, found in self._odd.items()]
+        return [*self.notes, *odd]
+
     def close(self) -> list[Note]:
-        """The notes of a file that can be used. Raises `DataError` with every fault where it cannot:
-        a bad row (unless bad rows are skipped), or no good row at all."""
+        """The notes of a file that can be used, rows that were left out among them. Raises `DataError` with every
+        fault where it cannot: a bad row (unless bad rows are skipped), or no good row at all."""
         if not self.rows:
             self.fail(empty(self.path))
         if self.bad_rows and (not self.skip_bad or len(self.bad_rows) >= self.rows):
             self.fail()
-        left_out = [
-            Note("warning", Fault(f"left out: {fault.what}", fault.where, fault.why)) for fault in self.faults()
-        ]
-        odd = [Note("warning", found.fault(kind, self.rows, "rows")) for kind, found in self._odd.items()]
-        return [*self.notes, *left_out, *odd]
+        out = [Note("warning", Fault(f"left out: {fault.what}", fault.where, fault.why)) for fault in self.faults()]
+        return [*self.warnings(), *out]
 
 
 def empty(path: str) -> Fault:

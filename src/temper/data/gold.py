@@ -49,7 +49,7 @@ def _final_form(text: str) -> str:
     candidates += boxes
     if not candidates:
         return text.strip()
-    if len(set(candidates)) > 1 and len({_value(one) for one in candidates}) > 1:
+    if len(set(candidates)) > 1 and len({value_of(one) for one in candidates}) > 1:
         listed = ", ".join(f"`{clip(one, 30)}`" for one in dict.fromkeys(candidates))
         raise ValueError(f"it gives several answers: {listed}")
     return candidates[0]
@@ -65,7 +65,7 @@ def _after_mark(text: str) -> str:
     return inner[0] if len(inner) == 1 else tail
 
 
-def _value(text: str) -> object:
+def value_of(text: str) -> object:
     """What two ways of writing one answer share; the text itself where it has no value."""
     try:
         value = _parse(text)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from temper.data import sources
 from temper.data.characters import suspicious
-from temper.data.findings import SKIP_HINT, Findings, clip
+from temper.data.findings import Findings, clip
 from temper.data.rows import (
     Decoded,
     Row,
@@ -94,7 +94,7 @@ def _mend(text: str) -> str:
         return "one line is one row: write each object on a line of its own, not spread over several"
     if "\r" in text.rstrip():
         return "end lines with a line feed: this file seems to have carriage returns alone"
-    return SKIP_HINT
+    return ""
 
 
 def _row(decoded: Decoded, row: Row, written: str, found: Findings) -> Row | None:
@@ -102,7 +102,7 @@ def _row(decoded: Decoded, row: Row, written: str, found: Findings) -> Row | Non
     where = row.place(found.path)
     if not isinstance(decoded.value, dict):
         detail = f"found {type_name(decoded.value)}: `{clip(written, 40)}`"
-        found.bad(row.number, where, "not an object", detail, f"write a row as `{{…}}`, or {SKIP_HINT}")
+        found.bad(row.number, where, "not an object", detail, "write each row as `{…}`")
         return None
     for kind, detail in decoded.problems:
         found.bad(row.number, where, kind, detail)

@@ -8,8 +8,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from temper.data.findings import SHOWN, Findings, Note, clip
+from temper.data.gold import value_of
 from temper.errors import Fault
 from temper.types import Prompt
+
+_LOOSE = re.compile(r" (?=[^\w ])|(?<=[^\w ]) ")  # a space beside a mark
 
 
 def normalised(text: str) -> str:
@@ -18,12 +21,12 @@ def normalised(text: str) -> str:
     >>> normalised("What is 38 + 33 ?") == normalised("what is 38+33")
     True
     """
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return re.sub(r" ?([^\w ]) ?", r"\1", folded).rstrip(".?:")
+    wide = text if text.isascii() else unicodedata.normalize("NFKC", text)
+    return _LOOSE.sub("", " ".join(wide.casefold().split())).rstrip(".?:")
 
 
 def _key(prompt: Prompt) -> str:
-    return "\n".join(normalised(message.content) for message in prompt.messages)
+    return " ".join(" ".join(message.content for message in prompt.messages).split())
 
 
 def same_questions(prompts: Sequence[Prompt], found: Findings) -> None:
@@ -35,7 +38,7 @@ def same_questions(prompts: Sequence[Prompt], found: Findings) -> None:
         earlier = first.setdefault(_key(prompt), prompt)
         if earlier is not prompt:
             again.append(prompt)
-            if earlier.gold != prompt.gold:
+            if earlier.gold != prompt.gold and not _same_answer(earlier, prompt):
                 disagree.append((earlier, prompt))
     if disagree:
         pairs = [f"{a.id}: `{clip(a.gold, 20)}`, {b.id}: `{clip(b.gold, 20)}`" for a, b in disagree[:SHOWN]]
@@ -45,6 +48,10 @@ def same_questions(prompts: Sequence[Prompt], found: Findings) -> None:
         listed = ", ".join(prompt.id for prompt in again[:SHOWN])
         what = f"{len(again):,} of {len(prompts):,} questions occur more than once"
         found.warn(what, why=f"for example {listed}", fix="remove the copies, unless they are meant to count more")
+
+
+def _same_answer(one: Prompt, other: Prompt) -> bool:
+    return "math" == one.answer_type == other.answer_type and value_of(one.gold) == value_of(other.gold)
 
 
 @dataclass(frozen=True)

@@ -171,9 +171,12 @@ def _guess(present: Sequence[str], mapping: Mapping[str, str], wanted: Sequence[
     """The mapping that would make the first shape fit, from names that are near or used elsewhere."""
     best: dict[str, str] = {}
     for name in wanted:
-        guess = {role: column for role in SHAPES[name] if (column := _candidate(role, present, mapping))}
+        guess: dict[str, str] = {}
+        for role in SHAPES[name]:
+            left = [column for column in present if column not in guess.values()]
+            guess |= {role: column} if (column := _candidate(role, left, mapping)) else {}
         renamed = {role: column for role, column in guess.items() if column not in NAMES[role]}
-        if len(guess) == len(SHAPES[name]) and len(set(guess.values())) == len(guess):
+        if len(guess) == len(SHAPES[name]):
             return f"if that is what they are: `{_yaml({**mapping, **renamed})}`"
         best = best or renamed
     if best:

@@ -8,7 +8,7 @@ from typing import Any
 
 from temper.data import sources
 from temper.data.characters import suspicious
-from temper.data.findings import SKIP_HINT, Findings, clip
+from temper.data.findings import Findings, clip
 from temper.data.rows import Number, Row, check_characters, decode_line, too_long
 from temper.data.sources import Source
 from temper.errors import DataError, Exit, Fault, TemperError
@@ -115,7 +115,7 @@ def _listed(names: list[str]) -> str:
 
 def _wrong_count(cells: list[str], header: list[str], row: Row, found: Findings) -> None:
     detail = f"expected {len(header)} columns ({_listed(header)}), found {len(cells)}"
-    fix = "put double quotes around values that hold commas or line breaks" if len(cells) > len(header) else SKIP_HINT
+    fix = "put double quotes around values that hold commas or line breaks" if len(cells) > len(header) else ""
     found.bad(row.number, row.place(found.path), "wrong number of columns", detail, fix)
 
 

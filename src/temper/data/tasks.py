@@ -131,7 +131,7 @@ def prompts_of(rows: Sequence[Row], shape: Shape, task: str, config: TaskSetting
             made.append(Prompt(name, task, messages, gold, answer_type, language))
     numbers = sum(isinstance(row.values.get(shape.columns["answer"]), Number) for row in rows)
     if numbers:
-        what = f"{numbers:,} answers are numbers, not text: each is taken digit by digit as it stands in the file"
+        what = f"answers that are numbers, not text, in {numbers:,} of {len(rows):,} rows: taken digit by digit"
         found.warn(what, fix='write them in quotes ("5") to be sure of what they are')
     same_questions(made, found)
     return made
