@@ -24,9 +24,10 @@ _SHOWN = 5  # tensors named one by one; the others are counted
 def load_model(path: Path, dtype: Dtype = "float32", device: str = "cpu", attention: str = NAME) -> PreTrainedModel:
     """The model in `path`, in evaluation mode. `dtype` "auto" keeps the stored one.
 
-    `attention` "temper" is called through temper's forward only; an architecture that does not take it gets "sdpa" or
-    "eager" (`supports_shared_prefix` tells). Raises ArtifactError: broken files, an architecture that transformers does
-    not know as a causal language model, tensors missing or of another shape than config.json says, NaN or infinity.
+    `attention` "temper" is called through temper's forward only; an architecture that does not take it gets "sdpa", or
+    "eager" where it has nothing else (`supports_shared_prefix` tells). Raises ArtifactError: broken files, an
+    architecture that transformers does not know as a causal language model, tensors missing or of another shape than
+    config.json says, NaN or infinity.
     """
     path = Path(path)
     if faults := check_model_dir(path, values=False):
@@ -39,11 +40,11 @@ def load_model(path: Path, dtype: Dtype = "float32", device: str = "cpu", attent
     blank = _blank_model(path, config)
     _check_shapes(path, blank)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             str(path),
             config=config,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
-            attn_implementation=None if attention == NAME else attention,
+            attn_implementation="eager" if attention == "eager" else None,  # None is the best it has
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=False,
@@ -52,6 +53,7 @@ def load_model(path: Path, dtype: Dtype = "float32", device: str = "cpu", attent
     except Exception as problem:  # the library raises many kinds; to the user they all mean: this directory is broken
         fault = Fault("the model does not load", where=str(path), why=one_line(problem))
         raise ArtifactError(fault) from problem
+    model, info = loaded
     if missing := sorted(info["missing_keys"]):
         raise ArtifactError(_named("tensors that config.json asks for are missing", path, missing))
     check_finite(model, str(path))
@@ -143,8 +145,9 @@ class _Spy:
 
 
 def _share_prefixes(model: PreTrainedModel) -> None:
-    """Give the model temper's attention if every layer then gets the plan that is given to the forward; else leave it."""
-    before, spy = model.config._attn_implementation, _Spy()
+    """Give the model temper's attention if every layer then gets the plan that the forward was given; else leave it."""
+    before: Any = model.config._attn_implementation
+    spy = _Spy()
     try:
         model.set_attn_implementation(NAME)
         with torch.no_grad():

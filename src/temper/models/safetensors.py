@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from temper.errors import ArtifactError, Fault
 from temper.models.files import file_fault, read_json
@@ -52,7 +52,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def read_headers(path: Path) -> dict[str, StoredTensor]:
-    """Every tensor of a model directory. Raises ArtifactError with a fault for each file that is not as it should be."""
+    """Every tensor of a model directory. Raises ArtifactError with a fault for each file that is broken."""
     index = path / "model.safetensors.index.json"
     files = weight_files(path)
     tensors: dict[str, StoredTensor] = {}
@@ -175,7 +175,7 @@ def _tensor(file: Path, name: str, entry: Any, start: int) -> StoredTensor:
     return StoredTensor(file, dtype, tuple(shape), start + place[0], start + place[1])
 
 
-def _naturals(value: Any) -> bool:
+def _naturals(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(i) is int and 0 <= i < 2**63 for i in value)
 
 

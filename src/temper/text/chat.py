@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from temper.errors import ArtifactError, ConfigError, DataError, Fault
-from temper.text.templates import TEMPLATES, find_template, missing_template_fault, template_fault, vet
 from temper.text.detect import Detected, detect
 from temper.text.template import TemplateRefused, render
+from temper.text.templates import TEMPLATES, find_template, missing_template_fault, template_fault, vet
 from temper.text.tokenizer import THINK, Ids, Tokenizer, load_tokenizer
 from temper.types import Example, Message
 

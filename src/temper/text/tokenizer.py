@@ -166,7 +166,7 @@ def check_tokenizer_files(path: Path) -> list[Fault]:
         why, fix = "neither `tokenizer.json` nor the pair `vocab.json` + `merges.txt` is there", ""
         if has["tokenizer.model"]:
             why = "a sentencepiece file alone (`tokenizer.model`) is not supported"
-            fix = "convert it once, where `sentencepiece` is installed: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
+            fix = "convert it where `sentencepiece` is installed: AutoTokenizer.from_pretrained(…).save_pretrained(…)"
         faults.append(Fault("the tokenizer is missing", where=str(path), why=why, fix=fix))
     for name in FILES:
         if not has[name]:
