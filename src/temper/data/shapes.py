@@ -160,11 +160,14 @@ def _many_shapes(fitting: Sequence[str], players: Mapping[str, Sequence[str]], w
 
 
 def _no_shape(present: Sequence[str], mapping: Mapping[str, str], wanted: Sequence[str], where: str) -> Fault:
-    needs = " or ".join(" + ".join("|".join(NAMES[role]) for role in SHAPES[name]) for name in wanted)
+    needs = ", or ".join(" + ".join(SHAPES[name]) for name in wanted)
+    roles = {role: NAMES[role][1:] for name in wanted for role in SHAPES[name]}
+    other = [f"{role} may be called {' or '.join(names)}" for role, names in roles.items() if names]
     whole = [name for name, roles in SHAPES.items() if all(_players(role, present, {}) for role in roles)]
     others = [] if mapping else [name for name in whole if name not in wanted]
     what = f"these are {others[0]} rows, and {' or '.join(wanted)} rows are needed" if others else "no known shape"
-    return Fault(what, where, f"{_found(present)}; needed: {needs}", _guess(present, mapping, wanted))
+    why = "\n".join([_found(present), f"needed: {needs}", "; ".join(other)]).rstrip("\n")
+    return Fault(what, where, why, _guess(present, mapping, wanted))
 
 
 def _guess(present: Sequence[str], mapping: Mapping[str, str], wanted: Sequence[str]) -> str:
