@@ -10,8 +10,8 @@ from itertools import pairwise
 
 from temper.report.lines import number
 
-WIDTH, HEIGHT = 460, 230
-LEFT, TOP, BOTTOM = 46, 14, 36
+WIDTH, HEIGHT = 360, 196
+LEFT, TOP, BOTTOM = 42, 12, 34
 LABEL_WIDTH = 6.3  # of one character at the label size, for margins
 MOST_POINTS = 240
 COLOURS = 6  # --c1 … --c6 in the style sheet
@@ -109,7 +109,7 @@ def line_chart(
     limit: float | None = None,
     limit_label: str = "",
 ) -> str:
-    """A figure with one line a series, labelled at its end; one series also shows its smoothed course.
+    """A figure with one line a series, its last value at its end; a single series shows its raw course as well.
 
     `y_from`/`y_to` widen the y axis to at least that value (None: to the data). `limit` draws a dashed line.
     Returns "" when no series has two points.
@@ -117,7 +117,7 @@ def line_chart(
     drawn = [Series(s.label, thin(s.points)) for s in series if len(s.points) > 1]
     if not drawn:
         return ""
-    right = max(len(_end_label(s, len(drawn))) for s in drawn) * LABEL_WIDTH + 12
+    right = max(len(number(s.points[-1][1])) for s in drawn) * LABEL_WIDTH + 12
     x_axis, y_axis = _axes(drawn, right, y_from, y_to, limit)
     parts = [_grid(x_axis, y_axis, x_label)]
     if limit is not None:
@@ -130,7 +130,8 @@ def line_chart(
         parts.append(_line(one, index, x_axis, y_axis, alone=len(drawn) == 1))
     parts.append(_end_labels(drawn, x_axis, y_axis))
     parts.append(_hover(drawn, x_axis, y_axis, x_label))
-    return figure(title, unit, "".join(parts), _described(title, drawn))
+    key = _key(drawn) if len(drawn) > 1 else ""
+    return figure(title, unit, "".join(parts), _described(title, drawn), key=key)
 
 
 def stacked_chart(title: str, labels: Sequence[str], columns: Sequence[tuple[float, Sequence[float]]]) -> str:
@@ -152,15 +153,23 @@ def stacked_chart(title: str, labels: Sequence[str], columns: Sequence[tuple[flo
         parts.append(f'<polygon class="share s{index + 1}" points="{path}"><title>{escape(label)}</title></polygon>')
         marks.append(((upper[-1][1] + lower[-1][1]) / 2, label, f"share-label s{index + 1}"))
         floors = tops
-    parts.append(_side_labels(marks, x_axis.end + 6))
+    parts.append(_side_labels(marks[::-1], x_axis.end + 6))  # from the top: equal heights keep their order
     return figure(title, "share of groups", "".join(parts), title)
 
 
-def figure(title: str, unit: str, inside: str, description: str, width: float = WIDTH, height: float = HEIGHT) -> str:
-    """A titled <figure> around an SVG drawing."""
+def figure(
+    title: str,
+    unit: str,
+    inside: str,
+    description: str,
+    width: float = WIDTH,
+    height: float = HEIGHT,
+    key: str = "",
+) -> str:
+    """A titled <figure> around an SVG drawing; `key` stands under the title."""
     caption = f"<figcaption>{escape(title)}{f' <span>{escape(unit)}</span>' if unit else ''}</figcaption>"
     svg = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(description)}">{inside}</svg>'
-    return f'<figure class="chart">{caption}{svg}</figure>'
+    return f'<figure class="chart">{caption}{key}{svg}</figure>'
 
 
 def whisker(value: float | None, interval: Sequence[float] | None, width: int = 88) -> str:
@@ -237,20 +246,25 @@ def _line(one: Series, index: int, x_axis: Axis, y_axis: Axis, alone: bool) -> s
     return f'{raw}<polyline class="line {colour}" points="{_path(smooth(one.points, window), x_axis, y_axis)}"/>'
 
 
-def _end_label(one: Series, count: int) -> str:
-    return number(one.points[-1][1]) if count == 1 else f"{one.label} {number(one.points[-1][1])}"
+def _key(drawn: Sequence[Series]) -> str:
+    """The name of each line beside a piece of it."""
+    names = []
+    for index, one in enumerate(drawn):
+        sample = f'<polyline class="line c{index % COLOURS + 1}" points="0,4 18,4"/>'
+        names.append(f'<span><svg viewBox="0 0 18 8" aria-hidden="true">{sample}</svg>{escape(one.label)}</span>')
+    return f'<p class="key-row">{"".join(names)}</p>'
 
 
 def _end_labels(drawn: Sequence[Series], x_axis: Axis, y_axis: Axis) -> str:
     marks = [
-        (y_axis.at(s.points[-1][1]), _end_label(s, len(drawn)), f"end c{i % COLOURS + 1}") for i, s in enumerate(drawn)
+        (y_axis.at(s.points[-1][1]), number(s.points[-1][1]), f"end c{i % COLOURS + 1}") for i, s in enumerate(drawn)
     ]
     return _side_labels(marks, x_axis.end + 6)
 
 
 def _side_labels(marks: Sequence[tuple[float, str, str]], x: float, gap: float = 13) -> str:
     """Labels right of the plot at the heights given, pushed apart where they would overlap."""
-    ordered = sorted(marks)
+    ordered = sorted(marks, key=lambda mark: mark[0])
     heights: list[float] = []
     for y, _, _ in ordered:
         heights.append(max(y, heights[-1] + gap) if heights else y)

@@ -14,7 +14,8 @@ from temper.report.progress import read_warnings
 from temper.report.runfiles import read_lines, read_object, rollout_files, stage_work
 from temper.report.warnings import held_out_fell
 
-MAKES = {"sample": "dataset", "generate": "dataset", "evaluate": "evaluation"}  # every other kind makes a model
+MAKES = {"sample": "dataset", "evaluate": "evaluation"}  # of other kinds, how the others refer to it tells
+MODEL_KEYS = ("model", "models", "reference", "teacher", "student")
 TASK_KEYS = (
     "n",
     "k",
@@ -38,7 +39,7 @@ def gather(run_dir: Path) -> Json:
     run_dir = Path(run_dir)
     run = read_object(run_dir / "run.json")
     recipe = _read_yaml(run_dir / "recipe.resolved.yaml")
-    stages = [_stage(run_dir, run, recipe, name) for name in _stage_names(run, recipe)]
+    stages = gather_stages(run_dir)
     evaluations = [found for stage in stages if (found := _evaluation(run_dir, stage)) is not None]
     models = _models(evaluations)
     _add_held_out(stages, models)
@@ -59,6 +60,13 @@ def gather(run_dir: Path) -> Json:
         "missing": _missing(stages, evaluations),
         "run": {"directory": str(run_dir)} | {key: run.get(key) for key in ("command", "versions", "started", "state")},
     }
+
+
+def gather_stages(run_dir: Path) -> list[Json]:
+    """The `stages` of `gather` alone."""
+    run = read_object(run_dir / "run.json")
+    recipe = _read_yaml(run_dir / "recipe.resolved.yaml")
+    return [_stage(run_dir, run, recipe, name) for name in _stage_names(run, recipe)]
 
 
 def _read_yaml(path: Path) -> Json:
@@ -95,7 +103,7 @@ def _stage(run_dir: Path, run: Json, recipe: Json, name: str) -> Json:
     return {
         "name": name,
         "kind": kind,
-        "makes": MAKES.get(kind, "model"),
+        "makes": _makes(recipe, name),
         "state": entry.get("state") or ("running" if rows else "waiting"),
         "seconds": entry.get("seconds", seconds),
         "cpu_seconds": entry.get("cpu_seconds", cpu),
@@ -122,20 +130,30 @@ def _settings(recipe: Json, name: str) -> list[Json]:
 
 def _inputs(recipe: Json, name: str) -> list[Json]:
     """The stages whose products this one reads: {"stage", "carries": "model"|"data"}, each once."""
-    stages = _mapping(recipe.get("stages"))
+    stages, tasks = _mapping(recipe.get("stages")), _mapping(recipe.get("tasks"))
     config = _mapping(stages.get(name))
     found: dict[tuple[str, str], None] = {}
-    for text in _strings(config):
-        if text.startswith("@"):
-            source, _, file = text[1:].partition("/")
-            kind = str(_mapping(stages.get(source)).get("stage"))
-            found[source, "data" if file or MAKES.get(kind) == "dataset" else "model"] = None
-    tasks = _mapping(recipe.get("tasks"))
-    for task in config.get("tasks") or []:
-        for text in _strings(_mapping(tasks.get(task))):
-            if text.startswith("@"):
-                found[text[1:].partition("/")[0], "data"] = None
+    for key, value in config.items():
+        for source in _references(value):
+            found[source, "model" if key in MODEL_KEYS else "data"] = None
+    trained = config.get("tasks")
+    for task in trained if isinstance(trained, list) else []:
+        for source in _references(tasks.get(task)):
+            found[source, "data"] = None
     return [{"stage": source, "carries": carries} for source, carries in found if source in stages]
+
+
+def _makes(recipe: Json, name: str) -> str:
+    """What a stage makes: "model", "dataset" or "evaluation"."""
+    stages = _mapping(recipe.get("stages"))
+    kind = str(_mapping(stages.get(name)).get("stage"))
+    carried = {i["carries"] for other in stages for i in _inputs(recipe, other) if i["stage"] == name}
+    return MAKES.get(kind) or ("dataset" if carried == {"data"} else "model")
+
+
+def _references(value: Any) -> list[str]:
+    """The stages that the strings in a value refer to: "@name" and "@name/file"."""
+    return [text[1:].partition("/")[0] for text in _strings(value) if text.startswith("@")]
 
 
 def _strings(value: Any) -> list[str]:
@@ -224,11 +242,15 @@ def _samples(run_dir: Path, stages: Sequence[Json], evaluations: Sequence[Json])
 
 
 def _missing(stages: Sequence[Json], evaluations: Sequence[Json]) -> list[str]:
-    said = []
+    said, waiting = [], []
     for stage in stages:
-        if stage["state"] not in ("done", "cached"):
-            at = f" (step {stage['steps']} of {stage['planned_steps']})" if stage["planned_steps"] else ""
-            said.append(f"stage {stage['name']} is {stage['state']}{at}")
+        if stage["state"] == "waiting":
+            waiting.append(stage["name"])
+        elif stage["state"] not in ("done", "cached"):
+            at = f", step {stage['steps']} of {stage['planned_steps']}" if stage["planned_steps"] else ""
+            said.append(f"{stage['name']}: {stage['state']}{at}")
+    if waiting:
+        said.append(f"not started: {', '.join(waiting)}")
     if not evaluations:
         said.append("nothing has been evaluated yet, so there is no table and no verdict")
     return said

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-BOX_W, BOX_H, GAP_X, GAP_Y, MARGIN = 136, 62, 38, 40, 14
+BOX_W, BOX_H, GAP_X, GAP_Y, MARGIN, SIDE = 136, 62, 40, 40, 14, 1
 BUS_FROM = 3  # a data set with this many readers is drawn as one line with branches
 ARC = 24
 STATE_MARKS = {"done": "✓", "cached": "✓", "running": "…", "failed": "✗"}
@@ -85,8 +85,8 @@ def pipeline_svg(nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
     top = MARGIN + ARC * _arcs_above(edges, place, makes)
     rows = max(row for _, row in place.values()) + 1
     height = top + rows * BOX_H + (rows - 1) * GAP_Y + MARGIN + (16 * len(shared))
-    width = 2 * MARGIN + (max(c for c, _ in place.values()) + 1) * (BOX_W + GAP_X) - GAP_X
-    corner = {n: (MARGIN + c * (BOX_W + GAP_X), top + r * (BOX_H + GAP_Y)) for n, (c, r) in place.items()}
+    width = 2 * SIDE + (max(c for c, _ in place.values()) + 1) * (BOX_W + GAP_X) - GAP_X
+    corner = {n: (SIDE + c * (BOX_W + GAP_X), top + r * (BOX_H + GAP_Y)) for n, (c, r) in place.items()}
     lines = [_bus(n, [e.target for e in edges if e.source == n], corner, height - MARGIN - 4) for n in sorted(shared)]
     above = 0
     for edge in _drawn(edges, makes, shared):

@@ -20,6 +20,7 @@ SHOWN = (
     "tokens_per_second",
 )
 RL_HIDES = ("loss", "learning_rate", "gradient_norm")  # say little in RL: its loss is about 0 by construction
+NOT_SHOWN = ("step", "of", "seconds", "cpu_seconds")
 MOST_LINES = 60
 
 
@@ -53,14 +54,18 @@ def duration(seconds: float) -> str:
 
 
 def shown_metrics(metrics: Mapping[str, Any]) -> list[str]:
-    """The names of `metrics` a progress line shows, in order.
+    """The names of `metrics` a progress line shows, in order; of stages that do not train, every number but times.
 
     >>> shown_metrics({"reward/accuracy": 1, "loss": 0, "groups/dead": 0, "reward/total": 1, "seconds": 2})
     ['reward/total', 'reward/accuracy', 'groups/dead']
+    >>> shown_metrics({"step": 3, "kept": 120, "seconds": 2})
+    ['kept']
     """
     rewards = [name for name in metrics if name.startswith("reward/") and name != "reward/total"]
     is_rl = "reward/total" in metrics
     rest = [name for name in SHOWN if name in metrics and not (is_rl and name in RL_HIDES)]
+    if not rewards and not rest and not is_rl:
+        return [name for name, value in metrics.items() if name not in NOT_SHOWN and isinstance(value, (int, float))]
     return [name for name in ("reward/total",) if is_rl] + rewards + rest
 
 

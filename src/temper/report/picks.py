@@ -15,8 +15,14 @@ def total(row: Mapping[str, Any]) -> float:
 
 
 def rank(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Rows from the worst to the best total; equal ones by prompt and sample, so the order never depends on luck."""
-    return sorted(rows, key=lambda row: (total(row), str(row.get("prompt_id")), str(row.get("sample"))))
+    """Rows from the worst to the best total; equal ones by all their rewards, then by prompt and sample."""
+    return sorted(rows, key=lambda row: (total(row), _all(row), str(row.get("prompt_id")), str(row.get("sample"))))
+
+
+def _all(row: Mapping[str, Any]) -> float:
+    rewards = row.get("rewards")
+    values = rewards.values() if isinstance(rewards, dict) else ()
+    return sum(value for value in values if isinstance(value, (int, float)) and value == value)
 
 
 def pick(rows: Sequence[Mapping[str, Any]], count: int = SHOWN) -> list[dict[str, Any]]:

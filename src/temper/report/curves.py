@@ -1,0 +1,77 @@
+"""Which curves a stage gets, chosen by the metrics it has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from temper.report.charts import Series, line_chart, stacked_chart
+from temper.report.warnings import HIGHEST_KL
+
+PASS_RATES = ("0–20 %", "20–40 %", "40–60 %", "60–80 %", "80–100 %")
+LOSS = ("Loss", "loss", "nats a token")
+NORM = ("Gradient norm", "gradient_norm", "before clipping")
+RATE = ("Learning rate", "learning_rate")
+SPEED = ("Speed", "tokens_per_second", "tokens a second")
+ADVANTAGE = ("Advantage, standard deviation", "advantage/std")
+CLIPPED = ("Clipped", "policy/clip_fraction", "share of tokens")
+MISMATCH = ("Sampler against trainer", "policy/mismatch_max", "largest difference of a log-prob")
+Metrics = Mapping[str, Sequence[Any]]  # columns, as `gather` gives them
+
+
+def points(metrics: Metrics, name: str) -> tuple[tuple[float, float], ...]:
+    """(step, value) wherever the metric is a number."""
+    pairs = zip(metrics.get("step", ()), metrics.get(name, ()), strict=False)
+    return tuple((x, y) for x, y in pairs if isinstance(y, (int, float)) and not isinstance(y, bool))
+
+
+def main_curves(kind: str, metrics: Metrics) -> list[str]:
+    """The figures that tell how the stage went."""
+    charts = rl_curves(metrics) if kind == "grpo" else [_single(metrics, *curve) for curve in (LOSS, NORM, RATE)]
+    return [chart for chart in charts if chart]
+
+
+def rl_curves(metrics: Metrics) -> list[str]:
+    parts = [name for name in metrics if name.startswith("reward/") and name != "reward/total"]
+    shares = metrics.get("groups/pass_rate", ())
+    rates = [(x, y) for x, y in zip(metrics.get("step", ()), shares, strict=False) if isinstance(y, list)]
+
+    def one(title: str, name: str, unit: str, **more: Any) -> str:
+        return _single(metrics, title, name, unit, **more)
+
+    return [
+        one("Reward, total", "reward/total", unit="weighted sum"),
+        line_chart(
+            "Reward, by component",
+            [Series(name.removeprefix("reward/").replace("_", " "), points(metrics, name)) for name in parts],
+            unit="mean, unweighted",
+            y_to=1.0,
+        ),
+        one("Completion length", "completion/length", unit="tokens", y_from=None),
+        one(
+            "KL to the reference",
+            "policy/kl_divergence",
+            unit="nats a token",
+            limit=HIGHEST_KL,
+            limit_label=f"{HIGHEST_KL}: drift",
+        ),
+        one("Dead groups", "groups/dead", unit="share of groups with equal rewards", y_to=1.0),
+        stacked_chart("Pass rate of the groups", PASS_RATES, rates),
+        one("Entropy", "policy/entropy", unit="nats a token"),
+        one("Reflection words", "reflection_words", unit="per completion"),
+        one("Truncated", "completion/truncated", unit="share of completions"),
+    ]
+
+
+def more_curves(kind: str, metrics: Metrics) -> list[str]:
+    """What one looks at when something is wrong."""
+    if kind != "grpo":
+        charts = [_single(metrics, *SPEED)]
+    else:
+        loss = _single(metrics, "Loss", "loss", "about 0 by construction at one update a rollout", y_from=None)
+        charts = [loss, *(_single(metrics, *curve) for curve in (ADVANTAGE, CLIPPED, MISMATCH, NORM, RATE, SPEED))]
+    return [chart for chart in charts if chart]
+
+
+def _single(metrics: Metrics, title: str, name: str, unit: str = "", **more: Any) -> str:
+    return line_chart(title, [Series("", points(metrics, name))], unit=unit, **more)

@@ -1,0 +1,85 @@
+"""The report: one HTML file that opens from disk and asks nothing of the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from temper.errors import Fault, ResourceError
+from temper.report import sections
+from temper.report.completions import completions
+from temper.report.curves import main_curves, more_curves
+from temper.report.gather import gather
+from temper.report.settings import cost, settings
+
+# Nothing but what stands in the file: no request, no frame, no form, whatever a model wrote.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+
+
+def write(run_dir: Path, out: Path | None = None) -> Path:
+    """Write the report of a run, finished or not, and return its path: `<run>/report/index.html` unless `out` is given.
+
+    Raises ResourceError when the file cannot be written.
+    """
+    path = Path(out) if out is not None else Path(run_dir) / "report" / "index.html"
+    text = page(gather(Path(run_dir)))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f".{path.name}.writing")
+        aside.write_bytes(text.encode("utf-8", "backslashreplace"))
+        os.replace(aside, path)
+    except OSError as error:
+        fix = "free disk space, or name a writable file with --out"
+        raise ResourceError(Fault(f"cannot write the report: {error.strerror or error}", str(path), fix=fix)) from error
+    return path
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """The page for what `gather` found."""
+    assets = files("temper.report") / "assets"
+    style = (assets / "report.css").read_text(encoding="utf-8")
+    script = (assets / "report.js").read_text(encoding="utf-8")
+    parts = [
+        sections.head(data),
+        sections.pipeline(data),
+        sections.missing(data),
+        sections.results(data),
+        sections.warnings(data),
+        curves(data),
+        completions(data),
+        settings(data),
+        cost(data),
+        foot(data),
+    ]
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
+        f'content="light dark"><title>{escape(str(data["recipe"]))}: temper report</title><style>{style}</style></head>'
+        f"<body><main>{''.join(parts)}</main><script>{script}</script></body></html>\n"
+    )
+
+
+def curves(data: Mapping[str, Any]) -> str:
+    """The curves of every stage that trained, the RL stages first: they are what one looks at."""
+    blocks = []
+    for stage in sorted(data["stages"], key=lambda stage: stage["kind"] != "grpo"):
+        main = main_curves(stage["kind"], stage["metrics"]) if stage["makes"] == "model" else []
+        if main:
+            more = "".join(more_curves(stage["kind"], stage["metrics"]))
+            extra = f'<details><summary>more curves</summary><div class="charts">{more}</div></details>' if more else ""
+            about = f"{escape(sections.kind_name(stage['kind']))}, {stage['steps']} steps"
+            blocks.append(f"<h3>{escape(stage['name'])} <small>{about}</small></h3>")
+            blocks.append(f'<div class="charts">{"".join(main)}</div>{extra}')
+    return f"<section><h2>Training</h2>{''.join(blocks)}</section>" if blocks else ""
+
+
+def foot(data: Mapping[str, Any]) -> str:
+    run = data["run"]
+    versions = run.get("versions")
+    listed = " · ".join(f"{k} {v}" for k, v in versions.items()) if isinstance(versions, dict) else ""
+    return f"<footer><p>{escape(run['directory'])}</p><p>{escape(listed)}</p></footer>"

@@ -1,0 +1,64 @@
+"""The parts of the report page that say what a run was given and what it cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from temper.report.sections import kind_name, memory, share
+
+MOST_CHARACTERS = 400
+Json = Mapping[str, Any]
+
+
+def settings(data: Json) -> str:
+    """Every stage's settings with where each came from, those that were given first."""
+    blocks = [_stage_settings(stage) for stage in data["stages"] if stage["config"]]
+    return f"<section><h2>Settings, and where each came from</h2>{''.join(blocks)}</section>" if blocks else ""
+
+
+def _stage_settings(stage: Json) -> str:
+    given = [item for item in stage["config"] if item["origin"] != "default"]
+    default = [item for item in stage["config"] if item["origin"] == "default"]
+    rows = "".join([_row(item, "set") for item in given] + [_row(item, "default") for item in default])
+    about = f"{escape(kind_name(stage['kind']))}, {len(given)} set, {len(default)} by default"
+    table = f'<div class="scroll"><table class="settings"><tbody>{rows}</tbody></table></div>'
+    return f"<details><summary><b>{escape(stage['name'])}</b> {about}</summary>{table}</details>"
+
+
+def _row(item: Json, css: str) -> str:
+    value = item["value"]
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + " …"
+    cells = f"<td><code>{escape(str(item['key']))}</code></td><td><code>{escape(text)}</code></td>"
+    return f'<tr class="{css}">{cells}<td>{escape(str(item["origin"]))}</td></tr>'
+
+
+def cost(data: Json) -> str:
+    """CPU time, wall time and peak memory of every stage."""
+    stages = [stage for stage in data["stages"] if stage["seconds"] is not None or stage["cpu_seconds"] is not None]
+    if not stages:
+        return ""
+    most = max(_spent(stage) for stage in stages) or 1.0
+    rows = "".join(_cost_row(s["name"], _bar(_spent(s) / most), s["cpu_seconds"], s["seconds"], s) for s in stages)
+    total = _cost_row("whole run", "", data["cpu_seconds"], data["wall_seconds"], data, css="total")
+    heads = "<thead><tr><th></th><th></th><th>CPU, s</th><th>wall, s</th><th>peak memory</th></tr></thead>"
+    table = f'<div class="scroll"><table class="cost">{heads}<tbody>{rows}{total}</tbody></table></div>'
+    return f"<section><h2>Cost</h2>{table}</section>"
+
+
+def _spent(stage: Json) -> float:
+    return stage["cpu_seconds"] or stage["seconds"] or 0.0
+
+
+def _cost_row(name: str, bar: str, cpu: Any, wall: Any, owner: Json, css: str = "") -> str:
+    numbers = f"<td>{share(cpu, 0)}</td><td>{share(wall, 0)}</td><td>{memory(owner['peak_memory_bytes'])}</td>"
+    return f'<tr class="{css}"><th scope="row">{escape(name)}</th><td>{bar}</td>{numbers}</tr>'
+
+
+def _bar(part: float) -> str:
+    size = 'viewBox="0 0 160 10" width="160" height="10"'
+    rect = f'<rect width="{max(1.0, 160 * part):.1f}" height="10" rx="2"/>'
+    return f'<svg class="bar" {size} aria-hidden="true">{rect}</svg>'

@@ -1,0 +1,108 @@
+"""The table at the end of a run, for a terminal or a pipe: one row a model, then the verdict of each claim."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from temper.errors import escape
+
+PLAIN = str.maketrans({"✓": "+", "✗": "x", "±": "~", "≥": ">=", "≤": "<=", "–": "-", "×": "x", "…": "..."})
+GREEN, RED, BOLD, OFF = "\x1b[32m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
+NOTHING = "–"
+
+
+def render(evaluation: Mapping[str, Any], width: int | None = None, color: bool = False, encoding: str = "") -> str:
+    """The table of an evaluation.json (or of `gather`'s value), no line end at the end.
+
+    Tables wider than `width` columns become one block a model. Signs that `encoding` (of standard output, if not given)
+    lacks are spelled in ASCII.
+
+    >>> scores = {"n": 500, "k": 4, "accuracy": 0.93, "accuracy_interval": [0.91, 0.95], "format": 1.0,
+    ...           "language_consistency": None, "truncated": 0.0, "mean_tokens": 41.2}
+    >>> print(render({"models": [{"stage": "final_rl", "tasks": {"arithmetic": scores}}]}, encoding="utf-8"))
+    stage     accuracy     format  language  truncated  tokens
+    final_rl  0.930 ±0.02  1.000   –         0.000          41
+    """
+    models = evaluation.get("models") or []
+    blocks = [_scores(models, width, color)] if models else []
+    blocks += [text for text in (_claims(evaluation.get("claims") or [], color),) if text]
+    return _spelled("\n\n".join(blocks), encoding)
+
+
+def _scores(models: Sequence[Mapping[str, Any]], width: int | None, color: bool) -> str:
+    tasks = list(dict.fromkeys(task for model in models for task in model["tasks"]))
+    head = ["stage", "accuracy", "format", "language", *tasks[1:], "truncated", "tokens"]
+    rows = [_cells(model, tasks) for model in models]
+    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
+    if width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
+        return _stacked(head, rows, color)
+    lines = [_line(row, widths) for row in [head, *rows]]
+    return "\n".join([f"{BOLD}{lines[0]}{OFF}" if color else lines[0], *lines[1:]])
+
+
+def _cells(model: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
+    main = model["tasks"].get(tasks[0], {}) if tasks else {}
+    return [
+        escape(str(model["stage"])),
+        _with_interval(main, "accuracy"),
+        _share(main.get("format")),
+        _share(main.get("language_consistency")),
+        *(_with_interval(model["tasks"].get(task, {}), "accuracy") for task in tasks[1:]),
+        _share(main.get("truncated")),
+        _share(main.get("mean_tokens"), 0),
+    ]
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    """Cells side by side; the last column, a count, to the right."""
+    padded = [cell.ljust(width) for cell, width in zip(cells[:-1], widths[:-1], strict=True)]
+    return "  ".join([*padded, cells[-1].rjust(widths[-1])]).rstrip()
+
+
+def _stacked(head: Sequence[str], rows: Sequence[Sequence[str]], color: bool) -> str:
+    label = max(len(name) for name in head[1:])
+    blocks = []
+    for row in rows:
+        name = f"{BOLD}{row[0]}{OFF}" if color else row[0]
+        lines = [f"  {key.ljust(label)}  {cell}" for key, cell in zip(head[1:], row[1:], strict=True)]
+        blocks.append("\n".join([name, *lines]))
+    return "\n".join(blocks)
+
+
+def _claims(claims: Sequence[Mapping[str, Any]], color: bool) -> str:
+    if not claims:
+        return ""
+    names = [escape(str(claim.get("claim"))) for claim in claims]
+    longest = max(map(len, names))
+    lines = []
+    for name, claim in zip(names, claims, strict=True):
+        holds = claim.get("holds") is True
+        mark = "✓" if holds else "✗"
+        mark = f"{GREEN if holds else RED}{mark}{OFF}" if color else mark
+        target = f"  wanted {escape(str(claim['target']))}" if claim.get("target") else ""
+        lines.append(f"{mark} {name.ljust(longest)}  {_share(claim.get('value'))}{target}")
+    good = sum(claim.get("holds") is True for claim in claims)
+    verdict = f"all {good} claims hold" if good == len(claims) else f"{good} of {len(claims)} claims hold"
+    return "\n".join([*lines, f"{BOLD}{verdict}{OFF}" if color else verdict])
+
+
+def _share(value: Any, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if isinstance(value, (int, float)) else NOTHING
+
+
+def _with_interval(scores: Mapping[str, Any], key: str) -> str:
+    interval = scores.get(f"{key}_interval")
+    known = isinstance(interval, (list, tuple)) and len(interval) == 2 and None not in interval
+    half = f" ±{(interval[1] - interval[0]) / 2:.2f}" if known and interval else ""
+    return _share(scores.get(key)) + half
+
+
+def _spelled(text: str, encoding: str) -> str:
+    encoding = encoding or getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        text = text.translate(PLAIN)
+    return text.encode(encoding, "backslashreplace").decode(encoding) if encoding else text
