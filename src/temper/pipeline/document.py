@@ -132,11 +132,6 @@ _SIGNATURES = (
 
 def decode(data: bytes, source: str) -> str:
     """The text of a recipe file. Raises ConfigError that says what the file is instead."""
-    if len(data) > MOST_BYTES:
-        why = f"it has {len(data):,} bytes, a recipe at most {MOST_BYTES:,}"
-        raise ConfigError(
-            Fault(f"`{source}` is too large for a recipe", source, why, "data goes into files of its own")
-        )
     for bom, name in ((b"\xff\xfe\x00\x00", "UTF-32"), (b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16")):
         if data.startswith(bom):
             raise ConfigError(_not_text(source, f"{name} text", f"{source}:1:1"))

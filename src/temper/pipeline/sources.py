@@ -43,6 +43,7 @@ class Tree:
 
     table: Table
     source: Source
+    extends: bool  # made of several files: their stages stand in no order anyone wrote
 
 
 def shipped_recipes() -> list[str]:
@@ -113,7 +114,7 @@ def read_tree(reference: str, settings: Sequence[str] = ()) -> Tree:
         own = {key: entry for key, entry in merged.entries.items() if key not in NOT_INHERITED}
         merged = merge(Table(own, merged.place), tables.pop())
     merged = Table({key: entry for key, entry in merged.entries.items() if key != "extends"}, merged.place)
-    return Tree(apply_settings(merged, settings), source)
+    return Tree(apply_settings(merged, settings), source, len(files) > 1)
 
 
 def _missing_base(fault: Fault, files: Sequence[Source]) -> Fault:
@@ -123,12 +124,13 @@ def _missing_base(fault: Fault, files: Sequence[Source]) -> Fault:
 
 def _read(source: Source) -> Table:
     try:
-        with source.path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            data = data.ljust(source.path.stat().st_size, b" ")[:1] * source.path.stat().st_size
+        size = source.path.stat().st_size
+        data = source.path.read_bytes() if size <= MOST_BYTES else b""
     except OSError as error:
         raise ConfigError(Fault(f"cannot read recipe: {error.strerror}", source.shown)) from None
+    if size > MOST_BYTES:
+        why = f"it has {size:,} bytes, a recipe at most {MOST_BYTES:,}"
+        raise ConfigError(Fault(f"`{source.shown}` is too large for a recipe", source.shown, why))
     root = read_document(decode(data, source.shown), source.shown, source.path.resolve().parent)
     if isinstance(root, Table):
         return root
@@ -140,25 +142,15 @@ def _read(source: Source) -> Table:
 
 def merge(base: Table, over: Table) -> Table:
     """`over` on `base`, deeply: tables are merged, everything else is replaced. A stage of another kind is replaced
-    whole. Keys keep the order of `base`, except that the order in which `over` writes its own always holds.
+    whole. Keys keep the order of `base`; new ones follow.
 
     >>> from temper.pipeline.document import plain
     >>> base = read_document("{a: {x: 1}, report: {n: 4}}", "base.yaml")
     >>> over = read_document("{a: {y: 2}, extra: {z: 3}, report: {n: 8}}", "my.yaml")
     >>> plain(merge(base, over))
-    {'a': {'x': 1, 'y': 2}, 'extra': {'z': 3}, 'report': {'n': 8}}
+    {'a': {'x': 1, 'y': 2}, 'report': {'n': 8}, 'extra': {'z': 3}}
     """
-    order = list(base.entries)
-    cursor = -1
-    for key in over.entries:
-        if key in order and order.index(key) > cursor:
-            cursor = order.index(key)
-            continue
-        if key in order:
-            order.remove(key)
-            cursor -= 1
-        cursor = cursor + 1 if cursor >= 0 else len(order)
-        order.insert(cursor, key)
+    order = list(dict.fromkeys((*base.entries, *over.entries)))
     entries = {}
     for key in order:
         below, above = base.entries.get(key), over.entries.get(key)

@@ -1,0 +1,224 @@
+"""What a stage made, on disk: a directory whose manifest.json is written last, with the size and hash of every file.
+
+    begin(final) -> an empty directory beside it -> the stage fills it -> seal(...): fsync, manifest, rename
+
+A directory without a valid manifest does not exist. A kill at any moment leaves the whole artifact or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_MOST_MANIFEST = 64 << 20
+
+
+class InvalidArtifact(Exception):
+    """Why a directory is not an artifact; `file` is the one at fault."""
+
+    def __init__(self, file: Path, reason: str):
+        super().__init__(f"{file}: {reason}")
+        self.file, self.reason = file, reason
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`files` maps each file's path inside the artifact to (size in bytes, sha256); `about` is whatever its maker said."""
+
+    fingerprint: str
+    files: Mapping[str, tuple[int, str]]
+    about: Mapping[str, Any]
+
+    @property
+    def size(self) -> int:
+        return sum(size for size, _ in self.files.values())
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All regular files below `folder`, sorted by their path; hidden ones are left out."""
+    found = []
+    for root, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in found if path.is_file())
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Replace a file's content in one step: a reader, or a crash, sees the old content or the new."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data if isinstance(data, bytes) else data.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or directory to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class HashCache:
+    """Content hashes, remembered by (path, size, modification time) so that large files are read once.
+
+    A file changed within the last two seconds is hashed anew: its time may not tell two versions apart.
+    """
+
+    def __init__(self, remembered: Mapping[str, Any] | None = None):
+        self.remembered: dict[str, Any] = dict(remembered or {})
+        self.used: dict[str, list[Any]] = {}
+
+    def hash(self, path: Path) -> str:
+        """The hash of a file, or of a directory: of the names and contents of all that is not hidden in it."""
+        if path.is_dir():
+            parts = [(file.relative_to(path).as_posix(), self._file(file)) for file in files_in(path)]
+            return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+        return self._file(path)
+
+    def _file(self, path: Path) -> str:
+        status = path.stat()
+        key = [status.st_size, status.st_mtime_ns]
+        known = self.remembered.get(str(path))
+        if isinstance(known, list) and len(known) == 3 and known[:2] == key and isinstance(known[2], str):
+            digest = known[2]
+        else:
+            digest = hash_file(path)
+        self.used[str(path)] = [*key, digest]
+        return digest
+
+
+# -- artifacts --------------------------------------------------------------------------------------------------------
+
+
+def begin(final: Path) -> Path:
+    """An empty directory beside `final` to fill; what a killed run left there is removed."""
+    aside = final.with_name(f".making-{final.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    return aside
+
+
+def seal(aside: Path, final: Path, fingerprint: str, about: Mapping[str, Any]) -> Manifest:
+    """Turn what was begun into the artifact `final`: every file on disk, then the manifest, then the name.
+
+    Raises OSError if the disk does not take it and ValueError if something in it is no regular file.
+    """
+    files: dict[str, tuple[int, str]] = {}
+    for path in _everything(aside):
+        if path.is_symlink() or not path.is_file():
+            raise ValueError(f"an artifact holds regular files only, not {path}")
+        sync(path)
+        files[path.relative_to(aside).as_posix()] = (path.stat().st_size, hash_file(path))
+    listed = {name: {"size": size, "sha256": digest} for name, (size, digest) in files.items()}
+    content = {"format": FORMAT, "fingerprint": fingerprint, "files": listed, "about": dict(about)}
+    write_atomically(aside / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    for root, _, _ in os.walk(aside):
+        sync(Path(root))
+    set_aside(final)
+    aside.rename(final)
+    sync(final.parent)
+    return Manifest(fingerprint, files, dict(about))
+
+
+def _everything(folder: Path) -> Iterator[Path]:
+    """Every file below `folder` in order, the manifest itself left out."""
+    found = [Path(root, name) for root, folders, names in os.walk(folder) for name in names]
+    found += [
+        path for root, folders, _ in os.walk(folder) for name in folders if (path := Path(root, name)).is_symlink()
+    ]
+    yield from sorted(path for path in found if path != folder / MANIFEST)
+
+
+def set_aside(final: Path) -> Path | None:
+    """Move an artifact that is not to be used out of the way, keeping the last such; None if there is nothing."""
+    if not final.exists() and not final.is_symlink():
+        return None
+    damaged = final.with_name(f".damaged-{final.name}")
+    shutil.rmtree(damaged, ignore_errors=True)
+    final.rename(damaged)
+    return damaged
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an artifact. Raises InvalidArtifact if there is none, or none that can be believed."""
+    path = folder / MANIFEST
+    try:
+        if path.stat().st_size > _MOST_MANIFEST:
+            raise InvalidArtifact(path, "too large to be a manifest")
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise InvalidArtifact(path, "missing") from None
+    except OSError as error:
+        raise InvalidArtifact(path, f"cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise InvalidArtifact(path, "not valid JSON; it may have been cut short") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InvalidArtifact(path, f"not a manifest of format {FORMAT}")
+    files, about, fingerprint = content.get("files"), content.get("about", {}), content.get("fingerprint")
+    if not isinstance(files, dict) or not isinstance(about, dict) or not isinstance(fingerprint, str):
+        raise InvalidArtifact(path, "not a manifest: keys are missing or of the wrong type")
+    return Manifest(fingerprint, {name: _listed(path, folder, name, entry) for name, entry in files.items()}, about)
+
+
+def _listed(path: Path, folder: Path, name: str, entry: Any) -> tuple[int, str]:
+    is_inside = bool(name) and not name.startswith("/") and ".." not in Path(name).parts
+    if is_inside and isinstance(entry, dict):
+        size, digest = entry.get("size"), entry.get("sha256")
+        if isinstance(size, int) and isinstance(digest, str):
+            return size, digest
+    raise InvalidArtifact(path, f"not a manifest: its entry `{name[:80]}` is wrong")
+
+
+def verify(folder: Path, fingerprint: str | None = None) -> Manifest:
+    """The manifest of an artifact all of whose files are as they were written, byte for byte.
+
+    Raises InvalidArtifact with the first file that is not, or if it is the artifact of another `fingerprint`.
+    """
+    manifest = read_manifest(folder)
+    if fingerprint is not None and manifest.fingerprint != fingerprint:
+        raise InvalidArtifact(folder / MANIFEST, f"made for {manifest.fingerprint}, not for {fingerprint}")
+    for name, (size, digest) in manifest.files.items():
+        path = folder / name
+        try:
+            found = path.stat().st_size
+            if found != size:
+                raise InvalidArtifact(path, f"has {found} bytes, the manifest says {size}")
+            content = hash_file(path)
+        except FileNotFoundError:
+            raise InvalidArtifact(path, "missing") from None
+        except OSError as error:
+            raise InvalidArtifact(path, f"cannot be read: {error.strerror}") from None
+        if content != digest:
+            raise InvalidArtifact(path, f"its sha256 is {content}, the manifest says {digest}")
+    return manifest
+
+
+def clean_leftovers(folder: Path) -> None:
+    """Remove what a killed run began and did not finish."""
+    with contextlib.suppress(FileNotFoundError):
+        for path in folder.iterdir():
+            if path.name.startswith(".making-"):
+                shutil.rmtree(path, ignore_errors=True)
