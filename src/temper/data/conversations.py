@@ -10,11 +10,11 @@ from temper.data.files import read_rows
 from temper.data.findings import Findings, Tell, clip, tell_all
 from temper.data.rows import Row, nearest, type_name
 from temper.data.shapes import CONVERSATIONS, Shape, shape_of_rows, text_of
+from temper.text.reply import TAGS, parse_reply
 from temper.types import Message
 
 ROLES = ("system", "user", "assistant")
 LOSSY = ("tool_calls", "function_call", "tool_call_id", "reasoning_content", "reasoning", "thinking")
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 Conversation = tuple[Message, ...]
 
@@ -60,12 +60,10 @@ def load_texts(
 def conversations_of(rows: Sequence[Row], shape: Shape, found: Findings) -> list[Conversation]:
     """The good rows as conversations; the others are bad rows in `found`."""
     made = [one for row in rows if (one := BUILDERS[shape.name](row, shape, found)) is not None]
-    bare = sum(not all(tag in one[-1].content for tag in TAGS) for one in made)
+    bare = sum(not parse_reply(one[-1].content).well_formed for one in made)
     if bare:
-        found.note(
-            f"{bare:,} of {len(made):,} replies have no `<think>…</think><answer>…</answer>`",
-            why="they are learned as they are",
-        )
+        what = f"{bare:,} of {len(made):,} replies are not of the form `<think>…</think><answer>…</answer>`"
+        found.note(what, why="they are learned as they are")
     return made
 
 

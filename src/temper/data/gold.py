@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterator
 
 from temper.data.findings import clip
+from temper.rewards.values import Value, parse_gold
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BARE = re.compile(r"\s*([^\s\\{}$]+)")  # MATH has a few `\boxed 5`
 _OPENING = re.compile(r"\s*\{")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _WORKING = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator annotations
-_TAGS = re.compile(r"</?(?:think|answer)>")
+_TAGS = re.compile(r"<\s*/?\s*(?:think|answer)\s*/?\s*>", re.IGNORECASE)
 
 
 def gold_of(text: str, answer_type: str = "math") -> str:
@@ -31,14 +32,8 @@ def gold_of(text: str, answer_type: str = "math") -> str:
     if tag:
         raise ValueError(f"it holds the tag `{tag.group()}`, which no reply can answer with")
     if answer_type == "math":
-        _parse(gold)
+        parse_gold(gold)
     return gold
-
-
-def _parse(gold: str) -> object:
-    from temper.rewards.values import parse_gold
-
-    return parse_gold(gold)
 
 
 def _final_form(text: str) -> str:
@@ -65,14 +60,12 @@ def _after_mark(text: str) -> str:
     return inner[0] if len(inner) == 1 else tail
 
 
-def value_of(text: str) -> object:
+def value_of(text: str) -> Value | str:
     """What two ways of writing one answer share; the text itself where it has no value."""
     try:
-        value = _parse(text)
-        hash(value)
-    except (ValueError, TypeError):
+        return parse_gold(text)
+    except ValueError:
         return text
-    return value
 
 
 def boxed(text: str) -> Iterator[str]:

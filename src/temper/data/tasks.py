@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import re
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +20,7 @@ from temper.data.overlap import same_questions
 from temper.data.rows import Number, Row, type_name
 from temper.data.shapes import Shape, shape_of_rows, text_of
 from temper.errors import ConfigError, Fault
+from temper.text.languages import LANGUAGES
 from temper.types import AnswerType, Message, Prompt
 
 ANSWER_TYPES: tuple[AnswerType, ...] = get_args(AnswerType)
@@ -64,17 +68,17 @@ BUILTIN_TASKS: dict[str, Builtin] = {
 }
 
 
-def resolve_task(name_or_path: str, folder: Path, *, count: int = 200, seed: int = 0) -> Task:
+def resolve_task(name_or_path: str, folder: Path | None = None, *, count: int = 200, seed: int = 0) -> Task:
     """The task of this name, or of the prompts in this file, to be tested on.
 
-    The `count` held-out rows of a built-in task are written into `folder` and read like anybody's file.
-    Raises `ConfigError` when there is neither a task nor a file of that name.
+    The `count` held-out rows of a built-in task are written into `folder` (one that goes when the process ends, if
+    None) and read like anybody's file. Raises `ConfigError` when there is neither a task nor a file of that name.
     """
     from temper.config import TaskConfig
 
     builtin = BUILTIN_TASKS.get(name_or_path)
     if builtin is not None:
-        file = folder / f"{name_or_path}.test.jsonl"
+        file = (folder or _passing_folder()) / f"{name_or_path}.test.jsonl"
         write_rows(file, builtin.draw("test", count, seed))
         return Task(name_or_path, None, file, TaskConfig(answer=builtin.answer))
     path = Path(name_or_path)
@@ -84,6 +88,12 @@ def resolve_task(name_or_path: str, folder: Path, *, count: int = 200, seed: int
             Fault(f"no task `{clip(name_or_path)}`", why=f"built-in tasks: {known}", fix="name one, or a data file")
         )
     return Task(path.name.partition(".")[0] or path.name, None, path, TaskConfig())
+
+
+def _passing_folder() -> Path:
+    folder = tempfile.mkdtemp(prefix="temper-tasks-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 def write_rows(path: Path, rows: Iterable[Mapping]) -> None:
@@ -109,13 +119,15 @@ def load_prompts(
     found = Findings(str(path), skip_bad)
     rows = list(read_rows(path, found))
     shape = shape_of_rows(rows, found, config.columns, ("verifiable",))
-    prompts = prompts_of(rows, shape, task, config, found)
+    prompts = [prompt for _, prompt in prompts_of(rows, shape, task, config, found)]
     tell_all(found.close(), tell)
     return prompts
 
 
-def prompts_of(rows: Sequence[Row], shape: Shape, task: str, config: TaskSettings, found: Findings) -> list[Prompt]:
-    """The good rows as prompts; the others are bad rows in `found`.
+def prompts_of(
+    rows: Sequence[Row], shape: Shape, task: str, config: TaskSettings, found: Findings
+) -> list[tuple[Row, Prompt]]:
+    """The good rows with their prompts; the others are bad rows in `found`.
 
     A prompt is called by its row's `id` when every row has one of its own, otherwise `task:row number`.
     """
@@ -128,12 +140,12 @@ def prompts_of(rows: Sequence[Row], shape: Shape, task: str, config: TaskSetting
         gold = _gold(row, shape, answer_type or config.answer, found)
         if messages and gold is not None and answer_type and language:
             name = own.get(row.number, f"{task}:{row.number}")
-            made.append(Prompt(name, task, messages, gold, answer_type, language))
+            made.append((row, Prompt(name, task, messages, gold, answer_type, language)))
     numbers = sum(isinstance(row.values.get(shape.columns["answer"]), Number) for row in rows)
     if numbers:
         what = f"answers that are numbers, not text, in {numbers:,} of {len(rows):,} rows: taken digit by digit"
         found.warn(what, fix='write them in quotes ("5") to be sure of what they are')
-    same_questions(made, found)
+    same_questions([prompt for _, prompt in made], found)
     return made
 
 
@@ -181,6 +193,9 @@ def _language(row: Row, shape: Shape, default: str, found: Findings) -> str | No
     if value is None or value == "":
         return default
     if isinstance(value, str) and _LANGUAGE.fullmatch(value):
+        if value not in LANGUAGES:
+            why = f"`{clip(value)}` is not one of {', '.join(LANGUAGES)}"
+            found.odd(row.number, row.place(found.path), "a language that temper cannot tell from others", why)
         return value
     shown = f"`{clip(value)}`" if isinstance(value, str) else type_name(value)
     fix = "write a code such as `en`; if the column means something else, rename it"
