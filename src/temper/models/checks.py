@@ -35,10 +35,16 @@ def check_model_dir(path: Path, values: bool = True) -> list[Fault]:
     try:
         if not path.is_dir():
             what = "is a file, not a directory" if path.exists() else "does not exist"
-            return [Fault(f"the model directory {what}", where=str(path))]
-        return _check_config(path) + _check_weights(path, values) + _check_tokenizer(path)
+            return _of_artifact([Fault(f"the model directory {what}", where=str(path))])
+        faults = _check_config(path) + _check_weights(path, values) + _check_tokenizer(path)
     except (OSError, ValueError) as problem:  # no permission, a name with a NUL
-        return [Fault("the model directory cannot be read", where=str(path), why=str(problem))]
+        faults = [Fault("the model directory cannot be read", where=str(path), why=str(problem))]
+    return _of_artifact(faults)
+
+
+def _of_artifact(faults: list[Fault]) -> list[Fault]:
+    """The faults with the exit code of their family, each once."""
+    return list(dict.fromkeys(ArtifactError(faults).faults))
 
 
 def _check_config(path: Path) -> list[Fault]:

@@ -95,8 +95,7 @@ class ChatFormat:
 
     @property
     def thinking_opened(self) -> bool:
-        """Whether the prompt itself ends with `<think>`, so that a sampled reply starts inside the thinking.
-        `decode` puts the tag back."""
+        """Whether the prompt itself ends with `<think>`, so that a sampled reply starts inside the thinking."""
         return bool(self.detected.opening)
 
     def prompt_ids(self, messages: Sequence[Message]) -> Ids:
@@ -151,11 +150,10 @@ class ChatFormat:
         return examples
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of a sampled reply, end and padding tokens dropped. What the prompt wrote of the reply (`<think>`)
-        is put back, so that the text always holds the whole of `<think>…</think>`."""
+        """The text of a sampled reply, end and padding tokens dropped. Where the prompt opened the thinking the text
+        starts inside it: `parse_reply(text, chat.thinking_opened)`."""
         dropped = {*self.eos_ids, self.pad_id}
-        text = self.tokenizer.decode_on([i for i in ids if i not in dropped])
-        return self.detected.opening + text.removeprefix(self.detected.lead)
+        return self.tokenizer.decode_on([i for i in ids if i not in dropped]).removeprefix(self.detected.lead)
 
     # ---- conversations as pieces ----------------------------------------------------------------------------------
 

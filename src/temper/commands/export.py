@@ -1,0 +1,106 @@
+"""`temper export RUN[:stage] DIR`: a trained model as a Hugging Face directory of its own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+DTYPES = ("float32", "bfloat16", "float16")
+OURS = ("manifest.json",)  # what an artifact holds beyond a Hugging Face directory
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="RUN[:stage]", help="a run's last model or that of one stage, or any model")
+    parser.add_argument("directory", metavar="DIR", help="where to write it: a new or empty directory")
+    parser.add_argument("--dtype", choices=DTYPES, default=None, help="convert the weights (default: as trained)")
+    parser.add_argument("--force", action="store_true", help="replace a model directory that is already there")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write beside the target, then rename: there is never half a model under its name."""
+    from temper.errors import Fault, ResourceError
+    from temper.runs import resolve_model
+
+    source = resolve_model(args.model)
+    target = Path(os.path.abspath(args.directory))
+    check_target(target, source, args.force)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            write_model(source, made, args.dtype)
+            put_in_place(made, target)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    except OSError as problem:
+        raise ResourceError(Fault("the model cannot be written", where=str(target), why=str(problem))) from problem
+    if args.json:
+        files = sorted(file.name for file in target.iterdir())
+        print(json.dumps({"model": str(source), "directory": str(target), "files": files}))
+    else:
+        print(target)
+        print('load it: AutoModelForCausalLM.from_pretrained("' + str(target) + '")', file=sys.stderr)
+    return 0
+
+
+def check_target(target: Path, source: Path, force: bool) -> None:
+    """Raise ConfigError where writing to `target` would destroy something."""
+    from temper.errors import ConfigError, Fault
+
+    if target.resolve().is_relative_to(source.resolve()) or source.resolve().is_relative_to(target.resolve()):
+        raise ConfigError(Fault("the model would be exported into itself", where=str(target), fix="another directory"))
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise ConfigError(Fault("the target is a file", where=str(target), fix="name a directory"))
+    if not any(target.iterdir()):
+        return
+    if not force:
+        fix = "a new directory, or --force to replace the model in it"
+        raise ConfigError(Fault("the target directory is not empty", where=str(target), fix=fix))
+    if not (target / "config.json").is_file():
+        why = "it holds no model (no config.json), so --force does not replace it"
+        raise ConfigError(Fault("the target directory is not empty", where=str(target), why=why, fix="a new directory"))
+
+
+def write_model(source: Path, made: Path, dtype: str | None) -> None:
+    """Copy a model directory file by file, or convert its weights."""
+    from temper.models.checks import require_model_dir
+
+    require_model_dir(source)
+    if dtype is None:
+        for file in sorted(source.iterdir()):
+            if file.is_file() and file.name not in OURS:
+                shutil.copyfile(file, made / file.name)
+        return
+    from temper.models.load import load_model
+    from temper.models.save import save_model
+    from temper.text.chat import ChatFormat
+
+    model = load_model(source, dtype=dtype, attention="sdpa")  # type: ignore[arg-type]
+    card = {"stage": "export", "trained_from": "", "how": [f"weights converted to {dtype}"]}
+    save_model(model, ChatFormat.load(source), made, card)
+
+
+def put_in_place(made: Path, target: Path) -> None:
+    """Rename `made` to `target`; what was there is removed last."""
+    made.chmod(0o777 & ~_umask())
+    old = None
+    if target.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{target.name}-old-", dir=target.parent))
+        target.replace(old)
+    made.replace(target)
+    if old is not None:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

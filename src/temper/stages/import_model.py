@@ -1,0 +1,63 @@
+"""Take a model directory that somebody else made into a run: checked, with the chat template that the recipe names."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from temper.config import ModelRef, StrictModel
+from temper.errors import ConfigError, Fault, TemperError
+from temper.models.checks import check_model_dir
+from temper.stages.context import StageContext
+from temper.text.templates import NO_TEMPLATE, TEMPLATES, find_template, missing_template_fault, template_fault, vet
+
+VERSION = 1
+
+
+class Config(StrictModel):
+    """What to import and how it talks.
+
+    `chat_template`: `r1`, `plain`, a file or the template itself; left out, the model's own; `none` for a model that
+    only continues text.
+    """
+
+    model: ModelRef
+    chat_template: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # "auto" keeps the stored one
+
+
+def check(config: Config, ctx: StageContext) -> list[Fault]:
+    """Faults of the directory and of the template, all before anything runs."""
+    path = ctx.inputs.get(config.model)
+    if path is None:
+        return []
+    if faults := check_model_dir(path):
+        return faults
+    try:
+        template = find_template(path, config.chat_template)
+    except TemperError as error:
+        return list(error.faults)
+    if template is None and config.chat_template != NO_TEMPLATE:
+        return list(ConfigError(missing_template_fault(str(path))).faults)
+    if template is not None and config.chat_template not in (None, *TEMPLATES) and (refused := vet(template, {})):
+        return list(ConfigError(template_fault(refused, str(config.chat_template))).faults)
+    return []
+
+
+def run(config: Config, ctx: StageContext) -> None:
+    """Load it, so that every weight is seen, and save it with its chat template and end token settled."""
+    from temper.models.load import load_model
+    from temper.models.save import save_model
+    from temper.text.chat import ChatFormat
+
+    path = ctx.inputs[config.model]
+    chat = ChatFormat.load(path, config.chat_template)
+    if not chat.is_chat and config.chat_template != NO_TEMPLATE:
+        raise ConfigError(missing_template_fault(str(path)))
+    for warning in chat.warnings:
+        ctx.log.warn(f"{warning.what}: {warning.why}")
+    model = load_model(path, dtype=config.dtype, attention="sdpa")
+    template = "its own" if config.chat_template is None else f"`{config.chat_template}`"
+    how = ["imported unchanged" if config.dtype == "auto" else f"imported as {config.dtype}"]
+    how.append(f"chat template: {template if chat.is_chat else 'none'}")
+    save_model(model, chat, ctx.out, {"stage": ctx.name, "trained_from": config.model, "how": how})
+    ctx.log.info(f"{sum(p.numel() for p in model.parameters()):,} parameters, replies end with token {chat.end_id}")
