@@ -48,12 +48,13 @@ def nice_ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
     >>> nice_ticks(0, 1), nice_ticks(3, 61)
     ((0.0, 0.2, 0.4, 0.6, 0.8, 1.0), (0.0, 20.0, 40.0, 60.0, 80.0))
     """
-    span = (high - low) or abs(high) or 1.0
+    size = max(abs(low), abs(high))
+    span = high - low if high - low > 1e-9 * size else size or 1.0
     raw = span / max(1, count)
     scale = 10.0 ** math.floor(math.log10(raw))
     step = next(m * scale for m in (1, 2, 2.5, 5, 10) if m * scale >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return tuple(round(i * step, 12) for i in range(first, last + 1))
+    return tuple(float(f"{i * step:.10g}") for i in range(first, max(last, first + 1) + 1))
 
 
 def tick_text(value: float) -> str:

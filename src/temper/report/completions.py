@@ -43,7 +43,8 @@ def _task(stage: str, task: str, rows: Sequence[Json]) -> str:
 
 def card(stage: str, task: str, row: Json) -> str:
     """One completion."""
-    rewards = row.get("rewards") if isinstance(row.get("rewards"), dict) else {}
+    rewards = row.get("rewards")
+    rewards = rewards if isinstance(rewards, dict) else {}
     right = rewards.get("accuracy") == 1.0
     cut = row.get("finish_reason") == "length"
     facts = [f"<span class='reward total'>total <b>{number(row.get('total'))}</b></span>"]

@@ -62,7 +62,7 @@ def few_generations(config: Config, rows: Rows) -> Finding | None:
 
 def learning_rate_high(config: Config, rows: Rows) -> Finding | None:
     rate = config.get("learning_rate")
-    if not _is_number(rate) or rate < HIGHEST_LEARNING_RATE:
+    if rate is None or not _is_number(rate) or rate < HIGHEST_LEARNING_RATE:
         return None
     text = f"learning_rate {rate:g} is high for RL{_kl_so_far(rows)}: policies collapse there; DeepSeek-R1 used 3e-6"
     return Finding("learning_rate_high", f"{text}, a model of a million parameters stands about 3e-4")
