@@ -25,7 +25,7 @@ class StageKind:
 
 
 STAGES: dict[str, StageKind] = {
-    "generate": StageKind("temper.stages.generate", "dataset", ""),
+    "tiny_world": StageKind("temper.stages.tiny_world", "dataset", ""),
     "import_model": StageKind("temper.stages.import_model", "model", "config.json"),
     "pretrain": StageKind("temper.stages.pretrain", "model", "config.json"),
     "sft": StageKind("temper.stages.sft", "model", "config.json"),

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 
 # What a key is called elsewhere (TRL, Open-R1, verl, tutorials) -> here. Suggested only where the key exists.
 ALIASES = {
-    "adam_beta1": "beta1",
-    "adam_beta2": "beta2",
     "algorithm": "stage",
     "base_model": "model",
     "batch": "batch_size",
     "beta": "kl_penalty",
+    "beta1": "adam_beta1",
+    "beta2": "adam_beta2",
     "checkpoint_steps": "save_steps",
     "clip_eps": "clip_range",
     "clip_epsilon": "clip_range",
@@ -65,9 +65,11 @@ ALIASES = {
     "scale_rewards": "advantage",
     "steps": "max_steps",
     "system": "system_prompt",
+    "scheduler": "lr_scheduler_type",
     "temp": "temperature",
     "test_file": "test",
     "total_steps": "max_steps",
+    "lr_scheduler": "lr_scheduler_type",
     "train_batch_size": "batch_size",
     "train_file": "train",
     "type": "stage",
