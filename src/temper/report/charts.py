@@ -60,14 +60,14 @@ def nice_ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
 def tick_text(value: float) -> str:
     """A tick label.
 
-    >>> [tick_text(v) for v in (0.2, 40.0, 14000, 0.0004, 2e-06, 0.0)]
-    ['0.2', '40', '14k', '0.0004', '2e-6', '0']
+    >>> [tick_text(v) for v in (0.2, 40.0, 14000, 0.00025, 2e-06, 0.0)]
+    ['0.2', '40', '14k', '2.5e-4', '2e-6', '0']
     """
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k"
-    if value and abs(value) < 1e-4:
-        mantissa, exponent = f"{value:.0e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
+    if value and abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
     return f"{value:g}"
 
 
@@ -109,6 +109,7 @@ def line_chart(
     y_to: float | None = None,
     limit: float | None = None,
     limit_label: str = "",
+    smoothed: bool = True,
 ) -> str:
     """A figure with one line a series, its last value at its end; a single series shows its raw course as well.
 
@@ -128,7 +129,7 @@ def line_chart(
             f'<text class="limit-label" x="{x_axis.start + 4:.1f}" y="{y - 4:.1f}">{escape(limit_label)}</text>'
         )
     for index, one in enumerate(drawn):
-        parts.append(_line(one, index, x_axis, y_axis, alone=len(drawn) == 1))
+        parts.append(_line(one, index, x_axis, y_axis, smoothed, alone=len(drawn) == 1))
     parts.append(_end_labels(drawn, x_axis, y_axis))
     parts.append(_hover(drawn, x_axis, y_axis, x_label))
     key = _key(drawn) if len(drawn) > 1 else ""
@@ -238,10 +239,10 @@ def _path(points: Sequence[Point], x_axis: Axis, y_axis: Axis) -> str:
     return " ".join(f"{x_axis.at(x):.1f},{y_axis.at(y):.1f}" for x, y in points)
 
 
-def _line(one: Series, index: int, x_axis: Axis, y_axis: Axis, alone: bool) -> str:
+def _line(one: Series, index: int, x_axis: Axis, y_axis: Axis, smoothed: bool, alone: bool) -> str:
     colour = f"c{index % COLOURS + 1}"
     window = max(3, len(one.points) // 10) | 1
-    if len(one.points) < 8:
+    if len(one.points) < 8 or not smoothed:
         return f'<polyline class="line {colour}" points="{_path(one.points, x_axis, y_axis)}"/>'
     raw = f'<polyline class="raw {colour}" points="{_path(one.points, x_axis, y_axis)}"/>' if alone else ""
     return f'{raw}<polyline class="line {colour}" points="{_path(smooth(one.points, window), x_axis, y_axis)}"/>'

@@ -74,4 +74,5 @@ def more_curves(kind: str, metrics: Metrics) -> list[str]:
 
 
 def _single(metrics: Metrics, title: str, name: str, unit: str = "", **more: Any) -> str:
-    return line_chart(title, [Series("", points(metrics, name))], unit=unit, **more)
+    smoothed = name != "learning_rate"  # a schedule has no noise, and its corners should show
+    return line_chart(title, [Series("", points(metrics, name))], unit=unit, smoothed=smoothed, **more)

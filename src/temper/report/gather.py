@@ -99,6 +99,8 @@ def _stage(run_dir: Path, run: Json, recipe: Json, name: str) -> Json:
     work = stage_work(run_dir, name)
     rows = read_rows(work / "metrics.jsonl")
     kind = str(config.get("stage") or entry.get("kind") or "")
+    fingerprint = entry.get("fingerprint") or read_object(work / "stage.json").get("fingerprint")
+    made = run_dir / "artifacts" / str(fingerprint)
     seconds, cpu = _sum(rows, "seconds"), _sum(rows, "cpu_seconds")
     return {
         "name": name,
@@ -110,11 +112,12 @@ def _stage(run_dir: Path, run: Json, recipe: Json, name: str) -> Json:
         "peak_memory_bytes": entry.get("peak_memory_bytes"),
         "steps": rows[-1]["step"] if rows else entry.get("steps"),
         "planned_steps": rows[-1].get("of") if rows else None,
-        "fingerprint": entry.get("fingerprint"),
+        "fingerprint": fingerprint,
         "inputs": _inputs(recipe, name),
         "config": _settings(recipe, name),
         "metrics": _columns(rows),
         "warnings": read_warnings(work / "warnings.jsonl"),
+        "harvest": read_object(made / "harvest.json") if fingerprint else {},
     }
 
 
@@ -122,10 +125,14 @@ def _settings(recipe: Json, name: str) -> list[Json]:
     """Each setting of a stage with where its value came from."""
     config = _mapping(_mapping(recipe.get("stages")).get(name))
     origins = _mapping(recipe.get("origins"))
-    return [
-        {"key": key, "value": value, "origin": origins.get(f"stages.{name}.{key}", "default")}
-        for key, value in config.items()
-    ]
+
+    def origin(key: str) -> str:
+        """Of the value, or of the parts of a table that were given."""
+        path = f"stages.{name}.{key}"
+        parts = dict.fromkeys(str(o) for k, o in origins.items() if k == path or k.startswith(f"{path}."))
+        return ", ".join(part for part in parts if part != "default") or "default"
+
+    return [{"key": key, "value": value, "origin": origin(key)} for key, value in config.items()]
 
 
 def _inputs(recipe: Json, name: str) -> list[Json]:

@@ -14,7 +14,7 @@ from temper.report import sections
 from temper.report.completions import completions
 from temper.report.curves import main_curves, more_curves
 from temper.report.gather import gather
-from temper.report.settings import cost, settings
+from temper.report.settings import cost, harvests, settings
 
 # Nothing but what stands in the file: no request, no frame, no form, whatever a model wrote.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -50,6 +50,7 @@ def page(data: Mapping[str, Any]) -> str:
         sections.results(data),
         sections.warnings(data),
         curves(data),
+        harvests(data),
         completions(data),
         settings(data),
         cost(data),

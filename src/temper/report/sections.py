@@ -50,11 +50,11 @@ def memory(value: Any) -> str:
     """Bytes for the eye.
 
     >>> memory(1_610_612_736), memory(300_000_000)
-    ('1.5 GB', '286 MB')
+    ('1.6 GB', '300 MB')
     """
     if not isinstance(value, (int, float)):
         return "–"
-    return f"{value / 2**30:.1f} GB" if value >= 2**30 else f"{value / 2**20:.0f} MB"
+    return f"{value / 1e9:.1f} GB" if value >= 1e9 else f"{value / 1e6:.0f} MB"
 
 
 def task_names(data: Json) -> list[str]:

@@ -1,4 +1,4 @@
-"""The parts of the report page that say what a run was given and what it cost."""
+"""The parts of the report page that count: what was harvested, what the run was given, what it cost."""
 
 from __future__ import annotations
 
@@ -11,6 +11,27 @@ from temper.report.sections import kind_name, memory, share
 
 MOST_CHARACTERS = 400
 Json = Mapping[str, Any]
+
+
+def harvests(data: Json) -> str:
+    """What rejection sampling kept, and why the rest was dropped."""
+    blocks = []
+    for stage in data["stages"]:
+        verdicts = stage["harvest"].get("verdicts")
+        counts = {k: v for k, v in verdicts.items() if isinstance(v, int)} if isinstance(verdicts, dict) else {}
+        if not counts:
+            continue
+        ordered = sorted(counts.items(), key=lambda item: (item[0] != "kept", -item[1]))
+        rows = "".join(_harvest_row(name, count, sum(counts.values())) for name, count in ordered)
+        mixed = stage["harvest"].get("mixed")
+        note = f'<p class="small">{mixed} other conversations were mixed in.</p>' if mixed else ""
+        blocks.append(f'<h3>{escape(stage["name"])}</h3><table class="cost"><tbody>{rows}</tbody></table>{note}')
+    return f"<section><h2>Rejection sampling</h2>{''.join(blocks)}</section>" if blocks else ""
+
+
+def _harvest_row(name: str, count: int, of: int) -> str:
+    part = count / max(1, of)
+    return f'<tr><th scope="row">{escape(name)}</th><td>{_bar(part)}</td><td>{count}</td><td>{part:.0%}</td></tr>'
 
 
 def settings(data: Json) -> str:
