@@ -1,0 +1,234 @@
+"""What `temper check` does to one file: read it as a stage would, then hold the rewards to its gold answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+
+from temper.commands.lint_rewards import check_golds, lint_reward
+from temper.data.conversations import conversations_of, prompt_of
+from temper.data.files import read_rows
+from temper.data.findings import Findings, Note, clip
+from temper.data.overlap import overlap
+from temper.data.rows import Row, to_json, type_name
+from temper.data.shapes import CONVERSATIONS, Shape, shape_of_rows, text_of
+from temper.data.tasks import BUILTIN_TASKS, prompts_of, resolve_task
+from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
+from temper.types import AnswerType, Message, Prompt
+
+RECIPES = (".yaml", ".yml")
+_REWARD = re.compile(r".+\.py:[^/\\]*")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How files are to be read; also what a task's config says (`TaskSettings`)."""
+
+    shape: str | None
+    columns: Mapping[str, str]
+    answer: AnswerType
+    language: str
+    rewards: tuple[str, ...]
+    model: str | None
+    skip_bad: bool
+    system_prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What is known about one file. `code` is the exit code of its faults; `good` its good rows."""
+
+    name: str
+    what: str
+    shape: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rows: int | None = None
+    bad_rows: int = 0
+    rewards: Mapping[str, float] = field(default_factory=dict)
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    code: Exit = Exit.OK
+    prompts: tuple[Prompt, ...] = ()
+    good: tuple[Row, ...] = ()
+
+
+def lint(file: str, options: Options) -> FileReport:
+    """A data file, a recipe or a reward, whichever `file` names."""
+    if _REWARD.fullmatch(file) and not Path(file).exists():
+        return _guarded(file, "reward", lambda: lint_one_reward(file))
+    if file.lower().endswith(RECIPES) or _is_shipped_recipe(file):
+        return _guarded(file, "recipe", lambda: lint_recipe(file))
+    return lint_data(file, options)
+
+
+def _is_shipped_recipe(name: str) -> bool:
+    if not name.isidentifier() or Path(name).exists():
+        return False
+    from temper.pipeline.sources import shipped_recipes
+
+    return name in shipped_recipes()
+
+
+def _guarded(name: str, what: str, check: Callable[[], FileReport]) -> FileReport:
+    try:
+        return check()
+    except TemperError as error:
+        return FileReport(name, what, faults=error.faults, code=error.code)
+
+
+def lint_builtin(name: str, options: Options) -> FileReport:
+    """A built-in task, by way of the file that it writes."""
+    if name not in BUILTIN_TASKS:
+        what, known = f"no built-in task `{clip(name)}`", ", ".join(BUILTIN_TASKS)
+        return FileReport(name, "task", faults=(Fault(what, why=f"built-in tasks: {known}"),), code=Exit.CONFIG)
+    with tempfile.TemporaryDirectory() as folder:
+        task = resolve_task(name, Path(folder), count=1000)
+        report = lint_data(str(task.test), replace(options, answer=task.config.answer, shape="verifiable", columns={}))
+    return replace(report, name=name)
+
+
+def lint_one_reward(spec: str) -> FileReport:
+    means, notes = lint_reward(spec)
+    return FileReport(spec, "reward", rewards=means, notes=tuple(notes))
+
+
+def lint_recipe(file: str) -> FileReport:
+    """The recipe with all its files and models, as `temper plan` looks at it."""
+    from temper.pipeline.preflight import prepare
+
+    plan, warnings = prepare(file)
+    notes = tuple(Note("warning", Fault(text, file)) for text in warnings)
+    return FileReport(file, f"recipe of {len(plan.recipe.stages)} stages", notes=notes)
+
+
+def lint_data(file: str, options: Options) -> FileReport:
+    """Every row of a data file. Bad rows and what is wrong with the file become faults of the report."""
+    found = Findings(file, options.skip_bad)
+    report = FileReport(file, "data")
+    try:
+        rows = list(read_rows(file, found))
+        shape = shape_of_rows(rows, found, options.columns, (options.shape,) if options.shape else ())
+        report = replace(report, what=str(shape), shape=shape.name, columns=shape.columns)
+        report = CHECKS[shape.name](rows, shape, options, found, report)
+        notes = found.close()
+    except TemperError as error:
+        report = replace(report, faults=error.faults, code=error.code)
+        notes = found.warnings()
+        rows = []
+    good = tuple(row for row in rows if row.number not in found.bad_rows)
+    return replace(report, rows=found.rows, bad_rows=len(found.bad_rows), notes=tuple(notes), good=good)
+
+
+def check_verifiable(
+    rows: Sequence[Row], shape: Shape, options: Options, found: Findings, report: FileReport
+) -> FileReport:
+    pairs = prompts_of(rows, shape, Path(found.path).name.partition(".")[0], options, found)
+    means = check_golds(pairs, options.rewards, found) if options.rewards and pairs else {}
+    tokens = _measure([(row, prompt.messages) for row, prompt in pairs], options.model, True, found)
+    return replace(report, rewards=means, tokens=tokens, prompts=tuple(prompt for _, prompt in pairs))
+
+
+def check_conversations(
+    rows: Sequence[Row], shape: Shape, options: Options, found: Findings, report: FileReport
+) -> FileReport:
+    conversations = conversations_of(rows, shape, found)
+    good = [row for row in rows if row.number not in found.bad_rows]
+    return replace(report, tokens=_measure(list(zip(good, conversations, strict=True)), options.model, False, found))
+
+
+def check_preferences(
+    rows: Sequence[Row], shape: Shape, options: Options, found: Findings, report: FileReport
+) -> FileReport:
+    for row in rows:
+        prompt_of(row, shape, found)
+        replies = [row.values.get(shape.columns[role]) for role in ("chosen", "rejected")]
+        if not all(isinstance(reply, list) and reply for reply in replies):
+            replies = [text_of(row, shape, role, found) for role in ("chosen", "rejected")]
+        if replies[0] is not None and replies[0] == replies[1]:
+            found.bad(row.number, row.place(found.path), "`chosen` and `rejected` are the same", "no preference")
+    return report
+
+
+def check_code(rows: Sequence[Row], shape: Shape, options: Options, found: Findings, report: FileReport) -> FileReport:
+    for row in rows:
+        prompt_of(row, shape, found)
+        tests = row.values.get(shape.columns["tests"])
+        if not isinstance(tests, list):
+            text_of(row, shape, "tests", found)
+        elif not tests or not all(isinstance(test, str) and test.strip() for test in tests):
+            odd = next((type_name(test) for test in tests if not isinstance(test, str)), "an empty one")
+            found.bad(row.number, row.place(found.path), "`tests` is not a list of tests", f"found {odd}")
+    return report
+
+
+def check_texts(rows: Sequence[Row], shape: Shape, options: Options, found: Findings, report: FileReport) -> FileReport:
+    for row in rows:
+        text_of(row, shape, "text", found)
+    return report
+
+
+CHECKS: dict[str, Callable[[Sequence[Row], Shape, Options, Findings, FileReport], FileReport]] = {
+    "verifiable": check_verifiable,
+    "preference": check_preferences,
+    "code": check_code,
+    "text": check_texts,
+} | dict.fromkeys(CONVERSATIONS, check_conversations)
+
+
+def _measure(
+    rows: Sequence[tuple[Row, tuple[Message, ...]]], model: str | None, prompts: bool, found: Findings
+) -> dict[str, int]:
+    """Token counts in the model's own words; a row that its context cannot hold is a bad row."""
+    if model is None or not rows:
+        return {}
+    from temper.text.chat import ChatFormat
+
+    chat = ChatFormat.load(Path(model))
+    context = _context(Path(model))
+    counts = []
+    for row, messages in rows:
+        count = len(chat.prompt_ids(messages) if prompts else chat.conversation_example(messages).token_ids)
+        counts.append(count)
+        if context is not None and (count >= context if prompts else count > context):
+            kind = f"longer than the model's context of {context:,} tokens"
+            found.bad(row.number, row.place(found.path), kind, f"{count:,} tokens")
+    counts.sort()
+    return {"shortest": counts[0], "median": counts[len(counts) // 2], "longest": counts[-1]}
+
+
+def _context(model: Path) -> int | None:
+    try:
+        config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    text = config.get("text_config") if isinstance(config, dict) else None
+    length = (text if isinstance(text, dict) else config).get("max_position_embeddings")
+    return length if isinstance(length, int) else None
+
+
+def compare(reports: Sequence[FileReport]) -> list[Note]:
+    """Warnings about files that share questions: the later one against the earlier."""
+    asked = [report for report in reports if report.prompts]
+    pairs = combinations(asked, 2)
+    notes = [overlap(one.prompts, other.prompts).note(f"{one.name} and {other.name}") for one, other in pairs]
+    return [note for note in notes if note is not None]
+
+
+def write_good(reports: Sequence[FileReport], file: str) -> None:
+    """The good rows of the one report as JSON lines. Raises `ConfigError` if that would replace a file."""
+    (report,) = reports
+    if report.faults:
+        return
+    try:
+        with open(file, "x", encoding="utf-8") as stream:
+            stream.writelines(to_json(dict(row.values)) + "\n" for row in report.good)
+    except FileExistsError:
+        raise ConfigError(Fault(f"--write {file}: the file exists", fix="name a new file")) from None
+    except (OSError, ValueError) as error:
+        raise ResourceError(Fault(f"cannot write {file}", why=str(error))) from None
