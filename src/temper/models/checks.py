@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from temper.errors import ArtifactError, Fault
+from temper.errors import ArtifactError, Exit, Fault
 from temper.models.files import MAX_TOKENIZER, read_json, read_json_if_there
 from temper.models.safetensors import StoredTensor, non_finite, read_headers, weight_files
 from temper.text.templates import own_template, template_fault, vet
 from temper.text.tokenizer import check_tokenizer_files, remote_code_fault
 
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_SHOWN = 5  # tensors named one by one; the others are counted
+_SHOWN = 3  # tensors named one by one; the others are counted
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
@@ -56,6 +57,10 @@ def _check_config(path: Path) -> list[Fault]:
     except ArtifactError as error:
         return list(error.faults)
     faults: list[Fault] = []
+    try:
+        read_json_if_there(path / "generation_config.json")
+    except ArtifactError as error:
+        faults += error.faults
     if "auto_map" in config:
         faults.append(remote_code_fault(file))
     if not isinstance(config.get("model_type"), str):
@@ -92,12 +97,23 @@ def _check_weights(path: Path, values: bool) -> list[Fault]:
         tensors = read_headers(path)
     except ArtifactError as error:
         return list(error.faults)
+    if too_large := _memory_fault(path, tensors):
+        return [too_large]
     faults = _check_size(path, tensors)
     if values and (broken := list(non_finite(tensors))):
         rest = len(broken) - _SHOWN
         names = ", ".join(f"`{name}`" for name in broken[:_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
         faults.append(Fault(f"NaN or infinity in the weights: {names}", where=str(tensors[broken[0]].file)))
     return faults
+
+
+def _memory_fault(path: Path, tensors: Mapping[str, StoredTensor]) -> Fault | None:
+    total = sum(tensor.end - tensor.begin for tensor in tensors.values())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if total <= memory:
+        return None
+    what = f"the weights have {total / 2**30:,.1f} GB, this machine's memory {memory / 2**30:,.1f} GB"
+    return Fault(what, where=str(path), fix="a smaller model, or a larger machine", code=Exit.RESOURCES)
 
 
 def _no_weights(path: Path) -> Fault:

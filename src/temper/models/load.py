@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,7 +12,9 @@ from torch import Tensor
 
 from temper.errors import ArtifactError, Fault
 from temper.models.attention import NAME, register
-from temper.models.checks import check_model_dir, read_headers
+from temper.models.checks import check_model_dir
+from temper.models.files import read_json
+from temper.models.safetensors import read_headers
 from temper.text.tokenizer import one_line, quiet_transformers
 
 if TYPE_CHECKING:
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-_SHOWN = 5  # tensors named one by one; the others are counted
+_SHOWN = 3  # tensors named one by one; the others are counted
 
 
 def load_model(path: Path, dtype: Dtype = "float32", device: str = "cpu", attention: str = NAME) -> PreTrainedModel:
@@ -56,6 +60,8 @@ def load_model(path: Path, dtype: Dtype = "float32", device: str = "cpu", attent
     model, info = loaded
     if missing := sorted(info["missing_keys"]):
         raise ArtifactError(_named("tensors that config.json asks for are missing", path, missing))
+    if surplus := _more_of_the_same(info["unexpected_keys"], blank):
+        raise ArtifactError(_named("config.json asks for fewer layers than the weights have", path, surplus))
     check_finite(model, str(path))
     if attention == NAME:
         _share_prefixes(model)
@@ -82,24 +88,30 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _read_config(path: Path) -> Any:
-    from transformers import AutoConfig
+    from transformers import AutoConfig, __version__
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+    kind = read_json(path / "config.json").get("model_type")
+    if kind not in CONFIG_MAPPING:
+        what = f"transformers {__version__} does not know the architecture `{kind}`"
+        fix = "if it is a new one, install a newer transformers"
+        raise ArtifactError(Fault(what, where=f"{path / 'config.json'}", fix=fix))
     try:
         config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
         known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
     except Exception as problem:
-        fault = Fault("config.json does not describe a model", where=f"{path / 'config.json'}", why=one_line(problem))
-        raise ArtifactError(fault) from problem
+        raise _no_model(path, problem) from problem
     if not known:
-        raise ArtifactError(
-            Fault(
-                f"`{config.model_type}` is not a causal language model of transformers",
-                where=f"{path / 'config.json'}",
-                why="only models that predict the next token can be sampled and trained here",
-            )
-        )
+        why = "only models that predict the next token can be sampled and trained here"
+        what = f"`{config.model_type}` is not a causal language model of transformers"
+        raise ArtifactError(Fault(what, where=f"{path / 'config.json'}", why=why))
     return config
+
+
+def _no_model(path: Path, problem: Exception) -> ArtifactError:
+    what, why = "config.json does not describe a model", f"transformers says {one_line(problem)}"
+    return ArtifactError(Fault(what, where=f"{path / 'config.json'}", why=why))
 
 
 def _blank_model(path: Path, config: Any) -> PreTrainedModel:
@@ -110,15 +122,14 @@ def _blank_model(path: Path, config: Any) -> PreTrainedModel:
         with torch.device("meta"):
             return AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     except Exception as problem:
-        fault = Fault("config.json does not describe a model", where=f"{path / 'config.json'}", why=one_line(problem))
-        raise ArtifactError(fault) from problem
+        raise _no_model(path, problem) from problem
 
 
 def _check_shapes(path: Path, blank: PreTrainedModel) -> None:
     stored = read_headers(path)
     expected = {name: tuple(tensor.shape) for name, tensor in blank.state_dict().items()}
     wrong = [
-        f"{name}: {list(stored[name].shape)} in the file, {list(shape)} by config.json"
+        f"`{name}` ({list(stored[name].shape)} in the file, {list(shape)} by config.json)"
         for name, shape in expected.items()
         if name in stored and stored[name].shape != shape
     ]
@@ -159,7 +170,13 @@ def _share_prefixes(model: PreTrainedModel) -> None:
         model.set_attn_implementation(before)
 
 
-def _named(what: str, path: Path, names: list[str]) -> Fault:
-    rest = len(names) - _SHOWN
-    shown = ", ".join(f"`{name}`" for name in names[:_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
-    return Fault(f"{what}: {shown}", where=str(path))
+def _more_of_the_same(names: set[str], blank: PreTrainedModel) -> list[str]:
+    """Stored tensors named as those of a layer, of layers that the architecture does not have: a model cut short."""
+    layers = {re.sub(r"\d+", "0", name) for name, _ in blank.named_parameters()}
+    return sorted(name for name in names if re.sub(r"\d+", "0", name) in layers)
+
+
+def _named(what: str, path: Path, names: Iterable[str]) -> Fault:
+    shown = [name if name.startswith("`") else f"`{name}`" for name in names]
+    more = f" and {len(shown) - _SHOWN:,} more" if len(shown) > _SHOWN else ""
+    return Fault(f"{what}: {', '.join(shown[:_SHOWN])}{more}", where=str(path))
