@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 
 from temper.algorithms.advantages import ADVANTAGES
-from temper.config import ModelRef, TaskName
+from temper.config import ModelRef, RewardName, TaskName
 from temper.data.tasks import load_prompts
 from temper.errors import ConfigError, Fault
 from temper.models.load import load_model
@@ -37,7 +37,7 @@ class Config(OptimizerConfig):
 
     model: ModelRef
     tasks: list[TaskName] = Field(min_length=1)
-    reward_funcs: list[str] = Field(default=["accuracy", "format"], min_length=1)
+    reward_funcs: list[RewardName] = Field(default=["accuracy", "format"], min_length=1)
     reward_weights: list[float] | None = None  # one a reward; all 1.0 when not given
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-6  # R1
     max_steps: Annotated[int, Field(ge=1)]

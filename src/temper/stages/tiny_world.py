@@ -45,7 +45,7 @@ def run(config: Config, ctx: StageContext) -> None:
         "general_conversations": (config.general_conversations, lambda n: files.general_conversations(n, seed)),
         "pretraining": (config.pretraining, lambda n: files.pretraining_texts(n, seed, config.slip)),
     }
-    for number, (name, (count, make)) in enumerate(sources.items()):
+    for name, (count, make) in sources.items():
         if count:
             write_rows(ctx.out / f"{name}.jsonl", make(count))
-        ctx.log.step(number + 1, len(sources), {f"rows/{name}": count})
+            ctx.log.info(f"{name}.jsonl: {count:,} rows")

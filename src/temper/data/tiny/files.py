@@ -7,7 +7,7 @@ from random import Random
 
 from temper.data.tiny.arithmetic import Tongue, draw_problem, solve, work_out
 from temper.data.tiny.general import draw_task
-from temper.data.tiny.split import Split
+from temper.data.tiny.split import Split, split_of
 from temper.rng import seed_for
 
 
@@ -64,8 +64,8 @@ def general_conversations(count: int, seed: int) -> Iterator[dict]:
 
 
 def pretraining_texts(count: int, seed: int, slip: float) -> Iterator[dict]:
-    """What the base model reads: worked problems in both languages with slips, single sums, and loose general lines.
-    Never a chat, never a tag."""
+    """What the base model reads: worked problems in both languages with slips, and general skills in loose form.
+    Never a chat, never a tag. A held-out question is never asked; the fact behind it is told like any other."""
     random = _random(seed, "pretraining")
     for _ in range(count):
         if random.random() < 0.72:
@@ -74,6 +74,6 @@ def pretraining_texts(count: int, seed: int, slip: float) -> Iterator[dict]:
             tongue: Tongue = random.choice(("en", "de", "mixed"))
             yield {"text": f"{problem.text}\n{work_out(steps, tongue, random)}"}
         else:
-            question, thought, answer = draw_task(random, "train")
-            form = random.randrange(3)
+            question, thought, answer = draw_task(random)
+            form = random.randrange(3) if split_of(question) == "train" else 0
             yield {"text": (thought, f"{question} {answer}", f"{question} {thought} {answer}")[form]}

@@ -101,8 +101,8 @@ SKILLS: dict[str, Skill] = {
 }
 
 
-def draw_task(random: Random, split: Split) -> tuple[str, str, str]:
-    """A (question, thought, answer) of that side of the split, all skills equally often.
+def draw_task(random: Random, split: Split | None = None) -> tuple[str, str, str]:
+    """A (question, thought, answer) of that side of the split (of either, if none is named), all skills equally often.
 
     >>> draw_task(Random(1), "train")
     ('Opposite of quiet?', 'The opposite of quiet is loud.', 'loud')
@@ -110,5 +110,5 @@ def draw_task(random: Random, split: Split) -> tuple[str, str, str]:
     while True:
         skill = SKILLS[random.choice(tuple(SKILLS))]
         question, thought, answer = skill(random)
-        if split_of(question) == split:
+        if split is None or split_of(question) == split:
             return question, thought, answer
