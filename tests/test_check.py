@@ -172,7 +172,7 @@ def test_built_in_tasks_pass_their_own_check() -> None:
     assert out.count("accuracy 1, format 1") == 2
 
 
-def test_a_hundred_thousand_rows_take_seconds() -> None:
+def test_many_rows_take_little_time() -> None:
     rows = [
         {"question": f"Tom has {n} apples and buys {n % 97} more.", "answer": f"#### {n + n % 97}"}
         for n in range(10_000)
@@ -180,7 +180,7 @@ def test_a_hundred_thousand_rows_take_seconds() -> None:
     path = write("t.jsonl", rows)
     began = time.process_time()
     assert run(path)[0] == 0
-    assert time.process_time() - began < 4
+    assert time.process_time() - began < 3  # half a second on a quiet machine
 
 
 # -- rewards ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,152 @@
+"""The GRPO update: its gradient is the paper's, and does not depend on packing, dead groups or where a step is cut."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from tiny_models import tiny_model
+
+from temper.algorithms.advantages import ADVANTAGES
+from temper.stages.grpo import Config, update
+from temper.train.learner import Learner
+from temper.train.policy import PolicyLoss, policy_batches
+from temper.types import PolicyExample
+
+
+def config(**options: object) -> Config:
+    return Config(model="m", tasks=["t"], max_steps=1, learning_rate=1e-3, num_generations=4, prompts_per_step=4,
+                  **options)  # fmt: skip
+
+
+def groups(dead: tuple[int, ...] = (), seed: int = 0) -> list[list[PolicyExample]]:
+    """Four groups of four; those in `dead` have equal rewards."""
+    draw = random.Random(seed)
+    made = []
+    for i in range(4):
+        prompt = tuple(draw.randrange(5, 90) for _ in range(draw.randrange(2, 9)))
+        rewards = [1.0] * 4 if i in dead else [1.0, 0.0, 0.1, 0.0]
+        advantages = ADVANTAGES["std"](torch.tensor(rewards, dtype=torch.float64)).tolist()
+        group = []
+        for advantage in advantages:
+            reply = tuple(draw.randrange(5, 90) for _ in range(draw.randrange(1, 12)))
+            group.append(
+                PolicyExample(
+                    prompt + reply,
+                    (False,) * len(prompt) + (True,) * len(reply),
+                    (advantage,) * len(reply),
+                    (-1.0,) * len(reply),
+                )
+            )
+        made.append(group)
+    return made
+
+
+def plain_loss(policy: torch.nn.Module, reference: torch.nn.Module, rows: list[list[PolicyExample]], beta: float) -> torch.Tensor:
+    """The objective as the paper writes it, one completion at a time, through eager attention; ρ = 1."""
+    total = torch.zeros(())
+    count = sum(len(group) for group in rows)
+    for group in rows:
+        for example in group:
+            ids = torch.tensor([example.token_ids])
+            start = example.prefix_length
+            chosen = ids[0, start:, None]
+            ours = policy(ids).logits[0, start - 1 : -1].log_softmax(-1).gather(-1, chosen)[:, 0]
+            with torch.no_grad():
+                anchor = reference(ids).logits[0, start - 1 : -1].log_softmax(-1).gather(-1, chosen)[:, 0]
+            ratio = (ours - ours.detach()).exp()
+            u = anchor - ours
+            kl = u.exp() - u - 1
+            total = total - (ratio * torch.tensor(example.advantages) - beta * kl).mean() / count
+    return total
+
+
+def gradient(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def shifted(model: torch.nn.Module) -> torch.nn.Module:
+    """A reference that differs from the policy."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return model
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.1])
+@pytest.mark.parametrize("budget", [16, 64, 10_000])
+def test_one_update_has_the_papers_gradient(beta: float, budget: int) -> None:
+    settings = config(kl_penalty=beta, micro_batch_tokens=budget, max_grad_norm=1e9)
+    learner = Learner(tiny_model("qwen3"), settings, 1)
+    reference = shifted(tiny_model("qwen3")) if beta else None
+    plain = tiny_model("qwen3", attention="eager")
+    expected = plain_loss(plain, shifted(tiny_model("qwen3", attention="eager")), groups(), beta)
+    expected.backward()
+    metrics = update(settings, learner, PolicyLoss(0.2, 0.2, beta, 1.0), reference, groups())
+    assert metrics["loss"] == pytest.approx(float(expected), abs=1e-5)
+    wanted = gradient(plain)
+    assert (gradient(learner.model) - wanted).norm() <= 2e-5 * wanted.norm()
+
+
+def test_a_dead_group_is_left_out_and_its_gradient_was_zero() -> None:
+    settings = config(kl_penalty=0.0, max_grad_norm=1e9)
+    learner = Learner(tiny_model("llama"), settings, 1)
+    plain = tiny_model("llama", attention="eager")
+    plain_loss(plain, plain, groups(dead=(1, 2)), 0.0).backward()
+    update(settings, learner, PolicyLoss(0.2, 0.2, 0.0, 1.0), None, groups(dead=(1, 2)))
+    wanted = gradient(plain)
+    assert (gradient(learner.model) - wanted).norm() <= 2e-5 * wanted.norm()
+
+
+def test_a_step_of_dead_groups_changes_no_weight() -> None:
+    settings = config(kl_penalty=0.0)
+    learner = Learner(tiny_model("llama"), settings, 1)
+    before = [p.detach().clone() for p in learner.model.parameters()]
+    metrics = update(settings, learner, PolicyLoss(0.2, 0.2, 0.0, 1.0), None, groups(dead=(0, 1, 2, 3)))
+    assert metrics["gradient_norm"] == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, learner.model.parameters(), strict=True))
+
+
+def test_a_dead_group_still_feels_the_kl_term() -> None:
+    settings = config(kl_penalty=0.1)
+    learner = Learner(tiny_model("llama"), settings, 1)
+    dead = groups(dead=(0, 1, 2, 3))
+    metrics = update(settings, learner, PolicyLoss(0.2, 0.2, 0.1, 1.0), shifted(tiny_model("llama")), dead)
+    assert metrics["gradient_norm"] > 0
+    assert metrics["policy/kl_divergence"] > 0
+
+
+def test_several_updates_a_rollout_move_the_ratio_and_one_does_not() -> None:
+    for options, updates in ((({}), 1), ({"num_mini_batches": 2}, 2), ({"num_iterations": 3}, 3)):
+        settings = config(kl_penalty=0.0, **options)
+        learner = Learner(tiny_model("llama"), settings, 1)
+        update(settings, learner, PolicyLoss(1e-6, 1e-6, 0.0, 1.0), None, groups())
+        assert learner.step == updates
+
+
+def test_clipping_bites_only_after_the_first_update() -> None:
+    one, three = config(kl_penalty=0.0), config(kl_penalty=0.0, num_iterations=3)
+    for settings, bites in ((one, False), (three, True)):
+        learner = Learner(tiny_model("llama"), settings, 1)
+        metrics = update(settings, learner, PolicyLoss(1e-6, 1e-6, 0.0, 1.0), None, groups())
+        assert (metrics["policy/clip_fraction"] > 0) == bites
+
+
+def test_weights_of_a_sequence_sum_to_one() -> None:
+    [part] = policy_batches([example for group in groups() for example in group], 10_000)
+    per_sequence = torch.zeros(16).index_add(0, part.batch.rows, 1.0 / part.batch.lengths)
+    assert torch.allclose(per_sequence, torch.ones(16))
+
+
+@pytest.mark.parametrize("name", ADVANTAGES)
+def test_equal_rewards_have_advantage_exactly_zero(name: str) -> None:
+    for reward in (0.1, 1 / 3, 1.15, 0.0):
+        assert not ADVANTAGES[name](torch.full((7,), reward, dtype=torch.float64)).any()
+
+
+@pytest.mark.parametrize("name", ADVANTAGES)
+def test_an_advantage_has_the_sign_of_reward_minus_mean(name: str) -> None:
+    rewards = torch.tensor([1.15, 0.1, 0.125, 1.0, 0.0], dtype=torch.float64)
+    assert torch.equal(ADVANTAGES[name](rewards).sign(), (rewards - rewards.mean()).sign())
