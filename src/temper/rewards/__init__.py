@@ -1,0 +1,74 @@
+"""Rewards: plain functions (prompt, reply) -> float. `REWARDS` is all of them; `score.py` weighs them.
+
+A new built-in reward is one function in one file and one line here. A reward of your own needs neither: name it
+`path/to/file.py:function` wherever a reward's name stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from temper.errors import ConfigError, Fault
+from temper.rewards.accuracy import accuracy
+from temper.rewards.format import format
+from temper.rewards.language_consistency import language_consistency
+from temper.rewards.reasoning_steps import reasoning_steps
+from temper.rewards.repetition_penalty import repetition_penalty
+from temper.rewards.tag_count import tag_count
+from temper.types import Prompt, Reply
+
+Reward = Callable[[Prompt, Reply], float]
+
+REWARDS: dict[str, Reward] = {
+    "accuracy": accuracy,
+    "format": format,
+    "tag_count": tag_count,
+    "reasoning_steps": reasoning_steps,
+    "language_consistency": language_consistency,
+    "repetition_penalty": repetition_penalty,
+}
+
+
+def load_rewards(names: Sequence[str], folder: Path | None = None) -> dict[str, Reward]:
+    """The rewards by the names they were asked for; `file.py:function` is looked up in `folder`, then where we are.
+
+    Raises ConfigError with every fault: an unknown or repeated name, a missing file, a syntax error with its line, a
+    missing function, a signature other than `(prompt, reply)`.
+
+    >>> list(load_rewards(["accuracy", "format"]))
+    ['accuracy', 'format']
+    >>> load_rewards(["accurracy"])
+    Traceback (most recent call last):
+        ...
+    temper.errors.ConfigError: unknown reward `accurracy`
+    """
+    from temper.rewards.user import load_function
+
+    loaded: dict[str, Reward] = {}
+    faults: list[Fault] = []
+    if not names:
+        faults.append(Fault("no rewards", why="nothing would be scored", fix=f"name some of {', '.join(REWARDS)}"))
+    for name in names:
+        try:
+            if name in loaded:
+                raise ConfigError(Fault(f"reward `{name}` is named twice", fix="give it one weight instead"))
+            if name in REWARDS:
+                loaded[name] = REWARDS[name]
+            elif ".py" in name:
+                loaded[name] = load_function(name, folder)
+            else:
+                raise ConfigError(_unknown(name))
+        except ConfigError as error:
+            faults.extend(error.faults)
+    if faults:
+        raise ConfigError(faults)
+    return loaded
+
+
+def _unknown(name: str) -> Fault:
+    import difflib
+
+    close = difflib.get_close_matches(name.removesuffix("_reward").replace("-", "_").lower()[:100], REWARDS, n=1)
+    known = f"the rewards are {', '.join(REWARDS)}; one of your own is named `file.py:function`"
+    return Fault(f"unknown reward `{name}`", why=known, fix=f"did you mean `{close[0]}`?" if close else "")

@@ -1,0 +1,20 @@
+"""How many of the four tags are there?"""
+
+from __future__ import annotations
+
+from temper.text.reply import TAGS
+from temper.types import Prompt, Reply
+
+
+def tag_count(prompt: Prompt, reply: Reply) -> float:
+    """¼ for each of `<think>`, `</think>`, `<answer>`, `</answer>` that occurs exactly once, wherever it stands.
+
+    It counts tags, not reasoning: partial credit on the way to `format`.
+
+    >>> from temper.text.reply import parse_reply
+    >>> from temper.types import Message
+    >>> prompt = Prompt("1", "arithmetic", (Message("user", "2+3"),), gold="5")
+    >>> tag_count(prompt, parse_reply("<think>2+3=5</think> 5")), tag_count(prompt, parse_reply("<think><think>"))
+    (0.5, 0.0)
+    """
+    return sum(reply.text.count(tag) == 1 for tag in TAGS) / len(TAGS)

@@ -1,0 +1,185 @@
+"""Rewards from a user's own file: found, compiled, and tried once before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import math
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from temper.errors import ConfigError, Fault
+from temper.text.reply import parse_reply
+from temper.types import Message, Prompt, Reply
+
+SIGNATURE = "(prompt, reply) -> float"
+
+
+def load_function(name: str, folder: Path | None = None) -> Callable[..., float]:
+    """The function that `path/to/file.py:function` names. Raises ConfigError with file and line."""
+    path_text, _, function = name.rpartition(":")
+    if not path_text.endswith(".py") or not function:
+        fix = f"name the function too: `{name.rstrip(':')}:FUNCTION`"
+        raise ConfigError(Fault(f"the reward `{name}` names no function", fix=fix))
+    path = _find(path_text, folder)
+    found: Any = getattr(_execute(path), function, None)
+    if not callable(found):
+        what = "is not a function" if found is not None else "does not exist"
+        raise ConfigError(Fault(f"the reward function `{function}` {what}", str(path), fix=_nearest(path, function)))
+    _check_signature(found, path, function)
+    return cast("Callable[..., float]", found)
+
+
+def _find(path_text: str, folder: Path | None) -> Path:
+    path = Path(path_text).expanduser()
+    for candidate in ([] if folder is None else [folder / path]) + [path]:
+        try:
+            if candidate.is_file():
+                return candidate
+        except (OSError, ValueError):  # a name too long, a NUL
+            break
+    beside = [str(file) for file in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(str(path), beside, n=1)
+    fix = f"did you mean `{close[0]}`?" if close else "give the path of a Python file, from here or from the recipe"
+    raise ConfigError(Fault(f"no such reward file `{path_text}`", str(path), fix=fix))
+
+
+def _execute(path: Path) -> ModuleType:
+    """The module at `path`, run under a name of its own; a file is run once however many of its functions are used."""
+    name = f"temper_user_reward_{path.resolve().as_posix().encode().hex()}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = str(path)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # no import: that writes files beside it
+    except SyntaxError as error:
+        del sys.modules[name]
+        where = f"{error.filename or path}:{error.lineno or 1}:{error.offset or 1}"
+        raise ConfigError(Fault("a syntax error in a reward file", where, str(error.msg))) from None
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise ConfigError(Fault("a reward file cannot be loaded", _line_of(error, path), describe(error))) from None
+    return module
+
+
+def _line_of(error: BaseException, path: Path) -> str:
+    """The last line of the user's own file that the error went through."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f"{path}:{lines[-1]}" if lines else str(path)
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line: its type and what it says.
+
+    >>> describe(KeyError("answer"))
+    "KeyError: 'answer'"
+    """
+    try:
+        said = str(error)
+    except Exception:
+        said = "(its message cannot be shown)"
+    return f"{type(error).__name__}: {said}".removesuffix(": ")[:500]
+
+
+def _nearest(path: Path, function: str) -> str:
+    names = [name for name, value in vars(_execute(path)).items() if callable(value) and not name.startswith("_")]
+    close = difflib.get_close_matches(function, names, n=1)
+    if close:
+        return f"did you mean `{path}:{close[0]}`?"
+    return f"define `def {function}(prompt, reply):` there"
+
+
+def _check_signature(function: Callable, path: Path, name: str) -> None:
+    code = getattr(function, "__code__", None)
+    where = f"{path}:{code.co_firstlineno}" if code else str(path)
+    fix = f"define it as `def {name}{SIGNATURE}:`"
+    if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
+        why = "it is async or a generator"
+        raise ConfigError(Fault(f"the reward `{name}` is not a plain function", where, why, fix))
+    try:
+        signature = inspect.signature(function)
+        signature.bind(None, None)
+    except ValueError:  # a builtin that does not tell its signature
+        return
+    except TypeError as error:
+        why = f"expected `{SIGNATURE}`, got `{name}{signature}`: {error}"  # pyright: ignore[reportPossiblyUnbound]
+        raise ConfigError(Fault(f"the reward `{name}` has the wrong signature", where, why, fix)) from None
+
+
+# -- what a reward returns --------------------------------------------------------------------------------------------
+
+
+class WrongReturn(TypeError):
+    """A reward returned something that is not a finite number."""
+
+
+def checked(value: object) -> float:
+    """The reward as a float. Raises WrongReturn for anything but a finite real number (a Boolean is one).
+
+    >>> checked(True), checked(0.5)
+    (1.0, 0.5)
+    >>> checked(None)
+    Traceback (most recent call last):
+        ...
+    temper.rewards.user.WrongReturn: got None, expected one finite float
+    """
+    if isinstance(value, Real) and math.isfinite(value):
+        return float(value)
+    shown = "None" if value is None else str(value) if isinstance(value, Real) else f"a {type(value).__qualname__}"
+    if not isinstance(value, Real) and hasattr(value, "__len__") and not isinstance(value, str):
+        shown += " (rewards are scored one reply at a time)"
+    raise WrongReturn(f"got {shown}, expected one finite float")
+
+
+_QUESTION = Prompt("probe", "probe", (Message("user", "What is 2+3?"),), gold="5")
+PROBES: tuple[tuple[Prompt, Reply], ...] = tuple(
+    (_QUESTION, parse_reply(text))
+    for text in (
+        "<think>First 2 and 3. So the result is 5.</think><answer>5</answer>",
+        "<think>The result is 6.</think><answer>6</answer>",
+        "no idea",
+    )
+)
+
+
+def probe_rewards(
+    rewards: Mapping[str, Callable[[Prompt, Reply], float]], samples: Sequence[tuple[Prompt, Reply]] = PROBES
+) -> tuple[Fault, ...]:
+    """Warnings about rewards tried twice on each sample: one that raises, one that says something else the second time.
+
+    Raises ConfigError for a reward that returns anything but a finite number, all of them together.
+    """
+    faults: list[Fault] = []
+    warnings: list[Fault] = []
+    for name, reward in rewards.items():
+        try:
+            _probe(name, reward, samples, warnings)
+        except WrongReturn as error:
+            fix = "return one finite float for each reply"
+            faults.append(Fault(f"the reward `{name}` does not return a number", why=str(error), fix=fix))
+    if faults:
+        raise ConfigError(faults)
+    return tuple(warnings)
+
+
+def _probe(name: str, reward: Callable, samples: Sequence[tuple[Prompt, Reply]], warnings: list[Fault]) -> None:
+    for prompt, reply in samples:
+        try:
+            first, second = (checked(reward(prompt, reply)) for _ in range(2))
+        except WrongReturn:
+            raise
+        except (Exception, SystemExit) as error:
+            why = f"{describe(error)}, on the reply {reply.text[:60]!r}; such a reply scores 0 and is counted"
+            warnings.append(Fault(f"the reward `{name}` failed when it was tried", why=why))
+            return
+        if first != second:
+            why = f"{first:g}, then {second:g} for the same reply: runs cannot be repeated, and equal replies differ"
+            warnings.append(Fault(f"the reward `{name}` is not deterministic", why=why))
+            return
