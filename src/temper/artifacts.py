@@ -32,7 +32,7 @@ class InvalidArtifact(Exception):
 
 @dataclass(frozen=True)
 class Manifest:
-    """`files` maps each file's path inside the artifact to (size in bytes, sha256); `about` is whatever its maker said."""
+    """`files` maps the path of each file to (size in bytes, sha256); `about` is whatever its maker said."""
 
     fingerprint: str
     files: Mapping[str, tuple[int, str]]

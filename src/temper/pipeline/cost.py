@@ -32,6 +32,11 @@ class Cost:
         peak = max(self.peak_memory_bytes, other.peak_memory_bytes)
         return Cost(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds, peak)
 
+    def __sub__(self, other: Cost) -> Cost:
+        """What is left without `other`; the peak stays."""
+        seconds, cpu = self.seconds - other.seconds, self.cpu_seconds - other.cpu_seconds
+        return Cost(max(seconds, 0.0), max(cpu, 0.0), self.peak_memory_bytes)
+
     def as_dict(self) -> dict[str, Any]:
         return {key: round(value, 3) for key, value in asdict(self).items()}
 

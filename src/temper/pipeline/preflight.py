@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from temper.errors import Exit, Fault, ResourceError, TemperError
+from temper.errors import DataError, Exit, Fault, ResourceError, TemperError
 from temper.pipeline.cost import estimate, memory_available, model_sizes, show_bytes
 from temper.pipeline.graph import Ref
 from temper.pipeline.plan import Plan, make_plan
@@ -36,8 +36,14 @@ class CheckLog:
     resume_at = info
 
 
-def prepare(reference: str, settings: Sequence[str] = (), out: Path | None = None) -> tuple[Plan, list[str]]:
-    """The plan of a recipe that can run, and warnings. Writes nothing.
+def prepare(
+    reference: str,
+    settings: Sequence[str] = (),
+    out: Path | None = None,
+    before_plan: Callable[[RunDir], None] = lambda folder: None,
+) -> tuple[Plan, list[str]]:
+    """The plan of a recipe that can run, and warnings. Writes nothing. `before_plan` is called once the recipe is known
+    to be right and before anything is read of its run directory.
 
     Raises TemperError with every fault of the recipe, its files and its models; its code is that of the first family
     among them (config before data before models).
@@ -45,10 +51,13 @@ def prepare(reference: str, settings: Sequence[str] = (), out: Path | None = Non
     recipe, faults = load_recipe(reference, settings)
     folder = RunDir(out if out is not None else default_folder(recipe))
     folder.check_owner(recipe)
-    try:
-        plan = Plan(recipe, folder) if faults else make_plan(recipe, folder)
-    except TemperError as error:
-        plan, faults = Plan(recipe, folder), [*faults, *error.faults]
+    plan = Plan(recipe, folder)
+    if not faults:
+        before_plan(folder)
+        try:
+            plan = make_plan(recipe, folder)
+        except DataError as error:
+            faults = list(error.faults)
     log = CheckLog()
     faults += check_stages(recipe, plan, log)
     if faults:

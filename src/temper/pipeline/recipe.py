@@ -270,6 +270,13 @@ class _Reader:
                 ref, faults = find_external(ref, list(self.kinds))
             self.faults += faults
             found.append(ref)
+        paths: dict[str, Ref] = {}
+        for ref in found:
+            other = paths.setdefault(ref.text, ref)
+            if ref.path != other.path:
+                why = f"here it is {ref.path}, at {other.place} it is {other.path}"
+                self.faults.append(Fault(f"`{ref.text}` means two files in one stage", str(ref.place), why,
+                                         "write one of them as an absolute path"))  # fmt: skip
         if len(self.faults) > before:
             return None
         return Stage(0, name, kind, config, tuple(found), tuple(tasks))

@@ -26,6 +26,8 @@ from temper.artifacts import sync, write_atomically
 from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
 from temper.pipeline.recipe import Recipe, Stage
 
+OURS = ("artifacts", "hashes.json", "lock", "recipe.resolved.yaml", "report", "run.json", "stages")
+
 
 def default_folder(recipe: Recipe) -> Path:
     """`runs/<name>-<hash>`: one for each recipe and seed, whatever else in it is edited."""
@@ -87,9 +89,9 @@ class RunDir:
         """Raise ConfigError if the directory holds something else than a run of this recipe."""
         if self.root.exists() and not self.root.is_dir():
             raise ConfigError(Fault(f"`{self.root}` is a file, not a run directory", fix="name another with --out"))
-        names = [name for name in _names(self.root) if not name.startswith(".")]
-        if names and not {"lock", "run.json"} & set(names):
-            why = f"it holds {', '.join(names[:3])}{' …' if len(names) > 3 else ''}, and no run"
+        others = [name for name in _names(self.root) if name not in OURS and not name.startswith(".")]
+        if others and not (self.root / "lock").exists():
+            why = f"it holds {', '.join(others[:3])}{' …' if len(others) > 3 else ''}, and no run"
             raise ConfigError(Fault(f"`{self.root}` is not a run directory", "", why, "name a new one with --out"))
         owner = self.record().get("recipe")
         if owner not in (None, recipe.name):
@@ -124,8 +126,8 @@ class RunDir:
         target.mkdir(exist_ok=True)
         if read_object(target / "stage.json") != about:
             write_atomically(target / "stage.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
-        write_atomically(target / "config.yaml", config)
-        sync(target.parent)
+            write_atomically(target / "config.yaml", config)
+            sync(target.parent)
         return target
 
     @property

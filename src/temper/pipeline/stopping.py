@@ -22,11 +22,13 @@ class Stopper:
     """A context in which signals are requests. `code` is the exit code of the first that came, None before.
 
     Whatever is being written when the process ends is whole or absent, so a second Ctrl-C loses at most one step. A
-    second SIGTERM changes nothing: the checkpoint is on its way.
+    second SIGTERM changes nothing: the checkpoint is on its way. While nothing runs yet (`busy` is false) a signal ends
+    the process at once.
     """
 
     def __init__(self, say: Callable[[str], None] | None = None):
         self.code: Exit | None = None
+        self.busy = False
         self._say = say or _say
         self._before: dict[int, Any] = {}
 
@@ -48,6 +50,11 @@ class Stopper:
             signal.signal(number, before)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
+        if not self.busy:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self._say("stopped before anything ran; run the same command again")
+            raise SystemExit(int(Exit.PREEMPTED))
         if self.code is not None:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt

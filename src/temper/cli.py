@@ -1,0 +1,173 @@
+"""The command line. Only the chosen verb's module is imported, so `temper --help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import NoReturn
+
+from temper import __version__
+from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
+
+COMMANDS = {
+    "run": ("temper.commands.run", "run a recipe; run it again to go on where it stopped"),
+    "plan": ("temper.commands.plan", "what would run and why, what is done, memory, disk, time; writes nothing"),
+    "check": ("temper.commands.check", "look through data files row by row; every gold answer must score 1"),
+    "score": ("temper.commands.score", "score prompt, reply and gold rows with the rewards"),
+    "eval": ("temper.commands.eval", "measure a model on tasks: pass@1, pass@k, cons@k with intervals"),
+    "chat": ("temper.commands.chat", "talk to a model"),
+    "samples": ("temper.commands.samples", "completions of a run with every reward beside them"),
+    "report": ("temper.commands.report", "one HTML file that shows a run"),
+    "export": ("temper.commands.export", "a trained model as a Hugging Face directory"),
+    "doctor": ("temper.commands.doctor", "look at this machine: what works, what does not, what to do"),
+}
+PYTHON = (3, 11)
+PLATFORMS = ("linux", "darwin")
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are told like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(Fault(message, fix=f"see `{self.prog} --help`"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments[: arguments.index("--")] if "--" in arguments else "--debug" in arguments
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        code = _run([argument for argument in arguments if argument != "--debug"])
+        sys.stdout.flush()
+        return int(code)
+    except TemperError as error:
+        return _fail(error.render(), error.code, debug)
+    except KeyboardInterrupt:
+        return _fail("interrupted", Exit.INTERRUPTED, debug)
+    except BrokenPipeError:
+        _drop_output()
+        return int(Exit.OK)
+    except Exception as error:
+        return _fail(_bug(error).render(), Exit.BUG, debug)
+
+
+def _fail(text: str, code: Exit, debug: bool) -> int:
+    with contextlib.suppress(OSError, ValueError):  # nobody may be listening any more
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        if debug:
+            import traceback
+
+            traceback.print_exc()
+        print(text, file=sys.stderr, flush=True)
+    return int(code)
+
+
+def _drop_output() -> None:
+    """Whoever read standard output went away: let nothing complain about it when the process ends."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _bug(error: Exception) -> Fault:
+    where, trace = "", error.__traceback__
+    while trace is not None:
+        where = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    why = f"{type(error).__name__}: {error}"
+    return Fault("internal bug", where, why, "run the command again with --debug and report what it prints")
+
+
+def _run(arguments: list[str]) -> int:
+    check_system()
+    verb, rest = _split(arguments)
+    if verb is None:
+        return _top(rest)
+    if verb not in COMMANDS:
+        raise ConfigError(_unknown(verb))
+    module = _load(verb)
+    parser = Parser(prog=f"temper {verb}", description=COMMANDS[verb][1], allow_abbrev=False)
+    module.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parsed = parser.parse_args(rest)
+    _check_directory()
+    from temper.pipeline.environment import go_offline
+
+    go_offline()
+    return module.run(parsed)
+
+
+def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
+    """The verb and what follows it; None if options of temper itself come first."""
+    if not arguments or arguments[0].startswith("-"):
+        return None, arguments
+    return arguments[0], arguments[1:]
+
+
+def _top(arguments: list[str]) -> int:
+    """`temper` alone, `--help`, `--version`."""
+    lines = [f"  {verb:<9} {text}" for verb, (_, text) in COMMANDS.items()]
+    parser = Parser(
+        prog="temper",
+        usage="temper COMMAND …",
+        description="Train reasoning models the DeepSeek-R1 way.",
+        epilog="\n".join(["commands:", *lines, "", "temper COMMAND --help tells more. Start with: temper run tiny"]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"temper {__version__}")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    parser.parse_args(arguments)
+    parser.print_help()
+    return int(Exit.OK)
+
+
+def _unknown(verb: str) -> Fault:
+    from temper.pipeline.words import did_you_mean
+
+    return Fault(
+        f"unknown command `{verb}`", "", f"the commands are {', '.join(COMMANDS)}", did_you_mean(verb, COMMANDS)
+    )
+
+
+def _load(verb: str) -> ModuleType:
+    name = COMMANDS[verb][0]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise TemperError(Fault(f"`temper {verb}` is not part of this installation"), Exit.OPTIONAL_PART) from None
+
+
+def check_system(version: tuple[int, ...] = sys.version_info[:2], platform: str = sys.platform) -> None:
+    """Raise ConfigError on a Python or an operating system that temper does not run on.
+
+    >>> check_system((3, 10), "linux")
+    Traceback (most recent call last):
+        ...
+    temper.errors.ConfigError: temper does not run on Python 3.10 on linux
+    """
+    if version < PYTHON or platform not in PLATFORMS:
+        what = f"temper does not run on Python {version[0]}.{version[1]} on {platform}"
+        raise ConfigError(Fault(what, why="supported: Python 3.11 and later, on Linux and macOS"))
+
+
+def _check_directory() -> None:
+    try:
+        os.getcwd()
+    except OSError:
+        why = "it was deleted while a shell stood in it"
+        raise ResourceError(Fault("the current directory does not exist any more", "", why, "cd elsewhere")) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""`temper run RECIPE`: the whole recipe; the same command again goes on where it stopped."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from temper.pipeline.run import Result
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `run` and `plan` share."""
+    parser.add_argument("recipe", metavar="RECIPE", help="a shipped recipe (tiny, smoke) or a YAML file")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+        help="change a value of the recipe: seed=1, final_rl.learning_rate=1e-4; may be given several times",
+    )  # fmt: skip
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory (default: runs/NAME-HASH)")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_recipe_arguments(parser)
+    parser.add_argument(
+        "--changed", action="store_true",
+        help="accept that stages which stopped half-way start again, because the recipe was changed",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    from temper.pipeline.run import Stopped, run_recipe, say
+
+    try:
+        result = run_recipe(args.recipe, args.settings, args.out, args.changed, ["temper", *sys.argv[1:]])
+    except Stopped as stopped:
+        say(f"stopped: {stopped}\nrun the same command again to go on")
+        return int(stopped.code)
+    if not result.ran:
+        say("nothing to do: every stage is done already, no step was taken")
+    report = write_report(result)
+    print(json.dumps(as_json(result, report), ensure_ascii=False) if args.json else as_text(result, report))
+    return 0
+
+
+def write_report(result: Result) -> Path | None:
+    """The report of the run; None, with a warning, if it cannot be made: the run is complete all the same."""
+    from temper.errors import TemperError
+    from temper.pipeline.run import say
+
+    folder = result.plan.folder.root
+    path = folder / "report" / "index.html"
+    if not result.ran and path.exists():
+        return path
+    try:
+        from temper.report.html import write
+
+        return write(folder)
+    except TemperError as error:
+        say("\n".join(fault.render("warning") for fault in error.faults))
+    except Exception as error:
+        say(f"warning: the report could not be written: {type(error).__name__}: {error}")
+    return None
+
+
+def as_json(result: Result, report: Path | None) -> dict[str, Any]:
+    folder = str(result.plan.folder.root)
+    own = {"run": folder, "report": str(report) if report else None, "ran": list(result.ran)}
+    return {**own, **result.record, "evaluation": result.evaluation}
+
+
+def as_text(result: Result, report: Path | None) -> str:
+    """The table of the last evaluation, where the report is, what it cost, and what to type next."""
+    from temper.pipeline.cost import show_bytes
+    from temper.report.lines import duration
+
+    folder, record = result.plan.folder.root, result.record
+    blocks = []
+    if result.evaluation is not None:
+        from temper.report.table import render
+
+        blocks.append(render(result.evaluation) + "\n")
+    wall, cpu = duration(record["wall_seconds"]), record["cpu_seconds"]
+    lines = [f"run:     {folder}", f"report:  {report}" if report else ""]
+    lines.append(
+        f"cost:    {cpu:,.0f} CPU-seconds, {wall} of wall time, {show_bytes(record['peak_memory_bytes'])} of memory"
+    )
+    if any(planned.stage.makes == "model" for planned in result.plan.stages):
+        lines.append(f"next:    temper chat {folder}")
+    return "\n".join([*blocks, *filter(None, lines)])

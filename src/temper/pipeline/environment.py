@@ -1,0 +1,41 @@
+"""What is settled once for a whole process: no network, the recipe's number of threads, the same bits each time."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+
+OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_DATASETS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def go_offline() -> None:
+    """Keep the libraries from the network. Call it before transformers is imported."""
+    os.environ.update(OFFLINE)
+
+
+def settle_torch(threads: int) -> None:
+    """Use `threads` threads and deterministic algorithms, if any stage uses torch at all."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+
+
+def versions() -> dict[str, str]:
+    """What a run's numbers may depend on."""
+    found = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    for name in ("temper-rl", "torch", "transformers", "tokenizers", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

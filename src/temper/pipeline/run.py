@@ -1,0 +1,260 @@
+"""The loop over stages: each is run once, in a directory that a kill at any moment leaves usable."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from temper.artifacts import begin, clean_leftovers, seal, set_aside, write_atomically
+from temper.errors import DataError, Exit, Fault, Preempted, escape
+from temper.pipeline import STAGES, preflight
+from temper.pipeline.cost import Meter
+from temper.pipeline.environment import go_offline, settle_torch
+from temper.pipeline.failure import as_temper_error
+from temper.pipeline.plan import Plan, StagePlan, half_done_error, reasons
+from temper.pipeline.record import Record
+from temper.pipeline.resolved import render_recipe, render_stage, stage_values
+from temper.pipeline.rundir import Lock, RunDir, last_checkpoint, read_object, writing
+from temper.pipeline.stopping import Stopper
+from temper.report.metrics import read_rows
+from temper.report.progress import StageLog
+from temper.stages.context import StageContext
+
+TICK_SECONDS = 5.0  # run.json is brought up to date at least this often: what a kill leaves unrecorded
+
+
+class Stopped(Exception):
+    """The run was asked to stop and did, losing nothing; `code` is the exit code."""
+
+    def __init__(self, text: str, code: Exit):
+        super().__init__(text)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: `ran` are the stages that were run this time."""
+
+    plan: Plan
+    record: dict[str, Any]
+    ran: tuple[str, ...]
+    evaluation: dict[str, Any] | None  # of the recipe's last evaluation
+
+
+def say(text: str) -> None:
+    """One line of log."""
+    print(escape(text), file=sys.stderr, flush=True)
+
+
+def run_recipe(
+    reference: str,
+    settings: Sequence[str] = (),
+    out: Path | None = None,
+    accept_changes: bool = False,
+    command: Sequence[str] = (),
+) -> Result:
+    """Run what is not done of a recipe. Raises TemperError for what can be mended, Stopped if it was asked to stop."""
+    go_offline()
+    meter = Meter(whole_process=True)
+    with ExitStack() as stack:
+        stopper = stack.enter_context(Stopper())
+        locks: list[Lock] = []
+
+        def lock(folder: RunDir) -> None:
+            locks.append(folder.prepare())
+            stack.callback(locks[-1].release)
+
+        def lock_existing(folder: RunDir) -> None:
+            if folder.root.exists():
+                lock(folder)
+
+        plan, warnings = preflight.prepare(reference, settings, out, lock_existing)
+        if plan.half_done and not accept_changes:
+            raise half_done_error(plan)
+        warnings += preflight.check_resources(plan)
+        if not locks:
+            lock(plan.folder)
+        return Run(plan, locks[0], stopper, meter, command, settings).whole(warnings)
+
+
+@dataclass
+class Run:
+    """One process's work on a run directory that it holds the lock of."""
+
+    plan: Plan
+    lock: Lock
+    stopper: Stopper
+    meter: Meter
+    command: Sequence[str]
+    settings: Sequence[str]
+    record: Record = field(init=False)
+    ran: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.record = Record(self.plan, self.meter, self.command, self.settings)
+
+    @property
+    def root(self) -> Path:
+        return self.plan.folder.root
+
+    def whole(self, warnings: Sequence[str]) -> Result:
+        """Every stage in order, then the report."""
+        for text in warnings:
+            say(f"warning: {text}")
+        with writing(self.root):
+            self._tidy()
+        for line in reasons(self.plan.stages):
+            say(line)
+        settle_torch(self.plan.recipe.threads)
+        self.stopper.busy = True
+        for planned in self.plan.stages:
+            if self.stopper.code is not None:
+                with writing(self.root):
+                    self.record.save("stopped")
+                raise Stopped(f"before stage {planned.stage.name}; all stages before it are done", self.stopper.code)
+            if planned.runs:
+                meter = Meter()
+                with self._recorded(planned, meter):
+                    self._run_stage(planned, meter)
+                self.ran.append(planned.stage.name)
+            else:
+                self._keep(planned)
+        with writing(self.root):
+            self.record.save("done")
+        return Result(self.plan, self.record.values, tuple(self.ran), self._evaluation())
+
+    def _tidy(self) -> None:
+        """Clear what a killed run left, set aside what is damaged, write down what is going to happen."""
+        clean_leftovers(self.plan.folder.artifacts)
+        for path, fault in self.plan.damaged:
+            say(fault.render("warning"))
+            set_aside(path)
+        write_atomically(self.root / "recipe.resolved.yaml", render_recipe(self.plan.recipe))
+        write_atomically(self.root / "hashes.json", json.dumps(self.plan.hashes) + "\n")
+        self.record.save("running")
+
+    # -- one stage ----------------------------------------------------------------------------------------------------
+
+    def _activate(self, planned: StagePlan) -> Path:
+        about = {
+            "stage": planned.stage.name,
+            "fingerprint": planned.fingerprint,
+            "material": planned.material,
+            "config": stage_values(planned.stage),
+        }
+        config = render_stage(self.plan.recipe, planned.stage)
+        return self.plan.folder.activate(planned.stage, planned.fingerprint, about, config)
+
+    def _keep(self, planned: StagePlan) -> None:
+        """A stage that is done: its own working directory in place, its checkpoints gone."""
+        with writing(self.root):
+            work = self._activate(planned)
+            shutil.rmtree(work / "checkpoints", ignore_errors=True)
+
+    def _run_stage(self, planned: StagePlan, meter: Meter) -> None:
+        stage, recipe = planned.stage, self.plan.recipe
+        artifact = self.plan.folder.artifact(planned.fingerprint)
+        with writing(self.root):
+            work = self._activate(planned)
+            out = begin(artifact)
+        artifacts = {p.stage.name: self.plan.folder.artifact(p.fingerprint) for p in self.plan.stages}
+        inputs = preflight.inputs(stage, artifacts)
+        check_inputs(planned, inputs)
+        self.record.update(planned, "running", self.record.cost(planned, meter), steps_taken(work))
+        with StageLog(work, stage.name, kind=stage.kind, index=stage.number, count=len(recipe.stages),
+                      recipe=recipe.name, config=stage_values(stage)) as log:  # fmt: skip
+            log.info(f"stage {stage.number}/{len(recipe.stages)} {stage.name} ({stage.kind}): {'; '.join(planned.why)}")
+            stage.module.run(
+                stage.config,
+                StageContext(
+                    name=stage.name,
+                    seed=recipe.seed,
+                    out=out,
+                    work=work,
+                    inputs=inputs,
+                    tasks=preflight.tasks(stage, recipe, artifacts),
+                    log=log,
+                    stopping=self._watch(planned, work, meter),
+                ),
+            )
+        wanted = STAGES[stage.kind].must_leave
+        if wanted and not (out / wanted).is_file():
+            raise RuntimeError(f"stage {stage.name} ({stage.kind}) ended without leaving {wanted}")
+        cost, steps = self.record.cost(planned, meter), steps_taken(work)
+        about = {"stage": stage.name, "kind": stage.kind, "makes": stage.makes, "steps": steps, **cost.as_dict()}
+        with writing(self.root):
+            seal(out, artifact, planned.fingerprint, about)
+            shutil.rmtree(work / "checkpoints", ignore_errors=True)
+        self.record.update(planned, "done", cost, steps)
+
+    def _watch(self, planned: StagePlan, work: Path, meter: Meter) -> Callable[[], bool]:
+        """What a stage calls between steps: is the run directory still ours, is it time to write, must we stop?"""
+        last = time.monotonic()
+
+        def stopping() -> bool:
+            nonlocal last
+            if not self.lock.is_ours():
+                raise FileNotFoundError(2, "the run directory was deleted", str(self.root))
+            if time.monotonic() - last >= TICK_SECONDS:
+                self.record.update(planned, "running", self.record.cost(planned, meter), steps_taken(work))
+                last = time.monotonic()
+            return self.stopper()
+
+        return stopping
+
+    @contextmanager
+    def _recorded(self, planned: StagePlan, meter: Meter) -> Iterator[None]:
+        """Whatever ends a stage early is written down, and told in words a user can act on."""
+        work = self.root / "stages" / planned.stage.folder
+        try:
+            yield
+        except Preempted as stopped:
+            self._note(planned, meter, work, "stopped")
+            raise Stopped(f"{planned.stage.name}: {stopped}", self.stopper.code or Exit.PREEMPTED) from None
+        except KeyboardInterrupt:
+            self._note(planned, meter, work, "stopped")
+            raise
+        except Exception as error:
+            self._note(planned, meter, work, "failed")
+            known = as_temper_error(error, planned.stage.name, self.lock, last_checkpoint(work))
+            if known is None or known is error:
+                raise
+            raise known from error
+
+    def _note(self, planned: StagePlan, meter: Meter, work: Path, state: str) -> None:
+        """Best effort: the run directory may be why the stage ended."""
+        with contextlib.suppress(OSError):
+            self.record.update(planned, state, self.record.cost(planned, meter), steps_taken(work))
+
+    def _evaluation(self) -> dict[str, Any] | None:
+        made = [p for p in self.plan.stages if p.stage.makes == "evaluation"]
+        if not made:
+            return None
+        return read_object(self.plan.folder.artifact(made[-1].fingerprint) / "evaluation.json") or None
+
+
+def check_inputs(planned: StagePlan, inputs: dict[str, Path]) -> None:
+    """Raise DataError for a file that the stage before was to make and did not."""
+    faults = []
+    for ref in planned.stage.references:
+        path = inputs.get(ref.text)
+        if ref.stage is not None and path is not None and not path.exists():
+            made = sorted(file.name for file in path.parent.glob("*.jsonl"))
+            why = f"`{ref.stage}` made {', '.join(made) or 'no data files'}"
+            faults.append(Fault(f"`{ref.text}` does not exist", str(ref.place), why))
+    if faults:
+        raise DataError(faults)
+
+
+def steps_taken(work: Path) -> int | None:
+    """The last step a stage recorded; None for a stage that records none."""
+    rows = read_rows(work / "metrics.jsonl")
+    return rows[-1]["step"] if rows else None

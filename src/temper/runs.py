@@ -1,0 +1,147 @@
+"""From what a user types to a directory: a run, or a model that is shipped, on disk or made by a run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from temper.artifacts import InvalidArtifact, verify
+from temper.errors import ArtifactError, ConfigError, Fault
+from temper.pipeline.graph import ASSETS, shipped_models
+from temper.pipeline.rundir import RunDir
+from temper.pipeline.words import did_you_mean
+
+RUNS = Path("runs")
+
+
+def find_run(reference: str | Path) -> Path:
+    """The run directory that `reference` is, or the only one in it; also the name of a run under `runs/`, or of the
+    recipe of the only one of its kind there.
+
+    Raises ConfigError if there is no such directory or more than one run in it, ArtifactError if it holds none.
+    """
+    text = str(reference)
+    path = Path(text).expanduser()
+    for folder in (path, RUNS / path) if not path.is_absolute() and path.parts else (path,):
+        if _is_run(folder):
+            return folder
+    if _is_directory(path):
+        return _only(_runs_in(path), text, ArtifactError(Fault(f"`{text}` is not a run directory: no run.json in it")))
+    named = [run for run in _runs_in(RUNS) if re.fullmatch(re.escape(text) + "-[0-9a-f]{8}", run.name)]
+    known = [run.name for run in _runs_in(RUNS)]
+    why = f"the runs here are {', '.join(known[:5])}{' …' if len(known) > 5 else ''}" if known else ""
+    missing = Fault(f"no run `{text}`", why=why, fix=did_you_mean(text, known) or "`temper run RECIPE` makes one")
+    return _only(named, text, ConfigError(missing))
+
+
+def _only(runs: Sequence[Path], text: str, otherwise: Exception) -> Path:
+    if len(runs) == 1:
+        return runs[0]
+    if not runs:
+        raise otherwise
+    shown = ", ".join(str(run) for run in runs[:5])
+    raise ConfigError(Fault(f"`{text}` is {len(runs)} runs", why=shown, fix=f"name one, such as {runs[-1]}"))
+
+
+def _is_run(path: Path) -> bool:
+    try:
+        return (path / "run.json").is_file()
+    except OSError:
+        return False
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _runs_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path.parent for path in folder.glob("*/run.json"))
+    except OSError:
+        return []
+
+
+def resolve_model(reference: str) -> Path:
+    """The model directory that `reference` names: a shipped model, a directory, `RUN` for the last model that a run
+    finished, or `RUN:stage` for the one that a stage made, its files verified.
+
+    Raises ArtifactError if there is none or it is damaged, ConfigError if the run or stage is unknown.
+    """
+    if reference in shipped_models():
+        return ASSETS / reference
+    path = Path(reference).expanduser()
+    run, colon, stage = reference.rpartition(":")
+    if _is_directory(path):
+        if (path / "config.json").is_file():
+            return path
+        if not _is_run(path) and not _runs_in(path):
+            why = "no config.json (a model) and no run.json (a run) in it"
+            raise ArtifactError(Fault(f"`{reference}` is no model directory", why=why))
+    elif colon and run:
+        return stage_model(find_run(run), stage)
+    elif path.exists() or "/" in reference:
+        found = "is a file, not a model directory" if path.exists() else "does not exist"
+        raise ArtifactError(Fault(f"`{reference}` {found}", fix=_known()))
+    try:
+        return last_model(find_run(reference))
+    except ConfigError as error:
+        if _is_directory(path):
+            raise
+        raise ArtifactError(Fault(f"no model `{reference}`", why=error.faults[0].why, fix=_known())) from None
+
+
+def _known() -> str:
+    shipped = shipped_models()
+    return "name a model directory, a run, or RUN:stage" + (f"; shipped: {', '.join(shipped)}" if shipped else "")
+
+
+def finished_models(run: Path) -> dict[str, str]:
+    """The fingerprint of each model that a run has finished, by stage, in order."""
+    stages = RunDir(run).record().get("stages")
+    found = {}
+    for name, entry in stages.items() if isinstance(stages, dict) else ():
+        is_done = isinstance(entry, dict) and entry.get("makes") == "model" and entry.get("state") == "done"
+        if is_done and isinstance(entry.get("fingerprint"), str):
+            found[name] = entry["fingerprint"]
+    return found
+
+
+def last_model(run: Path) -> Path:
+    """The model of the last stage of a run that finished one."""
+    models = finished_models(run)
+    if not models:
+        fix = "go on with `temper run RECIPE`"
+        raise ArtifactError(Fault(f"`{run}` has finished no model yet", fix=fix))
+    return _verified(run, *list(models.items())[-1])
+
+
+def stage_model(run: Path, stage: str) -> Path:
+    """The model that one stage of a run made."""
+    models = finished_models(run)
+    if stage in models:
+        return _verified(run, stage, models[stage])
+    stages: Any = RunDir(run).record().get("stages")
+    known = list(stages) if isinstance(stages, dict) else []
+    have = f"it has finished the models {', '.join(models)}" if models else "it has finished no model yet"
+    if stage in known:
+        makes = stages[stage].get("makes") if isinstance(stages[stage], dict) else None
+        what = f"makes a {makes}, not a model" if makes != "model" else "has not finished"
+        raise ConfigError(Fault(f"stage `{stage}` of `{run}` {what}", why=have))
+    raise ConfigError(Fault(f"`{run}` has no stage `{stage}`", why=have, fix=did_you_mean(stage, models)))
+
+
+def _verified(run: Path, stage: str, fingerprint: str) -> Path:
+    path = RunDir(run).artifact(fingerprint)
+    try:
+        verify(path, fingerprint)
+    except InvalidArtifact as problem:
+        fix = "`temper run` on its recipe makes it again"
+        raise ArtifactError(
+            Fault(f"the model of `{stage}` is damaged", str(problem.file), problem.reason, fix)
+        ) from None
+    return path
