@@ -1,0 +1,231 @@
+"""`temper doctor`: is this machine ready? Each line ok, warn or fail, and how to mend it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from importlib import metadata, util
+from pathlib import Path
+from typing import Literal
+
+from temper.errors import Exit, TemperError, escape
+
+# Declared in pyproject.toml too; what a machine has installed may have changed since
+REQUIRED = {
+    "torch": "2.11", "transformers": "5.10", "tokenizers": "0.22", "safetensors": "0.5", "numpy": "1.26",
+    "pydantic": "2.10", "pyyaml": "6.0", "rich": "13.7", "jinja2": "3.1",
+}  # fmt: skip
+OPTIONAL = {"parquet": ("pyarrow", "parquet files"), "hub": ("datasets", "data sets from the Hub")}
+GIGABYTE = 1e9
+MEMORY_NEEDED = 3 * GIGABYTE  # the default recipe
+DISK_NEEDED = 2 * GIGABYTE
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line. `code` is the exit code if it fails."""
+
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    detail: str
+    fix: str = ""
+    code: Exit = field(default=Exit.RESOURCES, repr=False)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rewards", default="accuracy,format", help="tried on the hacks; also my.py:function")
+    parser.add_argument("--json", action="store_true")
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 unless a check fails, then the exit code of the first that does."""
+    checks = list(examine([name.strip() for name in args.rewards.split(",") if name.strip()]))
+    counts = {state: sum(check.state == state for check in checks) for state in ("ok", "warn", "fail")}
+    if args.json:
+        rows = [{key: value for key, value in asdict(check).items() if key != "code"} for check in checks]
+        print(json.dumps({"checks": rows, **counts}, ensure_ascii=False))
+    else:
+        print("\n".join(line for check in checks for line in render(check)))
+        print(", ".join(f"{count} {state}" for state, count in counts.items()))
+    return next((int(check.code) for check in checks if check.state == "fail"), 0)
+
+
+def render(check: Check) -> list[str]:
+    """The lines of a check.
+
+    >>> print("\\n".join(render(Check("memory", "warn", "1.2 GB", "close other programs"))))
+    warn  memory         1.2 GB
+                           fix: close other programs
+    """
+    lines = [f"{check.state:<5} {check.name:<14} {escape(check.detail)}"]
+    return lines + ([f"{'':<23}fix: {escape(check.fix)}"] if check.fix else [])
+
+
+def examine(rewards: list[str]) -> Iterator[Check]:
+    """Every check, in order. One that breaks is a failed check, not the end of the examination."""
+    parts: list[tuple[str, Callable[[], Iterator[Check]]]] = [
+        ("system", check_system),
+        ("packages", check_packages),
+        ("machine", check_machine),
+        ("devices", check_devices),
+        ("sandbox", check_sandbox),
+        ("optional parts", check_optional),
+        ("terminal", check_terminal),
+        ("shipped models", check_shipped),
+        ("rewards", lambda: check_rewards(rewards)),
+    ]
+    for name, part in parts:
+        try:
+            yield from part()
+        except TemperError as error:
+            for fault in error.faults:
+                yield Check(name, "fail", fault.what, fault.fix or fault.why, error.code)
+        except Exception as problem:  # a machine can be broken in ways nobody thought of: that is what is asked here
+            yield Check(name, "fail", f"{type(problem).__name__}: {problem}", "please report this", Exit.BUG)
+
+
+def check_system() -> Iterator[Check]:
+    version = platform.python_version()
+    known = sys.version_info >= (3, 11)
+    yield Check("python", "ok" if known else "fail", version, "" if known else "Python 3.11 or newer", Exit.CONFIG)
+    system = platform.system()
+    name = f"{system} {platform.release()} {platform.machine()}"
+    known = system in ("Linux", "Darwin")
+    yield Check("system", "ok" if known else "fail", name, "" if known else "Linux or macOS", Exit.CONFIG)
+
+
+def check_packages() -> Iterator[Check]:
+    for package, least in REQUIRED.items():
+        try:
+            found = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            yield Check(package, "fail", "not installed", f'pip install "{package}>={least}"', Exit.OPTIONAL_PART)
+            continue
+        enough = _numbers(found) >= _numbers(least)
+        fix = "" if enough else f'pip install "{package}>={least}"'
+        detail = found if enough else f"{found}, older than {least}"
+        yield Check(package, "ok" if enough else "fail", detail, fix, Exit.OPTIONAL_PART)
+
+
+def check_machine() -> Iterator[Check]:
+    from temper.pipeline.cost import memory_available, show_bytes
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    limited = limit.isdigit() and 0 < int(limit) < cores
+    detail = f"{cores} usable" + (f", OMP_NUM_THREADS={limit}" if limit else "")
+    fix = f"unset OMP_NUM_THREADS, or set it to {cores}" if limited else ""
+    yield Check("cores", "warn" if limited or cores < 2 else "ok", detail, fix or _slow(cores))
+    memory = memory_available()
+    enough = memory is None or memory >= MEMORY_NEEDED
+    fix = "" if enough else f"the default recipe needs {show_bytes(MEMORY_NEEDED)}: close other programs"
+    yield Check("memory", "ok" if enough else "warn", f"{show_bytes(memory)} available", fix)
+    free = shutil.disk_usage(Path.cwd()).free
+    enough, writable = free >= DISK_NEEDED, os.access(Path.cwd(), os.W_OK)
+    fix = "" if enough else f"the default recipe needs {show_bytes(DISK_NEEDED)}: free some, or use --out elsewhere"
+    fix = fix if writable else "this directory cannot be written: change to another, or use --out"
+    yield Check("disk", "ok" if enough and writable else "warn", f"{show_bytes(free)} free here", fix)
+
+
+def _slow(cores: int) -> str:
+    return "it works on one core, and takes twice as long" if cores < 2 else ""
+
+
+def check_devices() -> Iterator[Check]:
+    import torch
+
+    kind = torch.backends.cpu.get_cpu_capability()
+    slow = platform.machine() in ("x86_64", "AMD64") and kind in ("DEFAULT", "NO AVX")
+    fix = "this processor has no AVX2: everything works, but slowly" if slow else ""
+    yield Check("cpu", "warn" if slow else "ok", kind, fix)
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        yield Check("gpu", "ok", ", ".join(names))
+    elif torch.backends.mps.is_available():
+        yield Check("gpu", "ok", "Apple GPU (mps), not used by the default recipe")
+    else:
+        yield Check("gpu", "ok", "none, and none is needed")
+
+
+def check_sandbox() -> Iterator[Check]:
+    yield Check("sandbox", "ok", "not needed: this release runs no code that a model wrote")
+
+
+def check_optional() -> Iterator[Check]:
+    for extra, (package, what) in OPTIONAL.items():
+        if util.find_spec(package) is None:
+            yield Check(extra, "warn", f"not installed ({what})", f'pip install "temper-rl[{extra}]"')
+        else:
+            yield Check(extra, "ok", f"{package} {metadata.version(package)} ({what})")
+
+
+def check_terminal() -> Iterator[Check]:
+    encoding = (sys.stderr.encoding or "ascii").lower()
+    if "utf" not in encoding:
+        yield Check("terminal", "warn", f"encoding {encoding}", "export LANG=C.UTF-8 (other characters are escaped)")
+    elif sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        yield Check("terminal", "ok", "a live panel is shown")
+    else:
+        yield Check("terminal", "ok", "plain lines are shown (no terminal, or NO_COLOR is set)")
+
+
+def check_shipped(folder: Path | None = None) -> Iterator[Check]:
+    """The models that ship inside the package: as they left us, by their hashes."""
+    from temper.artifacts import MANIFEST, InvalidArtifact, verify
+    from temper.models.checks import check_model_dir
+
+    folder = folder or Path(__file__).parent.parent / "assets"
+    models = sorted(path.parent for path in folder.glob("*/config.json")) if folder.is_dir() else []
+    if not models:
+        fix = "pip install --force-reinstall temper-rl, or make it: temper run tiny_base"
+        yield Check("shipped models", "warn", "none in this installation", fix)
+    for model in models:
+        fix = "pip install --force-reinstall temper-rl"
+        try:
+            detail = f"{len(verify(model).files)} files as shipped" if (model / MANIFEST).exists() else "readable"
+        except InvalidArtifact as problem:
+            yield Check(model.name, "fail", str(problem), fix, Exit.ARTIFACT)
+            continue
+        faults = check_model_dir(model)
+        broken = faults[0].what if faults else ""
+        yield Check(model.name, "fail" if broken else "ok", broken or detail, fix if broken else "", Exit.ARTIFACT)
+
+
+def check_rewards(names: list[str]) -> Iterator[Check]:
+    from temper.commands.hacks import HACKS, run_hacks
+
+    outcome = run_hacks(names)
+    shown = " + ".join(names)
+    if outcome.failing:
+        fix = "a reward must return a finite number for any reply, also a broken one"
+        yield Check("rewards", "warn", f"{', '.join(outcome.failing)} failed on some replies and counted as 0", fix)
+    if outcome.honest <= 0:
+        detail = f"{shown} gives {outcome.honest:g} to a right and well-formed reply"
+        yield Check("rewards", "warn", detail, "reward what you want to see")
+    elif outcome.rewarded:
+        detail = f"{shown} rewards {len(outcome.rewarded)} of {len(HACKS)} hacks like an honest reply: "
+        fix = "add `accuracy` and `format`, or make the reward tell these from an honest reply"
+        yield Check("rewards", "warn", detail + "; ".join(outcome.rewarded), fix)
+    else:
+        yield Check("rewards", "ok", f"{shown} sees through all {len(HACKS)} hacks")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The leading numbers of a version.
+
+    >>> _numbers("2.13.0+cpu")
+    (2, 13, 0)
+    """
+    found = []
+    for part in version.split("+")[0].split("."):
+        digits = "".join(c for c in part if c.isdigit()) if part[:1].isdigit() else ""
+        if not digits:
+            break
+        found.append(int(digits))
+    return tuple(found)
