@@ -1,0 +1,238 @@
+"""`temper score`: replies in, rewards out, row by row; a pipe is answered as it is read.
+
+Every row of the input has one row in the output, in the same order. A row that cannot be scored says why in its place,
+with the verdict "error"; all such rows are told together at the end, with the exit code for bad data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from temper.data.findings import Findings
+    from temper.rewards.score import Score, Scorer
+    from temper.types import Prompt, Reply
+
+FIELDS = ("prompt", "reply", "gold")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="rows with prompt, reply and gold (.jsonl); `-` is standard input")
+    parser.add_argument("--rewards", default="accuracy,format", help="default: accuracy,format; also my.py:function")
+    parser.add_argument("--weights", help="one number a reward, comma-separated (default: 1.0 each)")
+    text = "how answers compare: exact values, or the same words (default: math)"
+    parser.add_argument("--answer-type", "--answer", choices=("math", "text"), default="math", help=text)
+    parser.add_argument("--language", default="en", help="language the thinking should be in (default: en)")
+    parser.add_argument("--json", action="store_true", help="accepted for uniformity: the output is always JSON lines")
+
+
+def run(args: argparse.Namespace) -> int:
+    from temper.data.findings import Findings, empty
+    from temper.rewards.user import probe_rewards
+
+    scorer = read_options(args)
+    output = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):  # what a user's reward prints is no result
+        own = {name: reward for name, reward in scorer.rewards.items() if ".py:" in name}
+        for warning in probe_rewards(own):
+            print(warning.render("warning"), file=sys.stderr)
+        found = Findings("<stdin>" if args.file == "-" else args.file)
+        failures: dict[str, list[str]] = {}
+        for result in _results(args, scorer, found, failures):
+            print(json.dumps(result), file=output, flush=True)
+    _warn_failures(failures)
+    if not found.rows:
+        found.fail(empty(found.path))
+    if found.bad_rows:
+        found.fail()
+    return 0
+
+
+def read_options(args: argparse.Namespace) -> Scorer:
+    """The scorer of the arguments. Raises ConfigError with every fault of them."""
+    from temper.errors import ConfigError, Fault
+    from temper.rewards import load_rewards
+    from temper.rewards.score import Scorer
+    from temper.text.languages import LANGUAGES
+
+    faults: list[Fault] = []
+    rewards, weights = {}, None
+    try:
+        rewards = load_rewards([name.strip() for name in args.rewards.split(",") if name.strip()])
+    except ConfigError as error:
+        faults.extend(error.faults)
+    if args.weights is not None:
+        try:
+            weights = [float(weight) for weight in args.weights.split(",")]
+        except ValueError:
+            why = "expected one number a reward, comma-separated"
+            faults.append(Fault(f"--weights {args.weights}", why=why, fix="--weights 1.0,0.1"))
+    if args.language not in LANGUAGES:
+        fix = f"one of {', '.join(LANGUAGES)}"
+        faults.append(Fault(f"--language {args.language}", why="no word list or script is known for it", fix=fix))
+    if faults:
+        raise ConfigError(faults)
+    return Scorer(rewards, weights, strict=True)
+
+
+def _results(
+    args: argparse.Namespace, scorer: Scorer, found: Findings, failures: dict[str, list[str]]
+) -> Iterator[dict[str, Any]]:
+    """The output row of each input row. Bad rows go to `found`, rewards that failed to `failures`."""
+    from temper.errors import ConfigError, Fault
+    from temper.rewards.user import WrongReturn
+    from temper.text.reply import parse_reply
+
+    for line, offset, raw in _lines(args.file):
+        if not raw.strip():
+            continue
+        found.rows += 1
+        row, mistake = read_row(raw, offset, args.answer_type)
+        if mistake is not None:
+            found.bad(found.rows, f"{found.path}:{line}:{mistake.column}", mistake.kind, mistake.detail, mistake.fix)
+            unscored = dict.fromkeys([*scorer.rewards, "total"])  # null: not a score of 0
+            error = f"{mistake.kind}: {mistake.detail}"
+            yield {**_id(row), **unscored, "verdict": "error", "line": line, "error": error}
+            continue
+        prompt, reply = _prompt(row, line, args), parse_reply(row["reply"])
+        try:
+            score = scorer.score(prompt, reply)
+        except WrongReturn as error:
+            fix = "return one finite float for each reply"
+            raise ConfigError(Fault(str(error), f"{found.path}:{line}", fix=fix)) from None
+        _count_failures(prompt.id, score, failures)
+        yield {**_id(row), **score.rewards, "total": score.total, "verdict": verdict(prompt, reply, score)}
+
+
+def _lines(file: str) -> Iterator[tuple[int, int, bytes]]:
+    """(line number, byte offset, bytes) of each line. Raises DataError for a file that cannot be read."""
+    from temper.data.sources import BOM, MAX_ROW, open_source
+    from temper.errors import DataError, Fault
+
+    if file != "-":
+        source = open_source(file)
+        if source.format != "jsonl":
+            fix = "write one object a line (`.jsonl`)"
+            raise DataError(Fault("not JSON lines", file, f"the name says {source.format}", fix))
+        yield from source.lines()
+        return
+    number = offset = 0
+    while raw := sys.stdin.buffer.readline(MAX_ROW + 1):  # as it comes: a row is answered before the next is there
+        number += 1
+        yield number, offset, raw.removeprefix(BOM) if number == 1 else raw
+        offset += len(raw)
+        if len(raw) > MAX_ROW and not raw.endswith(b"\n"):
+            raise DataError(Fault("a line is too long to be a row", f"<stdin>:{number}", f"over {MAX_ROW >> 20} MiB"))
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Why a row cannot be scored; `column` counts from 1."""
+
+    kind: str
+    detail: str
+    column: int = 1
+    fix: str = "mend the row: it was not scored"
+
+
+def read_row(raw: bytes, offset: int, answer_type: str) -> tuple[dict[str, Any], Mistake | None]:
+    """The row of a line, with what is wrong with it; `offset` is where the line begins in its file, in bytes.
+
+    >>> read_row(b'{"prompt": "2+3", "reply": "5"}', 0, "math")[1].kind
+    'no `gold`'
+    """
+    from temper.data.rows import decode, skip_space, type_name
+
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        detail = f"byte 0x{raw[error.start]:02X} at byte offset {offset + error.start}"
+        return {}, Mistake("not UTF-8", detail, error.start + 1, "save the file as UTF-8")
+    try:
+        decoded = decode(text)
+        rest = skip_space(text, decoded.end)
+        if rest != len(text):
+            raise json.JSONDecodeError("something follows the end of the row", text, rest)
+    except json.JSONDecodeError as error:
+        found = text[error.pos : error.pos + 20].strip() or "the end"
+        return {}, Mistake("not valid JSON", f"{error.msg}, found `{found}`", error.pos + 1)
+    row = decoded.value
+    if not isinstance(row, dict):
+        return {}, Mistake("not an object", f"found {type_name(row)}", fix='write a row as {"prompt", "reply", "gold"}')
+    if decoded.problems:
+        return row, Mistake(*decoded.problems[0])
+    return row, _mistake_in(row, answer_type)
+
+
+def _mistake_in(row: dict[str, Any], answer_type: str) -> Mistake | None:
+    from temper.data.rows import nearest, type_name
+    from temper.rewards.values import parse_gold
+
+    for name in FIELDS:
+        if name not in row:
+            close = nearest(name, row)
+            there = f"the row has {', '.join(f'`{key[:40]}`' for key in list(row)[:8]) or 'no keys'}"
+            return Mistake(f"no `{name}`", there, fix=f"rename `{close}` to `{name}`" if close else f"add `{name}`")
+        if not isinstance(row[name], str):
+            fix = f'write it in quotes: "{row[name].text}"' if type_name(row[name]) == "a number" else "write a string"
+            return Mistake(f"`{name}` is not a string", f"found {type_name(row[name])}", fix=fix)
+    if not row["gold"].strip():
+        return Mistake("`gold` is empty", "there is nothing to compare the answer with", fix="give the right answer")
+    if answer_type == "math":
+        try:
+            parse_gold(row["gold"])
+        except ValueError as error:
+            fix = "write the gold answer in its final form, or compare words with `--answer-type text`"
+            return Mistake("`gold` cannot be verified", f"`{row['gold'][:60]}`: {error}", fix=fix)
+    return None
+
+
+def _id(row: dict[str, Any]) -> dict[str, Any]:
+    """The row's id as it was written: a string, or a number whose text is kept."""
+    from temper.data.rows import Number, to_json
+
+    identity = row.get("id")
+    if isinstance(identity, Number):
+        return {"id": json.loads(to_json(identity)) if len(identity.text) < 20 else identity.text}
+    return {"id": identity} if isinstance(identity, str) else {}
+
+
+def _prompt(row: dict[str, Any], line: int, args: argparse.Namespace) -> Prompt:
+    from temper.types import Message, Prompt
+
+    identity = str(_id(row).get("id", f"line {line}"))
+    messages = (Message("user", row["prompt"]),)
+    return Prompt(identity, "score", messages, row["gold"], args.answer_type, args.language)
+
+
+def verdict(prompt: Prompt, reply: Reply, score: Score) -> str:
+    """ "correct", "wrong", "no_answer" where the reply gives none, "error" where a reward failed."""
+    from temper.rewards.accuracy import accuracy
+
+    if score.failures:
+        return "error"
+    right = score.rewards["accuracy"] if "accuracy" in score.rewards else accuracy(prompt, reply)
+    if right == 1.0:
+        return "correct"
+    given = reply.answer is not None and any(character.isalnum() for character in reply.answer)
+    return "wrong" if given else "no_answer"
+
+
+def _count_failures(sample: str, score: Score, failures: dict[str, list[str]]) -> None:
+    for name, reason in score.reasons.items():
+        failures.setdefault(name, []).append(f"{sample}: {reason}")
+
+
+def _warn_failures(failures: dict[str, list[str]]) -> None:
+    from temper.errors import Fault
+
+    for name, reasons in failures.items():
+        more = f"\nand {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        what = f"the reward `{name}` failed on {len(reasons)} row{'s' * (len(reasons) > 1)}, scored as 0"
+        print(Fault(what, why="\n".join(reasons[:3]) + more).render("warning"), file=sys.stderr)
