@@ -43,7 +43,9 @@ def groups(dead: tuple[int, ...] = (), seed: int = 0) -> list[list[PolicyExample
     return made
 
 
-def plain_loss(policy: torch.nn.Module, reference: torch.nn.Module, rows: list[list[PolicyExample]], beta: float) -> torch.Tensor:
+def plain_loss(
+    policy: torch.nn.Module, reference: torch.nn.Module, rows: list[list[PolicyExample]], beta: float
+) -> torch.Tensor:
     """The objective as the paper writes it, one completion at a time, through eager attention; ρ = 1."""
     total = torch.zeros(())
     count = sum(len(group) for group in rows)

@@ -37,7 +37,9 @@ def new_learner(steps: int = 6, **options: float) -> Learner:
 
 def loss(learner: Learner, rows: list[Example]) -> LossSum:
     batch = make_batch(rows)
-    return LossSum(-score_targets(learner.model, batch, plan_batch(batch)).logprobs_M.sum(), {"targets": len(batch.targets)})
+    return LossSum(
+        -score_targets(learner.model, batch, plan_batch(batch)).logprobs_M.sum(), {"targets": len(batch.targets)}
+    )
 
 
 def weights(learner: Learner) -> torch.Tensor:
@@ -70,10 +72,10 @@ def test_a_gradient_that_is_not_finite_changes_no_weight() -> None:
 
 
 def run(folder: Path, learner: Learner, stop_after: int | None = None) -> None:
-    taken = 0
-    for step in resumable_steps(learner, folder, Quiet(), lambda: taken == stop_after):
-        learner.update([lambda: loss(learner, [ROWS[step % 2]])], divisor=3)
-        taken += 1
+    taken: list[int] = []
+    for step in resumable_steps(learner, folder, Quiet(), lambda: len(taken) == stop_after):
+        learner.update([lambda row=ROWS[step % 2]: loss(learner, [row])], divisor=3)
+        taken.append(step)
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 5])

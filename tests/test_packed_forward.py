@@ -86,7 +86,9 @@ def test_a_shared_prompt_stands_in_the_batch_once() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.lists(st.integers(0, 2), min_size=1, max_size=5), st.lists(st.integers(0, 9), min_size=1, max_size=6)),
+        st.tuples(
+            st.lists(st.integers(0, 2), min_size=1, max_size=5), st.lists(st.integers(0, 9), min_size=1, max_size=6)
+        ),
         min_size=1,
         max_size=12,
     ),

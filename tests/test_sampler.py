@@ -27,7 +27,9 @@ def requests(prompts: int = 6, samples: int = 5, longest: int = 20) -> list[Requ
     return made
 
 
-def trained_logprobs(model: torch.nn.Module, asked: list[Request], drawn: list[Completion], temperature: float) -> torch.Tensor:
+def trained_logprobs(
+    model: torch.nn.Module, asked: list[Request], drawn: list[Completion], temperature: float
+) -> torch.Tensor:
     rows = [
         Example(r.prompt_ids + c.token_ids, (False,) * len(r.prompt_ids) + (True,) * len(c.token_ids))
         for r, c in zip(asked, drawn, strict=True)

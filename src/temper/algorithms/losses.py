@@ -29,9 +29,7 @@ def clipped_surrogate(
     return -torch.minimum(ratio * advantages_M, ratio.clamp(1 - low, 1 + high) * advantages_M)
 
 
-def clipped_share(
-    logprobs_M: Tensor, old_logprobs_M: Tensor, advantages_M: Tensor, low: float, high: float
-) -> Tensor:
+def clipped_share(logprobs_M: Tensor, old_logprobs_M: Tensor, advantages_M: Tensor, low: float, high: float) -> Tensor:
     """1 for each token whose gradient the clip took away, else 0.
 
     >>> clipped_share(torch.tensor([2.0]).log(), torch.zeros(1), torch.tensor([1.0]), 0.2, 0.2)

@@ -89,7 +89,12 @@ def show(result: Any, as_json: bool) -> None:
 
     reply, finish_reason = result
     if as_json:
-        fields = {"text": reply.text, "thinking": reply.thinking, "answer": reply.answer, "finish_reason": finish_reason}
+        fields = {
+            "text": reply.text,
+            "thinking": reply.thinking,
+            "answer": reply.answer,
+            "finish_reason": finish_reason,
+        }
         print(json.dumps(fields, ensure_ascii=False), flush=True)
     elif reply.thinking is not None and reply.answer is not None:
         print(f"  thinking: {escape(reply.thinking.strip())}\n  answer:   {escape(reply.answer.strip())}", flush=True)

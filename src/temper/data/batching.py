@@ -23,8 +23,8 @@ class Layout:
 class Batch:
     """One micro-batch of N packed tokens with M targets; every field complete, nothing padded.
 
-    `sources[m]` is the packed position whose output predicts `targets[m]`; `rows[m]` says which example target m is of,
-    as an index into `examples`; `lengths[m]` is how many targets that example has. Targets keep the order of `examples`.
+    `sources[m]` is the packed position whose output predicts `targets[m]`; `rows[m]` says which of `examples` target m
+    belongs to; `lengths[m]` is how many targets that example has. Targets keep the order of `examples`.
     """
 
     tokens: Tensor  # [N]

@@ -31,7 +31,7 @@ def majority_is_right(answers: Sequence[Hashable | None], right: Sequence[bool])
         return 0.0
     most = max(votes.values())
     winners = [answer for answer, count in votes.items() if count == most]
-    verdicts = {answer: ok for answer, ok in zip(answers, right, strict=True)}
+    verdicts = dict(zip(answers, right, strict=True))
     return sum(verdicts[answer] for answer in winners) / len(winners)
 
 

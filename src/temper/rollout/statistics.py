@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from temper.types import Group, PolicyExample
 
-REFLECTION = re.compile(r"\b(wait|verify|check|however|mistake|hmm|recheck|actually|again|alternatively)\b", re.IGNORECASE)
+REFLECTION = re.compile(r"\b(wait|verify|check|however|mistake|hmm|actually|again|alternatively)\b", re.IGNORECASE)
 PASS_RATE_BINS = 5
 
 

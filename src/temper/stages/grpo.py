@@ -53,7 +53,7 @@ class Config(OptimizerConfig):
     reference_update_steps: Annotated[int, Field(ge=0)] = 0  # 0: frozen; R1 replaced it every 400 steps
     num_mini_batches: Annotated[int, Field(ge=1)] = 1  # optimiser updates a pass over the step's groups; R1: 16
     num_iterations: Annotated[int, Field(ge=1)] = 1  # passes over the step's groups (μ in DeepSeekMath)
-    keep_rollouts_steps: Annotated[int, Field(ge=1)] = 10  # completions of every n-th step are kept for `temper samples`
+    keep_rollouts_steps: Annotated[int, Field(ge=1)] = 10  # completions of every n-th step stay on disk
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -178,4 +178,9 @@ def update(
         for parts in minibatches:
             makers = [lambda part=part: loss(learner.model, part) for part in parts]
             history.append(learner.update(makers, divisor=size * config.num_generations))
-    return {name: sum(metrics.get(name, 0.0) for metrics in history) / len(history) for name in history[0]}
+    names = dict.fromkeys(name for metrics in history for name in metrics)
+    return {name: _over_updates(name, [metrics[name] for metrics in history if name in metrics]) for name in names}
+
+
+def _over_updates(name: str, values: Sequence[float]) -> float:
+    return max(values) if name.endswith("_max") else sum(values) / len(values)

@@ -94,7 +94,7 @@ def run(config: Config, ctx: StageContext) -> None:
 
 
 def cut_into_blocks(texts: list[str], chat: ChatFormat, size: int) -> torch.Tensor:
-    """[blocks, size] token ids: the texts, each closed by the end token, laid end to end; what is left over is dropped."""
+    """[blocks, size] token ids: the texts, each closed by the end token, laid end to end; the rest is dropped."""
     stream: list[int] = []
     for start in range(0, len(texts), 10_000):
         for ids in chat.tokenizer.encode_many(texts[start : start + 10_000]):

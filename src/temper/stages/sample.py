@@ -9,8 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from temper.config import DataRef, ModelRef, TaskName
-from temper.config import StrictModel
+from temper.config import DataRef, ModelRef, StrictModel, TaskName
 from temper.data.conversations import load_conversations
 from temper.data.tasks import load_prompts
 from temper.errors import DataError, Fault, Preempted
@@ -31,7 +30,7 @@ PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again
 
 
 class Config(StrictModel):
-    """The filters are R1's (2501.12948, section 2.3.3): mixed languages, long paragraphs and code blocks are dropped."""
+    """The filters are R1's (2501.12948, section 2.3.3): mixed languages, long paragraphs and code blocks go."""
 
     model: ModelRef
     tasks: list[TaskName] = Field(min_length=1)
@@ -42,7 +41,7 @@ class Config(StrictModel):
     max_completion_length: Annotated[int, Field(ge=1)] = 256
     min_rewards: dict[str, float] = {"accuracy": 1.0, "format": 1.0}  # every named reward must reach its bound
     drop_code_blocks: bool = True
-    max_paragraph_length: Annotated[int, Field(ge=1)] | None = 2000  # characters of the longest paragraph of the thought
+    max_paragraph_length: Annotated[int, Field(ge=1)] | None = 2000  # characters, in the thought
     max_per_prompt: Annotated[int, Field(ge=1)] = 1
     mix: list[DataRef] = []  # conversations added as they are
     columns: dict[str, str] = {}  # of the `mix` files
@@ -64,7 +63,7 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
 
 
 def run(config: Config, ctx: StageContext) -> None:
-    """Sample, filter, dedupe, cap per prompt, mix, shuffle; `data.jsonl` holds what is kept, `harvest.json` the counts."""
+    """Sample, filter, dedupe, cap per prompt, mix, shuffle: `data.jsonl` holds what is kept, `harvest.json` counts."""
     chat = ChatFormat.load(ctx.inputs[config.model])
     model = load_model(ctx.inputs[config.model])
     prompts = [
@@ -100,7 +99,9 @@ def run(config: Config, ctx: StageContext) -> None:
                 fix="lower `min_rewards`, raise `num_generations`, or train the model further first",
             )
         )  # fmt: skip
-    mixed = [_row(messages, "mix") for ref in config.mix for messages in load_conversations(ctx.inputs[ref], config.columns)]
+    mixed = [
+        _row(messages, "mix") for ref in config.mix for messages in load_conversations(ctx.inputs[ref], config.columns)
+    ]
     rows = kept + mixed
     order = shuffled(len(rows), (ctx.seed, ctx.name, "mix"))
     write_rows(ctx.out / "data.jsonl", [rows[i] for i in order])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
@@ -31,10 +31,12 @@ class OptimizerConfig(StrictModel):
 
 @dataclass(frozen=True)
 class LossSum:
-    """The summed loss of one micro-batch and sums to be logged, all to be divided by the step's divisor."""
+    """The summed loss of one micro-batch and sums to be logged, all to be divided by the step's divisor; `peaks` are
+    logged as the largest of the step."""
 
     loss: Tensor
-    sums: dict[str, float]
+    sums: Mapping[str, float]
+    peaks: Mapping[str, float] = field(default_factory=dict)
 
 
 class Learner:
@@ -66,6 +68,8 @@ class Learner:
             (part.loss / divisor).backward()
             for name, value in {"loss": float(part.loss.detach()), **part.sums}.items():
                 metrics[name] = metrics.get(name, 0.0) + value / divisor
+            for name, value in part.peaks.items():
+                metrics[name] = max(metrics.get(name, value), value)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         for parameter in parameters:
             if parameter.grad is None:

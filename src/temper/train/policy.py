@@ -50,7 +50,8 @@ class PolicyLoss:
         old = logprobs.detach() if part.old_logprobs_M is None else part.old_logprobs_M
         weights = 1.0 / part.batch.lengths
         per_token = clipped_surrogate(logprobs, old, part.advantages_M, self.clip_low, self.clip_high)
-        sums = {"policy/entropy": scored.entropy_M}
+        gap = (old - part.sampler_logprobs_M).abs()  # `old` is the trainer's view of what was sampled
+        sums = {"policy/entropy": scored.entropy_M, "policy/mismatch_mean": gap}
         if part.reference_logprobs_M is not None:
             divergence = k3(logprobs, part.reference_logprobs_M)
             per_token = per_token + self.kl_penalty * divergence
@@ -59,7 +60,9 @@ class PolicyLoss:
             logprobs.detach(), old, part.advantages_M, self.clip_low, self.clip_high
         )
         return LossSum(
-            (per_token * weights).sum(), {name: float((value * weights).sum()) for name, value in sums.items()}
+            (per_token * weights).sum(),
+            {name: float((value * weights).sum()) for name, value in sums.items()},
+            {"policy/mismatch_max": float(gap.max())},
         )
 
 

@@ -107,8 +107,13 @@ def solve(problem: Problem, slip: float = 0.0, random: Random | None = None) -> 
 def _slipped(value: int, random: Random) -> int:
     """A wrong result of the kinds people write: off by one or two, off by ten, a wrong last digit."""
     while True:
-        wrong = random.choice((value + random.choice((-2, -1, 1, 2)), value + random.choice((-10, 10)),
-                               value // 10 * 10 + random.randint(0, 9)))
+        wrong = random.choice(
+            (
+                value + random.choice((-2, -1, 1, 2)),
+                value + random.choice((-10, 10)),
+                value // 10 * 10 + random.randint(0, 9),
+            )
+        )
         if wrong != value and wrong >= 0:
             return wrong
 

@@ -1,7 +1,7 @@
 """General skills of the tiny world: things that are not reasoning, each with one exactly checkable answer.
 
-Opposites, translation, facts, and instructions to answer in a given form. `SKILLS` names them all; a skill is a function
-from a random generator to (question, thought, answer).
+Opposites, translation, facts, and instructions to answer in a given form. `SKILLS` names them all; a skill is
+a function from a random generator to (question, thought, answer).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ GERMAN = {
     "book": "Buch", "bread": "Brot", "milk": "Milch", "apple": "Apfel", "hand": "Hand", "head": "Kopf",
     "eye": "Auge", "door": "Tuer", "window": "Fenster", "table": "Tisch", "chair": "Stuhl", "street": "Strasse",
     "city": "Stadt", "river": "Fluss", "mountain": "Berg", "garden": "Garten", "flower": "Blume", "child": "Kind",
-    "mother": "Mutter", "father": "Vater", "friend": "Freund", "school": "Schule", "teacher": "Lehrer", "night": "Nacht",
+    "mother": "Mutter", "father": "Vater", "friend": "Freund", "school": "Schule", "teacher": "Lehrer",
+    "night": "Nacht",
     "day": "Tag", "winter": "Winter", "summer": "Sommer", "stone": "Stein",
 }  # fmt: skip
 OPPOSITES = {
@@ -33,7 +34,8 @@ CAPITALS = {
 }  # fmt: skip
 COLOURS = {
     "grass": "green", "snow": "white", "coal": "black", "blood": "red", "the sky": "blue", "a lemon": "yellow",
-    "milk": "white", "a carrot": "orange", "a tomato": "red", "the sea": "blue", "a leaf": "green", "chocolate": "brown",
+    "milk": "white", "a carrot": "orange", "a tomato": "red", "the sea": "blue", "a leaf": "green",
+    "chocolate": "brown",
 }  # fmt: skip
 WORDS = tuple(GERMAN)
 Skill = Callable[[Random], tuple[str, str, str]]
