@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+import yaml
 
 RL = ("reasoning_rl", "final_rl")
 MODELS = ("base", "cold_start", "reasoning_rl", "second_sft", "final_rl")
@@ -59,6 +60,8 @@ stages:
     reward_funcs: [accuracy, format, language_consistency]
     reward_weights: [1.0, 0.2, 0.3]
     learning_rate: 0.0002
+    clip_range: 0.2
+    top_p: 1.0
     max_steps: 30
     num_generations: 16
     kl_penalty: 0.01
@@ -234,11 +237,25 @@ def write_lines(path: Path, rows: list[dict]) -> None:
     path.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 
 
+def origins() -> str:
+    """Where each setting came from, as the pipeline writes it; `clip_range` and `top_p` were not given."""
+    recipe = yaml.safe_load(RECIPE)
+    for stage in recipe["stages"].values():
+        stage.update({"clip_range": 0.2, "top_p": 1.0} if stage["stage"] == "grpo" else {})
+    keys = [f"stages.{name}.{key}" for name, stage in recipe["stages"].items() for key in stage]
+    told = {
+        key: "default" if key.endswith(("clip_range", "top_p")) else f"recipe tiny.yaml:{n}"
+        for n, key in enumerate(keys, 9)
+    }
+    told["stages.final_rl.learning_rate"] = "--set"
+    return "".join(f"{line}\n" for line in ["origins:", *(f'  "{key}": "{origin}"' for key, origin in told.items())])
+
+
 def write_run(run_dir: Path, until: str = "report") -> Path:
     """A run that went up to and including the stage `until`; of the next one only a few steps."""
     draw = Random(0)
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "recipe.resolved.yaml").write_text(RECIPE, encoding="utf-8")
+    (run_dir / "recipe.resolved.yaml").write_text(RECIPE + origins(), encoding="utf-8")
     entries, reached = {}, list(KINDS).index(until)
     for number, (name, (kind, seconds, steps, megabytes)) in enumerate(KINDS.items()):
         state = "done" if number <= reached else "running" if number == reached + 1 else "waiting"
@@ -247,7 +264,13 @@ def write_run(run_dir: Path, until: str = "report") -> Path:
         write_stage(run_dir, draw, number, name, kind, steps if state == "done" else max(2, steps // 3), steps)
         if state == "done":
             made = {"seconds": seconds, "cpu_seconds": seconds * 1.87, "peak_memory_bytes": megabytes * 2**20}
-            entries[name] = {"kind": kind, "state": state, "fingerprint": f"{number:08x}", **made}
+            entries[name] = {
+                "kind": kind,
+                "state": state,
+                "steps": steps or None,
+                "fingerprint": f"{number:08x}",
+                **made,
+            }
         else:
             entries[name] = {"kind": kind, "state": state}
     run = {"recipe": "tiny", "seed": 0, "stages": entries, "versions": {"temper": "0.1.0", "torch": "2.13.0"}}

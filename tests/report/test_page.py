@@ -139,6 +139,15 @@ def test_the_page_shows_each_part_the_run_has(finished):
     assert "6 of 7 claims hold" in read.text
 
 
+def test_every_setting_says_where_it_came_from(finished_run, finished):
+    stages = {stage["name"]: stage["config"] for stage in gather(finished_run)["stages"]}
+    told = {item["key"]: item["origin"] for item in stages["final_rl"]}
+    assert told["learning_rate"] == "--set"
+    assert told["top_p"] == "default"
+    assert told["max_steps"].startswith("recipe tiny.yaml:")
+    assert "recipe tiny.yaml:" in finished
+
+
 def test_an_unfinished_run_has_a_report_that_says_what_is_missing(stopped_run):
     text = write(stopped_run).read_text("utf-8")
     check_self_contained(text)

@@ -105,11 +105,11 @@ def _stage(run_dir: Path, run: Json, recipe: Json, name: str) -> Json:
     return {
         "name": name,
         "kind": kind,
-        "makes": _makes(recipe, name),
+        "makes": entry.get("makes") or _makes(recipe, name),
         "state": entry.get("state") or ("running" if rows else "waiting"),
-        "seconds": entry.get("seconds", seconds),
-        "cpu_seconds": entry.get("cpu_seconds", cpu),
-        "peak_memory_bytes": entry.get("peak_memory_bytes"),
+        "seconds": entry.get("seconds") or seconds,  # a stage that has not run is recorded with 0
+        "cpu_seconds": entry.get("cpu_seconds") or cpu,
+        "peak_memory_bytes": entry.get("peak_memory_bytes") or None,
         "steps": rows[-1]["step"] if rows else entry.get("steps"),
         "planned_steps": rows[-1].get("of") if rows else None,
         "fingerprint": fingerprint,

@@ -98,8 +98,9 @@ def pipeline_svg(nodes: Sequence[Node], edges: Sequence[Edge]) -> str:
             lines.append(_straight(edge, corner))
     boxes = "".join(_box(node, corner[node.name]) for node in nodes)
     label = escape("pipeline: " + "; ".join(f"{e.source} to {e.target} ({e.carries})" for e in edges))
-    svg = f'<svg class="pipeline" viewBox="0 0 {width} {height}" style="min-width:{width * 0.78:.0f}px" role="img" '
-    return f'{svg}aria-label="{label}">{_heads()}{"".join(lines)}{boxes}</svg>'
+    size = f'viewBox="0 0 {width} {height}" style="min-width:{width * 0.78:.0f}px;max-width:{width * 1.1:.0f}px"'
+    svg = f'<svg class="pipeline" {size} role="img" aria-label="{label}">'
+    return f"{svg}{_heads()}{''.join(lines)}{boxes}</svg>"
 
 
 def _drawn(edges: Sequence[Edge], makes: Mapping[str, str], shared: set[str]) -> list[Edge]:

@@ -120,7 +120,7 @@ def warnings(data: Json) -> str:
 
 def _warning(stage: str, level: str, text: str) -> str:
     tag = f'<span class="tag">{escape(level)}</span><span class="who">{escape(stage)}</span>'
-    return f'<li class="{escape(level)}">{tag} {escape(text)}</li>'
+    return f'<li class="{escape(level)}">{tag}<span>{escape(text)}</span></li>'
 
 
 # -- the pipeline -----------------------------------------------------------------------------------------------------
@@ -130,10 +130,10 @@ def pipeline(data: Json) -> str:
     nodes = [Node(s["name"], s["kind"], s["makes"], _node_detail(s), s["state"]) for s in data["stages"]]
     edges = [Edge(i["stage"], s["name"], i["carries"]) for s in data["stages"] for i in s["inputs"]]
     picture = pipeline_svg(nodes, edges)
-    legend = (
-        '<p class="legend"><span class="key model"></span> starts from this model'
-        '<span class="key data"></span> reads this data set</p>'
-    )
+    keys = {"model": "starts from this model", "data": "reads this data set"}
+    drawn = [key for key in keys if any(edge.carries == key for edge in edges)]
+    legend = "".join(f'<span class="key {key}"></span>{keys[key]}' for key in drawn)
+    legend = f'<p class="legend">{legend}</p>' if legend else ""
     return f'<section><h2>Pipeline</h2><div class="scroll">{picture}</div>{legend}</section>' if picture else ""
 
 

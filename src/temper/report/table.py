@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +15,13 @@ GREEN, RED, BOLD, OFF = "\x1b[32m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
 NOTHING = "–"
 
 
-def render(evaluation: Mapping[str, Any], width: int | None = None, color: bool = False, encoding: str = "") -> str:
+def render(
+    evaluation: Mapping[str, Any], width: int | None = None, color: bool | None = None, encoding: str = ""
+) -> str:
     """The table of an evaluation.json (or of `gather`'s value), no line end at the end.
 
-    Tables wider than `width` columns become one block a model. Signs that `encoding` (of standard output, if not given)
-    lacks are spelled in ASCII.
+    Tables wider than `width` columns become one block a model. Signs that `encoding` lacks are spelled in ASCII.
+    What is not given is asked of standard output: its width and colour if it is a terminal, its encoding.
 
     >>> scores = {"n": 500, "k": 4, "accuracy": 0.93, "accuracy_interval": [0.91, 0.95], "format": 1.0,
     ...           "language_consistency": None, "truncated": 0.0, "mean_tokens": 41.2}
@@ -25,7 +29,10 @@ def render(evaluation: Mapping[str, Any], width: int | None = None, color: bool 
     stage     accuracy     format  language  truncated  tokens
     final_rl  0.930 ±0.02  1.000   –         0.000          41
     """
-    models = evaluation.get("models") or []
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns if width is None else width
+        color = not os.environ.get("NO_COLOR") if color is None else color
+    models, color = evaluation.get("models") or [], bool(color)
     blocks = [_scores(models, width, color)] if models else []
     blocks += [text for text in (_claims(evaluation.get("claims") or [], color),) if text]
     return _spelled("\n\n".join(blocks), encoding)

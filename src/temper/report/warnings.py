@@ -148,13 +148,13 @@ def format_drowns_accuracy(config: Config, rows: Rows) -> Finding | None:
 
 def dead_groups(_: Config, rows: Rows) -> Finding | None:
     """Most groups agree, so most rollouts carry no gradient: prompts are too hard, or solved."""
-    if len(rows) < EARLY:
+    if not rows or len(rows) < min(EARLY, rows[-1].get("of") or EARLY):  # a stage may be shorter than that
         return None
     dead = _mean(rows[-EARLY:], "groups/dead")
     right = _mean(rows[-EARLY:], "reward/accuracy")
     if dead is None:
         return None
-    share = f"{dead:.0%} of groups carried no signal in steps {rows[-EARLY]['step']}-{_step(rows)}"
+    share = f"{dead:.0%} of groups carried no signal in steps {rows[-EARLY:][0]['step']}-{_step(rows)}"
     if right is not None and right >= 0.5:
         if dead <= SOLVED_DEAD_SHARE:
             return None
