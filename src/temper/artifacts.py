@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,7 @@ def sync(path: Path) -> None:
 class HashCache:
     """Content hashes, remembered by (path, size, modification time) so that large files are read once.
 
-    A file changed within the last two seconds is hashed anew: its time may not tell two versions apart.
+    A file changed within the last two seconds is not remembered: its time may not tell two versions apart.
     """
 
     def __init__(self, remembered: Mapping[str, Any] | None = None):
@@ -106,7 +107,8 @@ class HashCache:
             digest = known[2]
         else:
             digest = hash_file(path)
-        self.used[str(path)] = [*key, digest]
+        if time.time_ns() - status.st_mtime_ns > 2_000_000_000:
+            self.used[str(path)] = [*key, digest]
         return digest
 
 

@@ -76,7 +76,7 @@ def render(data: dict[str, Any]) -> str:
     from temper.pipeline.cost import show_bytes
     from temper.report.lines import duration
 
-    rows = [("stage", "kind", "", "time", "memory", "disk", "why")]
+    rows: list[tuple[str, ...]] = [("stage", "kind", "", "time", "memory", "disk", "why")]
     for stage in data["stages"]:
         time = "unknown" if stage["seconds"] is None else "~" + duration(stage["seconds"])
         needs = (time, show_bytes(stage["memory_bytes"]), show_bytes(stage["disk_bytes"]))

@@ -254,5 +254,10 @@ def half_done_error(plan: Plan) -> ConfigError:
 
 
 def reasons(plans: Sequence[StagePlan]) -> list[str]:
-    """One line for each stage that runs again because something changed."""
-    return [f"{p.stage.name} runs again: {'; '.join(p.why)}" for p in plans if p.runs and p.why != ("never run",)]
+    """One line for each stage that runs though it ran before."""
+    lines = []
+    for planned in plans:
+        if planned.runs and planned.why != ("never run",):
+            again = " runs again" if planned.state == "run" else ""
+            lines.append(f"{planned.stage.name}{again}: {'; '.join(planned.why)}")
+    return lines

@@ -14,7 +14,7 @@ from pydantic import Field
 from temper.config import StrictModel, TaskConfig
 from temper.errors import ConfigError, Fault
 from temper.pipeline import STAGES, Makes
-from temper.pipeline.document import Place, Scalar, Table, leaves, plain_shallow, type_name
+from temper.pipeline.document import Node, Place, Scalar, Table, leaves, plain_shallow, type_name
 from temper.pipeline.faults import build, in_order
 from temper.pipeline.graph import Ref, check_stage_reference, find_circle, find_external, references, sort_stages
 from temper.pipeline.sources import Source, read_tree
@@ -36,6 +36,7 @@ class RecipeKeys(StrictModel):
     threads: Annotated[int, Field(ge=1, le=1024)] = 2  # torch threads
     tasks: dict[str, TaskConfig] = Field(default_factory=dict)
     stages: dict[str, Any] = Field(default_factory=dict)
+    origins: dict[str, str] = Field(default_factory=dict)  # what recipe.resolved.yaml says of itself; not read
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,10 @@ def _origin(place: Place) -> str:
     return f"recipe {place.source}:{place.line}" if place.line else "--set"
 
 
+def _is_empty(node: Node) -> bool:
+    return node.value is None if isinstance(node, Scalar) else isinstance(node, Table) and not node.entries
+
+
 def _without(table: Table, *keys: str) -> Table:
     return Table({key: entry for key, entry in table.entries.items() if key not in keys}, table.place)
 
@@ -148,7 +153,7 @@ class _Reader:
         self.faults += faults
         for key in ("stages", "tasks"):
             entry = self.table.entries.get(key)
-            if entry and not isinstance(entry.node, Table):
+            if entry and not isinstance(entry.node, Table) and not _is_empty(entry.node):
                 what = type_name(plain_shallow(entry.node))
                 why = f"`{key}` is a table: each name with its keys below it"
                 self.faults.append(Fault(f"`{key}` is {what}", str(entry.node.place), why))
@@ -202,7 +207,7 @@ class _Reader:
         """Every stage without faults of its own, not yet numbered."""
         tables = list(self._named("stages"))
         node = self.table.get("stages")
-        if node is None or (isinstance(node, Table) and not node.entries):
+        if node is None or _is_empty(node):
             where = str(node.place if node else self.table.place)
             self.faults.append(Fault("the recipe has no stages", where, fix="add `stages:` with at least one"))
         for name, table in tables:

@@ -80,11 +80,17 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 _RESERVED = frozenset(["null", "true", "false", "yes", "no", "on", "off", "y", "n"])
 
 
+def _quoted(text: str) -> str:
+    """A double-quoted scalar; unlike JSON, YAML writes what cannot be printed by its whole code point."""
+    escaped = json.dumps(text, ensure_ascii=False)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08X}" for c in escaped)
+
+
 def scalar(value: Any) -> str:
     """One value on one line. Keys that are plain words need no quotes; values in quotes are always strings."""
     if isinstance(value, str):
         is_word = value and value[0].isalpha() and set(value) <= _PLAIN and value.casefold() not in _RESERVED
-        return value if is_word else json.dumps(value, ensure_ascii=True)
+        return value if is_word else _quoted(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             return ".nan" if value != value else ".inf" if value > 0 else "-.inf"
@@ -94,5 +100,5 @@ def scalar(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{scalar(str(key))}: {scalar(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(f'"{v}"' if isinstance(v, str) and scalar(v) == v else scalar(v) for v in value) + "]"
+        return "[" + ", ".join(_quoted(v) if isinstance(v, str) else scalar(v) for v in value) + "]"
     return json.dumps(value)

@@ -171,7 +171,7 @@ class Run:
         self.record.update(planned, "running", self.record.cost(planned, meter), steps_taken(work))
         with StageLog(work, stage.name, kind=stage.kind, index=stage.number, count=len(recipe.stages),
                       recipe=recipe.name, config=stage_values(stage)) as log:  # fmt: skip
-            log.info(f"stage {stage.number}/{len(recipe.stages)} {stage.name} ({stage.kind}): {'; '.join(planned.why)}")
+            log.info(f"stage {stage.number}/{len(recipe.stages)} {stage.name} ({stage.kind})")
             stage.module.run(
                 stage.config,
                 StageContext(

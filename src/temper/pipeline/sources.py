@@ -16,11 +16,12 @@ from temper.pipeline.document import (
     Scalar,
     Table,
     decode,
+    leaves,
     plain_shallow,
     read_document,
     type_name,
 )
-from temper.pipeline.words import did_you_mean
+from temper.pipeline.words import did_you_mean, nearest
 
 RECIPES = Path(temper.__file__).parent / "recipes"
 MOST_BASES = 16
@@ -61,7 +62,7 @@ def find_recipe(reference: str, folder: Path | None = None, where: str = "") -> 
         return Source(path, f"{reference}.yaml", reference, f"shipped:{reference}")
     spelled = Path(reference).expanduser()
     candidates = [folder / spelled] if folder is not None else []
-    for path in [*candidates, spelled]:
+    for path in [*candidates, spelled] if reference.strip() else []:
         try:
             if path.is_file():
                 return Source(path, _shown(path), path.stem, str(path.resolve()))
@@ -212,20 +213,33 @@ def _full_path(table: Table, parts: list[str], shown: str) -> list[str]:
     if parts[0] not in TOP_KEYS:
         group = next((group for group, names in named.items() if parts[0] in names), None)
         if group is None:
-            everything = [*TOP_KEYS, *named.get("stages", []), *named.get("tasks", [])]
-            raise ConfigError(_unknown(".".join(parts), parts[0], everything, named, shown))
+            candidates = {name: name for name in (*TOP_KEYS, *named.get("stages", []), *named.get("tasks", []))}
+            raise ConfigError(_unknown(".".join(parts), parts[0], _written(table) | candidates, named, shown))
         parts = [group, *parts]
     if parts[0] in ("stages", "tasks") and len(parts) > 1 and parts[1] not in named.get(parts[0], []):
-        raise ConfigError(_unknown(".".join(parts), parts[1], named.get(parts[0], []), named, shown))
+        candidates = {name: name for name in named.get(parts[0], [])}
+        raise ConfigError(_unknown(".".join(parts), parts[1], candidates, named, shown))
     if "" in parts:
         raise ConfigError(Fault(f"`{'.'.join(parts)}` is no key", shown, fix="write `--set a.b=value`"))
     return parts
 
 
-def _unknown(key: str, part: str, candidates: list[str], named: dict[str, list[str]], shown: str) -> Fault:
+def _written(table: Table) -> dict[str, str]:
+    """The keys that stages and tasks have, each with how `--set` would name the last of them."""
+    found = {}
+    for group in ("tasks", "stages"):
+        for path, _ in leaves(table.get(group) or Table({}, table.place)):
+            if len(path) > 1:
+                found[path[-1]] = ".".join(path)
+    return found
+
+
+def _unknown(key: str, part: str, candidates: dict[str, str], named: dict[str, list[str]], shown: str) -> Fault:
+    """`candidates` are what could have been meant, each with how it is to be written."""
     stages = ", ".join(named.get("stages", [])) or "none"
     why = f"the stages are {stages}; what belongs to a stage is written `--set STAGE.key=value`"
-    return Fault(f"unknown key `{key}`", shown, why, did_you_mean(part, candidates))
+    found = nearest(part, candidates)
+    return Fault(f"unknown key `{key}`", shown, why, f"did you mean `{candidates[found]}`?" if found else "")
 
 
 def _with_value(table: Table, path: list[str], node: Node, shown: str) -> Table:

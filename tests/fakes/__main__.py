@@ -1,0 +1,7 @@
+import sys
+
+import fakes
+from temper.cli import main
+
+fakes.install()
+sys.exit(main())
