@@ -36,7 +36,7 @@ class Panel:
         self.console = Console(file=stream, highlight=False, emoji=False, markup=False)
         self._heading, self._clock = heading, clock
         self._drawn_at = float("-inf")
-        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+        self._live = Live(console=self.console, auto_refresh=False, transient=True, redirect_stdout=False)
         self._live.start()
 
     def update(self, rows: Sequence[Mapping[str, Any]], total: int, eta: float) -> None:
