@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 
 from temper.data.tiny.arithmetic import Tongue, draw_problem, solve, work_out
-from temper.data.tiny.general import draw_task
+from temper.data.tiny.general import SKILLS, Skill, draw_task
 from temper.data.tiny.split import Split, split_of
 from temper.rng import seed_for
 
@@ -27,11 +27,28 @@ def arithmetic_prompts(split: Split, count: int, seed: int) -> Iterator[dict]:
 
 
 def general_prompts(split: Split, count: int, seed: int) -> Iterator[dict]:
-    """`{"question", "answer"}` rows; skills with few questions repeat."""
+    """`{"question", "answer"}` rows, skills in turn, no question twice: a skill that has no more questions drops out."""
     random = _random(seed, "general", split)
-    for _ in range(count):
-        question, _, answer = draw_task(random, split)
-        yield {"question": question, "answer": answer}
+    seen: set[str] = set()
+    skills = list(SKILLS)
+    while len(seen) < count and skills:
+        for name in tuple(skills):
+            drawn = draw_new(SKILLS[name], split, random, seen)
+            if drawn is None:
+                skills.remove(name)
+            elif len(seen) < count:
+                question, answer = drawn
+                seen.add(question)
+                yield {"question": question, "answer": answer}
+
+
+def draw_new(skill: Skill, split: Split, random: Random, seen: set[str]) -> tuple[str, str] | None:
+    """A (question, answer) of `skill` that is not in `seen`; None if hundreds of tries give no new one."""
+    for _ in range(500):
+        question, _, answer = skill(random)
+        if question not in seen and split_of(question) == split:
+            return question, answer
+    return None
 
 
 def reply_text(thinking: str, answer: str) -> str:
