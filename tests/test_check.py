@@ -6,17 +6,24 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from model_zoo import CHATS, train_backend
 
 from temper.commands import check
 from temper.errors import TemperError
+from temper.text.tokenizer import write_tokenizer
 
-DOCS = Path(__file__).parent.parent / "docs" / "data.md"
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs" / "data.md"
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT / "src")}
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -183,6 +190,46 @@ def test_many_rows_take_little_time() -> None:
     assert time.process_time() - began < 3  # half a second on a quiet machine
 
 
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model without its weights: context 512, and a chat template that knows no system turn."""
+    folder = tmp_path_factory.mktemp("model")
+    template, special, others = CHATS["gemma2"]
+    write_tokenizer(folder, train_backend("bytes", special, others, 400), special[0], "<pad>", bos_token="<s>")
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    (folder / "config.json").write_text('{"model_type": "gemma2", "max_position_embeddings": 512}')
+    return str(folder)
+
+
+def test_rows_are_measured_in_tokens_and_those_too_long_are_told(model: str) -> None:
+    rows = [*GOOD, *({"question": "ab" * length, "answer": "5"} for length in (2000, 251))]
+    code, out, err = run(write("t.jsonl", rows), "--model", model)
+    assert code == 3
+    assert "2 bad rows of 7: it does not fit the model" in err
+    assert re.search(r"tokens: shortest \d+, median \d+, longest \d+", out)
+    assert re.search(r"row 6: [\d,]{4,} tokens .* 512", err)
+    assert re.search(r"row 7: 51\d tokens", err)
+
+
+def test_a_conversation_that_the_template_cannot_hold_is_told(model: str) -> None:
+    turns = [{"role": role, "content": "hi"} for role in ("system", "user", "assistant")]
+    code, _, err = run(write("t.jsonl", [{"messages": turns[1:]}, {"messages": turns}]), "--model", model)
+    assert code == 3
+    assert "row 2: it does not fit the model" in err
+
+
+def test_a_directory_without_a_model_is_told() -> None:
+    Path("m").mkdir()
+    assert run(write("t.jsonl", GOOD), "--model", "m")[0] in (2, 5)
+
+
+def test_checking_data_needs_no_torch() -> None:
+    write("t.jsonl", GOOD)
+    program = "import sys; from temper.cli import main; print(main(['check', 't.jsonl']), 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.stdout.splitlines()[-1] == "0 False", done.stderr
+
+
 # -- rewards ----------------------------------------------------------------------------------------------------------
 
 REWARDS_PY = """
@@ -192,6 +239,9 @@ def right(prompt, reply): return float(reply.answer == prompt.gold)
 def constant(prompt, reply): return 1.0
 def noisy(prompt, reply): return random.random() + (reply.answer == prompt.gold)
 def picky(prompt, reply): return float(reply.answer.startswith("7"))
+def nothing(prompt, reply): pass
+def not_a_number(prompt, reply): return float("nan")
+def unary(reply): return 1.0
 def broken(prompt, reply): return prompt.nothing
 """
 
@@ -202,8 +252,11 @@ def broken(prompt, reply): return prompt.nothing
         ("right", 0, ""),
         ("constant", 0, "an empty reply earns 1"),
         ("noisy", 0, "not deterministic"),
-        ("picky", 0, "fails on"),
-        ("broken", 2, "gives no number"),
+        ("picky", 0, "failed"),
+        ("broken", 2, "fails on every reply"),
+        ("nothing", 2, "got None"),
+        ("not_a_number", 2, "nan"),
+        ("unary", 2, "signature"),
         ("missing", 2, "missing"),
     ],
 )
@@ -213,15 +266,18 @@ def test_a_reward_of_ones_own_is_looked_at_alone(name: str, code: int, says: str
     assert exit_code == code, err
     assert says in err
     assert (err == "") == (name == "right")
-    assert f"my.py:{name}" in out
+    assert f"my.py:{name}: " in out
 
 
 def test_a_reward_of_ones_own_is_tried_on_the_rows() -> None:
     Path("my.py").write_text(REWARDS_PY)
-    code, out, err = run(write("t.jsonl", GOOD), "--rewards", "accuracy,my.py:right,my.py:noisy,my.py:picky")
+    code, out, err = run(write("t.jsonl", GOOD), "--rewards", "accuracy,my.py:right,my.py:noisy,my.py:broken")
     assert code == 0, err
     assert "accuracy 1, my.py:right 1, my.py:noisy " in out
     assert "not deterministic" in err
+    assert "5 rows of 5: the reward `my.py:broken` fails on the gold answer" in err
+    for name in ("nothing", "not_a_number", "missing"):
+        assert run("t.jsonl", "--rewards", f"my.py:{name}")[0] == 2
 
 
 # -- recipes ----------------------------------------------------------------------------------------------------------

@@ -101,8 +101,7 @@ def render(report: FileReport) -> list[str]:
         lines.append(f"  mean reward of the gold answers: {means}")
     if report.tokens:
         lines.append("  tokens: " + ", ".join(f"{name} {count:,}" for name, count in report.tokens.items()))
-    wrong = len(report.faults)
-    return [*lines, f"  {wrong} fault{'s' * (wrong != 1)}" if wrong else "  ok"]
+    return [*lines, "  not ok" if report.faults else "  ok"]
 
 
 def as_json(reports: list[FileReport], notes: list) -> dict[str, Any]:

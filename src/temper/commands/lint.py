@@ -18,7 +18,7 @@ from temper.data.overlap import overlap
 from temper.data.rows import Row, to_json, type_name
 from temper.data.shapes import CONVERSATIONS, Shape, shape_of_rows, text_of
 from temper.data.tasks import BUILTIN_TASKS, prompts_of, resolve_task
-from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
+from temper.errors import ConfigError, DataError, Exit, Fault, ResourceError, TemperError
 from temper.types import AnswerType, Message, Prompt
 
 RECIPES = (".yaml", ".yml")
@@ -193,13 +193,19 @@ def _measure(
     context = _context(Path(model))
     counts = []
     for row, messages in rows:
-        count = len(chat.prompt_ids(messages) if prompts else chat.conversation_example(messages).token_ids)
+        where = row.place(found.path)
+        try:
+            count = len(chat.prompt_ids(messages) if prompts else chat.conversation_example(messages).token_ids)
+        except DataError as error:
+            detail = "; ".join(f"{fault.what}: {fault.why}".removesuffix(": ") for fault in error.faults)
+            found.bad(row.number, where, "it does not fit the model", detail, error.faults[0].fix)
+            continue
         counts.append(count)
         if context is not None and (count >= context if prompts else count > context):
-            kind = f"longer than the model's context of {context:,} tokens"
-            found.bad(row.number, row.place(found.path), kind, f"{count:,} tokens")
+            detail = f"{count:,} tokens, in a context of {context:,}" + " that the reply must fit in too" * prompts
+            found.bad(row.number, where, "it does not fit the model", detail)
     counts.sort()
-    return {"shortest": counts[0], "median": counts[len(counts) // 2], "longest": counts[-1]}
+    return {"shortest": counts[0], "median": counts[len(counts) // 2], "longest": counts[-1]} if counts else {}
 
 
 def _context(model: Path) -> int | None:
@@ -207,8 +213,9 @@ def _context(model: Path) -> int | None:
         config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    text = config.get("text_config") if isinstance(config, dict) else None
-    length = (text if isinstance(text, dict) else config).get("max_position_embeddings")
+    inner = config.get("text_config") if isinstance(config, dict) else None
+    keys = inner if isinstance(inner, dict) else config if isinstance(config, dict) else {}
+    length = next((keys[name] for name in ("max_position_embeddings", "n_positions") if name in keys), None)
     return length if isinstance(length, int) else None
 
 

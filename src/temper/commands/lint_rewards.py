@@ -1,4 +1,4 @@
-"""Rewards held to what they must do: a gold answer in a well-formed reply scores 1, twice the same, and never fails."""
+"""Rewards held to what they must do: a gold answer in a well-formed reply scores 1, none fails."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from temper.data.findings import Findings, Note, clip
 from temper.data.rows import Row
 from temper.errors import ConfigError, Fault
-from temper.rewards import load_rewards
+from temper.rewards import REWARDS, load_rewards
 from temper.rewards.score import Scorer
+from temper.rewards.user import WrongReturn, probe_rewards
 from temper.text.reply import parse_reply
 from temper.types import AnswerType, Message, Prompt, Reply
 
@@ -28,64 +29,60 @@ def right_reply(gold: str) -> Reply:
 def check_golds(pairs: Sequence[tuple[Row, Prompt]], names: Sequence[str], found: Findings) -> dict[str, float]:
     """The mean of each reward over the gold answers; a gold answer that does not earn its reward is a bad row.
 
-    Raises `ConfigError` for a reward that does not exist.
+    Raises `ConfigError` for a reward that does not exist, or that returns anything but a finite number.
     """
-    scorer = Scorer(load_rewards(names))
+    rewards = load_rewards(names)
+    scorer = Scorer(rewards, strict=True)
     sums = dict.fromkeys(names, 0.0)
+    own = {name: reward for name, reward in rewards.items() if name not in REWARDS}
+    sound: dict[str, list[tuple[Prompt, Reply]]] = {name: [] for name in own}  # where that reward does not fail
     for row, prompt in pairs:
-        score = scorer.score(prompt, right_reply(prompt.gold))
-        where = row.place(found.path)
+        reply = right_reply(prompt.gold)
+        try:
+            score = scorer.score(prompt, reply)
+        except WrongReturn as error:
+            what, where = "a reward does not return a number", row.place(found.path)
+            raise ConfigError(Fault(what, where, str(error), "return one finite float for each reply")) from None
         for name in names:
-            value = score.rewards[name]
-            sums[name] += value
-            if name in score.failures:
-                found.odd(row.number, where, f"the reward `{name}` fails", f"on {prompt.id}")
-            elif name in MUST_SCORE_ONE and value != 1:
-                detail = f"`{clip(prompt.gold)}` scores {value:g}"
-                found.bad(row.number, where, f"the gold answer does not score 1 on `{name}`", detail)
-    for name in names:
-        if ".py:" in name:
-            unsteady(name, [(prompt, right_reply(prompt.gold)) for _, prompt in pairs[:TWICE]], found.notes)
+            sums[name] += score.rewards[name]
+            _check_gold(row, prompt, name, score.rewards[name], score.reasons.get(name), found)
+        for name in own:
+            if name not in score.reasons and len(sound[name]) < TWICE:
+                sound[name].append((prompt, reply))
+    for name, reward in own.items():
+        found.notes += [Note("warning", fault) for fault in probe_rewards({name: reward}, sound[name])]
     return {name: total / len(pairs) for name, total in sums.items()}
+
+
+def _check_gold(row: Row, prompt: Prompt, name: str, value: float, failed: str | None, found: Findings) -> None:
+    where = row.place(found.path)
+    if failed is not None:
+        fix = "a failure counts as 0: let the reward give a number for every reply"
+        found.odd(
+            row.number, where, f"the reward `{name}` fails on the gold answer", f"{prompt.id}: {clip(failed)}", fix
+        )
+    elif name in MUST_SCORE_ONE and value != 1:
+        detail = f"`{clip(prompt.gold)}` scores {value:g}"
+        found.bad(row.number, where, f"the gold answer does not score 1 on `{name}`", detail)
 
 
 def lint_reward(spec: str) -> tuple[dict[str, float], list[Note]]:
     """A reward alone, on right, wrong, malformed and empty replies: the mean on each kind, and what is odd.
 
-    Raises `ConfigError` for a reward that cannot be loaded, or that fails on every reply.
+    Raises `ConfigError` for a reward that cannot be loaded, returns no number, or fails on every reply.
     """
-    scorer, notes = Scorer(load_rewards([spec])), []
-    means, failed = {}, []
-    for kind, replies in PROBES.items():
-        scores = [(prompt, scorer.score(prompt, reply)) for prompt, reply in replies]
-        failed += [f"{kind} reply to {prompt.id}" for prompt, score in scores if spec in score.failures]
-        means[kind] = sum(score.rewards[spec] for _, score in scores) / len(scores)
-    asked = sum(map(len, PROBES.values()))
-    if len(failed) == asked:
-        why = "it failed on each of the replies that it was tried on; a reward is called as `f(prompt, reply)`"
-        raise ConfigError(Fault("this reward gives no number", spec, why, "return one finite float"))
-    if failed:
-        what = f"the reward fails on {len(failed)} of {asked} replies; a failure counts as 0"
-        notes.append(Note("warning", Fault(what, spec, ", ".join(failed[:3]))))
+    rewards = load_rewards([spec])
+    notes = [Note("warning", fault) for fault in probe_rewards(rewards, [one for of in PROBES.values() for one in of])]
+    scorer = Scorer(rewards)
+    scores = {kind: [scorer.score(*one) for one in replies] for kind, replies in PROBES.items()}
+    if all(score.reasons for of_kind in scores.values() for score in of_kind):
+        why = next(iter(scores["right"][0].reasons.values()))
+        raise ConfigError(Fault("this reward fails on every reply", spec, why, "let it return one finite float"))
+    means = {kind: sum(score.total for score in of_kind) / len(of_kind) for kind, of_kind in scores.items()}
     if means["right"] <= means["empty"]:
         what = f"an empty reply earns {means['empty']:g}, a right one {means['right']:g}"
         notes.append(Note("warning", Fault(what, spec, fix="look again at what it rewards")))
-    unsteady(spec, [pair for replies in PROBES.values() for pair in replies], notes)
     return means, notes
-
-
-def unsteady(spec: str, replies: Sequence[tuple[Prompt, Reply]], notes: list[Note]) -> None:
-    """A warning if the reward gives the same reply two values: it must be a function of prompt and reply alone."""
-    scorer = Scorer(load_rewards([spec]))
-    for prompt, reply in replies:
-        first, second = (scorer.score(prompt, reply).rewards[spec] for _ in range(2))
-        if first != second:
-            what, why = (
-                "the reward is not deterministic",
-                f"the same reply to {prompt.id} got {first:g}, then {second:g}",
-            )
-            notes.append(Note("warning", Fault(what, spec, why, "no clock, no random numbers, no state between calls")))
-            return
 
 
 def _probe(number: int, question: str, gold: str, answer_type: AnswerType) -> Prompt:

@@ -115,7 +115,8 @@ class Findings:
 
     def faults(self) -> tuple[Fault, ...]:
         """The bad rows, one fault a kind; where there are several kinds, a last one with the sum."""
-        kinds = [found.fault(kind, self.rows, "bad rows") for kind, found in self._bad.items()]
+        by_row = sorted(self._bad.items(), key=lambda item: item[1].shown[0][0])
+        kinds = [found.fault(kind, self.rows, "bad rows") for kind, found in by_row]
         skip = f"`temper check --skip-bad --write GOOD.jsonl {shlex.quote(self.path)}` keeps the good rows"
         if len(kinds) == 1:
             (only,) = kinds

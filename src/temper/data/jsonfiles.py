@@ -57,7 +57,7 @@ def _line_row(raw: bytes, number: int, line: int, offset: int, found: Findings) 
     if len(raw) > sources.MAX_ROW:
         too_long(number, line, found)
         return None
-    text = decode_line(raw, number, line, offset, found)
+    text = decode_line(raw.rstrip(b"\r\n"), number, line, offset, found)
     if text is None:
         return None
     try:
