@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import time
 import types
 from pathlib import Path
 
@@ -229,3 +230,12 @@ def test_a_task_can_be_a_file_and_an_unknown_name_is_told(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match="arithmetik") as caught:
         resolve_task("arithmetik")
     assert "`arithmetic`" in caught.value.render()
+
+
+@pytest.mark.parametrize("columns", [1, 3000])
+def test_many_rows_without_the_column_are_told_quickly(tmp_path: Path, columns: int) -> None:
+    row = {"question": "a"} | {f"anser{n}": "5" for n in range(columns)}
+    began = time.process_time()
+    text = fault_text(tmp_path, [{"question": "a", "answer": "5"}, *[json.dumps(row)] * (6000 // columns)])
+    assert time.process_time() - began < 2
+    assert "no `answer`" in text

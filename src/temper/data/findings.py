@@ -61,13 +61,13 @@ class _Kind:
     shown: list[tuple[int, str, str]] = field(default_factory=list)  # row, place, detail
     last_row: int = -1
 
-    def add(self, row: int, where: str, detail: str) -> None:
+    def add(self, row: int, where: str, detail: str | Callable[[], str]) -> None:
         if row == self.last_row:
             return  # one row is one bad row, however often the same thing is wrong with it
         self.last_row = row
         self.count += 1
         if len(self.shown) < SHOWN:
-            self.shown.append((row, where, detail))
+            self.shown.append((row, where, detail if isinstance(detail, str) else detail()))
 
     def fault(self, kind: str, rows: int, noun: str) -> Fault:
         row, where, detail = self.shown[0]
@@ -98,8 +98,9 @@ class Findings:
         self._bad: dict[str, _Kind] = {}
         self._odd: dict[str, _Kind] = {}
 
-    def bad(self, row: int, where: str, kind: str, detail: str = "", fix: str = "") -> None:
-        """A row that cannot be used. `kind` groups rows: it never holds text from the file; `detail` may."""
+    def bad(self, row: int, where: str, kind: str, detail: str | Callable[[], str] = "", fix: str = "") -> None:
+        """A row that cannot be used. `kind` groups rows: it never holds text from the file. `detail` may; as a
+        function it is called only for rows that are shown."""
         self.bad_rows.add(row)
         self._bad.setdefault(kind, _Kind(fix)).add(row, where, detail)
 

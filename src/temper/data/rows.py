@@ -202,7 +202,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     """
     import difflib
 
-    names = list(known)
+    names = list(known)[:500]
     folded = {candidate.casefold(): candidate for candidate in reversed(names)}
     close = difflib.get_close_matches(name.casefold()[:200], [key[:200] for key in folded], n=1)
     return folded.get(close[0]) if close else None

@@ -235,14 +235,17 @@ def _different(shapes: Mapping[tuple[str, ...], Shape], rows: Sequence[Row], pat
     return Fault("rows of one file have different shapes", where, why, "put each shape in a file of its own")
 
 
+def _instead(column: str, present: Sequence[str]) -> str:
+    close = nearest(column, present)
+    return f"did you mean `{clip(close)}`?" if close else _found(present)
+
+
 def text_of(row: Row, shape: Shape, role: str, found: Findings) -> str | None:
     """The text that plays a role in a row, None (and a bad row) where it is missing, empty or not text."""
     column = shape.columns[role]
     where = row.place(found.path)
     if column not in row.values:
-        close = nearest(column, row.values)
-        detail = f"did you mean `{clip(close)}`?" if close else _found(list(row.values))
-        found.bad(row.number, where, f"no `{clip(column)}`", detail)
+        found.bad(row.number, where, f"no `{clip(column)}`", lambda: _instead(column, list(row.values)))
         return None
     value = row.values[column]
     if not isinstance(value, str):
