@@ -282,7 +282,8 @@ def test_kinds_known_by_another_name_are_told(tmp_path):
 @pytest.mark.parametrize(
     ("data", "found"),
     [
-        (b"", "empty"), (b"# nothing\n", "empty"), (b"- a\n- b\n", "a list"), (b"hello", "a string"), (b"3", "an integer"),
+        (b"", "empty"), (b"# nothing\n", "empty"), (b"- a\n- b\n", "a list"), (b"hello", "a string"),
+        (b"3", "an integer"),
         (b"\xff\xfea\x00", "UTF-16"), (b"\x00\x01\x02", "binary"), (b"a: 1\n" * 100_000, "too large"),
     ],
 )  # fmt: skip
@@ -321,7 +322,8 @@ def write(folder: Path, **files: str) -> str:
 
 def test_a_recipe_extends_another_deeply(tmp_path):
     base = "name: base\nseed: 3\nstages:\n  a: {stage: fake_train, steps: 9, schedule: {warmup_steps: 2}}\n"
-    path = write(tmp_path, base=base, my="extends: base.yaml\nstages:\n  a: {learning_rate: 0.5, schedule: {shape: x}}\n")
+    mine = "extends: base.yaml\nstages:\n  a: {learning_rate: 0.5, schedule: {shape: x}}\n"
+    path = write(tmp_path, base=base, my=mine)
     recipe, faults = load_recipe(path)
     assert not faults
     config = recipe.stages[0].config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import fakes
@@ -58,8 +59,12 @@ def test_what_a_stage_makes_must_be_what_is_needed(tmp_path, use, what):
 
 
 def test_a_file_of_an_evaluation_can_be_data(tmp_path):
-    stages = "m: {stage: fake_train}\nr: {stage: fake_measure, models: ['@m']}\nx: {stage: fake_train, data: '@r/s.jsonl'}"
-    text = "stages:\n" + "".join(f"  {line}\n" for line in stages.splitlines())
+    text = (
+        "stages:\n"
+        "  m: {stage: fake_train}\n"
+        "  r: {stage: fake_measure, models: ['@m']}\n"
+        "  x: {stage: fake_train, data: '@r/s.jsonl'}\n"
+    )
     assert not faults_of(tmp_path, text)
 
 
@@ -192,7 +197,7 @@ def test_a_graph_has_a_circle_or_an_order(uses):
     circle = find_circle(uses)
     if circle:
         assert circle[0] == circle[-1]
-        assert all(b in uses[a] for a, b in zip(circle, circle[1:], strict=False))
+        assert all(b in uses[a] for a, b in pairwise(circle))
     else:
         order = sort_stages(uses)
         assert sorted(order) == sorted(uses)

@@ -6,7 +6,7 @@ import math
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from temper.errors import ConfigError
@@ -114,7 +114,7 @@ def test_deep_nesting_is_refused_quickly(text):
 
 
 def test_many_values_are_refused():
-    assert "too many values" in faults("a: [" + "1," * 30_000 + "]")[0]
+    assert "too many values" in faults("a: [" + "1," * 21_000 + "]")[0]
 
 
 def test_a_number_beyond_all_use_is_refused():
@@ -191,19 +191,21 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.text("abcxyz_1 ", min_size=1, max_size=6), VALUES, max_size=4))
 def test_what_is_rendered_reads_back_the_same(values):
     assert read(render(values, {}) or "{}") == values
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.text())
 def test_any_text_is_read_or_refused_with_a_place(text):
+    refused = ()
     try:
-        node = read_document(text, "my.yaml")
+        plain(read_document(text, "my.yaml"))
     except ConfigError as error:
-        assert all(fault.where.startswith("my.yaml") for fault in error.faults)
-    else:
-        plain(node)
+        refused = error.faults
+    assert all(fault.where.startswith("my.yaml:") for fault in refused)
 
 
 @given(st.text("+-.0123456789eExoXinfaNFA_", max_size=12))

@@ -69,7 +69,8 @@ def run(config: Config, ctx: StageContext) -> None:
         raise KeyError("a bug")
     for step in range(start, config.steps):
         time.sleep(config.sleep)
-        state = hashlib.sha256(f"{state}{seed_for(ctx.seed, ctx.name, step)}{config.learning_rate}".encode()).hexdigest()
+        parts = f"{state}{seed_for(ctx.seed, ctx.name, step)}{config.learning_rate}"
+        state = hashlib.sha256(parts.encode()).hexdigest()
         ctx.log.step(step + 1, config.steps, {"loss": 1.0 / (step + 1), "seconds": 0.1})
         stop = ctx.stopping()
         if stop or (step + 1) % config.save_steps == 0:

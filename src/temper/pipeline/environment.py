@@ -27,7 +27,8 @@ def settle_torch(threads: int) -> None:
     torch = sys.modules.get("torch")
     if torch is not None:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+        # Same switch as use_deterministic_algorithms, which imports the compiler first: as long as torch itself.
+        torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
 
 
 def versions() -> dict[str, str]:

@@ -61,8 +61,7 @@ def prepare(
     log = CheckLog()
     faults += check_stages(recipe, plan, log)
     if faults:
-        codes = [fault.code for fault in faults if fault.code is not None and fault.code != Exit.OK]
-        raise TemperError(dict.fromkeys(faults), min(codes, default=Exit.CONFIG))
+        raise TemperError(dict.fromkeys(faults), min(fault.code or Exit.CONFIG for fault in faults))
     return plan, log.warnings
 
 

@@ -115,6 +115,8 @@ class RunDir:
         found = self.work_folders().get(stage.name)
         if found is not None and found != target:
             found.rename(target)  # the stage has another number now
+        if not set(_names(target)) - {".stage.json.tmp"}:
+            shutil.rmtree(target, ignore_errors=True)  # killed before it was anything
         if target.exists():
             old = str(read_object(target / "stage.json").get("fingerprint", "unknown"))
             if old != fingerprint:
