@@ -135,11 +135,11 @@ READABLE = (*FORMATS, *(f"{ending}.gz" for ending in (".jsonl", ".json", ".csv")
 
 def _nearest(path: Path) -> str:
     try:
-        names = [entry.name for entry in path.parent.iterdir() if entry.is_file()]
+        names = {entry.name.partition(".")[0]: entry.name for entry in path.parent.iterdir() if entry.is_file()}
     except (OSError, ValueError):
         return f"there is no directory `{path.parent}` either"
-    close = difflib.get_close_matches(path.name, names, n=1)
-    return f"did you mean `{path.parent / close[0]}`?" if close else ""
+    close = difflib.get_close_matches(path.name.partition(".")[0][:200], names, n=1)
+    return f"did you mean `{path.parent / names[close[0]]}`?" if close else ""
 
 
 def _named(path: Path) -> tuple[Format, bool]:
