@@ -150,7 +150,7 @@ def read_row(raw: bytes, offset: int, answer_type: str) -> tuple[dict[str, Any],
     from temper.data.rows import decode, skip_space, type_name
 
     try:
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         detail = f"byte 0x{raw[error.start]:02X} at byte offset {offset + error.start}"
         return {}, Mistake("not UTF-8", detail, error.start + 1, "save the file as UTF-8")

@@ -14,6 +14,7 @@ from temper.rewards.units import CHANGING_WORDS, HEDGING, NUMBER_WORDS
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
+_MAX_WORDS = 10_000  # characters around a box: an answer is short, and the time is bounded
 _NEARBY = 200  # characters beside a box that decide whether it stands by itself
 _TRAILING_DRESS = re.compile(r"(?:[\s$*`~]|\\[(\[]|\\(?:quad|qquad|,|;|:|displaystyle))+$")
 _LEADING_DRESS = re.compile(r"^(?:[\s$*`~]|\\[)\]]|\\(?:quad|qquad|,|;|:))+")
@@ -41,7 +42,7 @@ def find_box(text: str) -> Box | None:
     >>> find_box(r"x = \boxed{\frac{1}{2}}.")
     Box(before='x = ', content='\\frac{1}{2}', after='.')
     """
-    found = _BOX.search(text)
+    found = _BOX.search(text) if "box" in text else None
     if found is None:
         return None
     if _BOX.search(text, found.end()):
@@ -63,6 +64,8 @@ def stands_alone(box: Box) -> bool:
     >>> stands_alone(Box("so 2 + 3 = ", "5", ".")), stands_alone(Box("4 or ", "5", ""))
     (True, False)
     """
+    if len(box.before) + len(box.after) > _MAX_WORDS:
+        return False
     if HEDGING.search(box.before) or HEDGING.search(box.after) or _OTHER_ANSWER.search(box.after):
         return False
     before = _TRAILING_DRESS.sub("", plain_latex(box.before[-_NEARBY:]))

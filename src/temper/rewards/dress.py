@@ -20,9 +20,9 @@ _TEXT_COMMAND = re.compile(
 _SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?=\s*(?:[()\[\]]|\\[{}]))|\\displaystyle(?![A-Za-z])")
 _WIDE_SPACES = re.compile(r"\\(?:quad|qquad|;|:)(?![A-Za-z])")
 _THIN_SPACES = re.compile(r"\\,|\\thinspace(?![A-Za-z])|\{,\}|,\\!|\{\\,\}")
-_HARD_SPACES = re.compile(r"\\ |(?<=\S)~(?=\S)")
+_HARD_SPACES = re.compile(r"\\ |(?<=[\w}])~(?=[\w\\])")  # a tie as in 5~cm: `~5` is about 5
 _PAIRS = re.compile(r"\\\((.*?)\\\)|\\\[(.*?)\\\]", re.DOTALL)
-_DOLLAR = re.compile(r"(?<!\\)\$")
+_DOLLARS = re.compile(r"(?<!\\)(\$\$?)((?:[^$\\]|\\.)+)\1", re.DOTALL)
 _EMPHASIS = re.compile(r"(?<![\w*`\\])(\*{1,3}|_{1,3}|`{1,3})(?=[^\s*`])([^*`]*?[^\s*`])\1(?![\w*`])")
 _NOUN = r"(?:(?:final|correct|exact|right|end)\s+)?(?:answer|result|solution|antwort|ergebnis|lösung|endergebnis)"
 _ARTICLE = r"(?:(?:the|my|our|die|das|unser|mein)\s+)?"
@@ -52,7 +52,7 @@ def undress(text: str) -> str:
     else:
         ending = _last(_ENDING, text)
         text = text[: ending.start()] if ending and ending.end() == len(text) else text
-    return _full_stop(text).strip()
+    return text.strip()
 
 
 def plain_latex(text: str) -> str:
@@ -72,8 +72,7 @@ def plain_latex(text: str) -> str:
 def _math_delimiters(text: str) -> str:
     r"""`\(…\)`, `\[…\]`, `$…$` and `$$…$$` off; a single dollar sign is money and stays."""
     text = _PAIRS.sub(lambda found: BREAK + (found[1] or found[2] or "") + BREAK, text)
-    dollars = len(_DOLLAR.findall(text))
-    return _DOLLAR.sub(BREAK, text) if dollars % 2 == 0 else text
+    return _DOLLARS.sub(lambda found: BREAK + found[2] + BREAK, text)
 
 
 def _markdown(text: str) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from itertools import islice, pairwise
+from itertools import pairwise
 
 from temper.types import Prompt, Reply
 
 ENOUGH = 3  # steps that earn the full reward (Open-R1)
+MAX_CHARACTERS = 16_384  # of the thinking, from its start: steps show early, and the time is bounded
 
 _WORDS = (
     "first|firstly|second|secondly|third|thirdly|next|then|after that|afterwards|finally|lastly|"
@@ -37,7 +38,7 @@ def reasoning_steps(prompt: Prompt, reply: Reply) -> float:
     >>> reasoning_steps(prompt, parse_reply("<think>First. Then. Finally.</think><answer>22</answer>"))
     0.0
     """
-    thinking = reply.thinking or ""
+    thinking = (reply.thinking or "")[:MAX_CHARACTERS]
     steps = 0
     for begin, end in pairwise(_ends(thinking)):
         steps += _CONTENT.search(thinking, begin[1], end[0]) is not None
@@ -47,6 +48,5 @@ def reasoning_steps(prompt: Prompt, reply: Reply) -> float:
 
 
 def _ends(thinking: str) -> list[tuple[int, int]]:
-    """(start, end) of each marker, and of the text's end; more markers than a page holds are not looked at."""
-    markers = [found.span() for found in islice(_MARKER.finditer(thinking), 1_000)]
-    return [*markers, (len(thinking), len(thinking))]
+    """(start, end) of each marker, and of the text's end."""
+    return [*(found.span() for found in _MARKER.finditer(thinking)), (len(thinking), len(thinking))]

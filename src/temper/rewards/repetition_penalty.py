@@ -5,7 +5,7 @@ from __future__ import annotations
 from temper.types import Prompt, Reply
 
 NGRAM = 3  # words; Open-R1's setting
-MAX_CHARACTERS = 32_768  # loops stand at the end of a reply: so much of it is looked at, which bounds the time
+MAX_CHARACTERS = 16_384  # loops stand at the end of a reply: so much of it is looked at, which bounds the time
 LONGEST_WORD = 40  # characters; what is longer (text without spaces, `!!!!…`) is read character by character
 
 

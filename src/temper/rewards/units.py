@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 MAX_NOUNS = 4  # words after a number: "apples in the basket" is a unit, a sentence is not
+MAX_LETTERS = 40  # of such a word
 
 # canonical name: other ways to write it. Symbols are matched as they stand, words of three letters or more in any case.
 _MEASURES = """
@@ -64,7 +65,7 @@ _JOINING = """
     nearly almost under above below ungefähr etwa circa ca mindestens höchstens to until through bis between zwischen
     and und et y e or oder ou either maybe perhaps possibly vielleicht alternatively bzw not no nor nicht kein keine
     cannot isn doesn negative is are was were ist sind war be if but aber versus vs remainder ratio permille promille
-    except without unless wrong false falsch
+    except without unless xyz abc wrong false falsch
 """
 NUMBER_WORDS = frozenset(_NUMBERS.split())
 CHANGING_WORDS = NUMBER_WORDS | frozenset(_JOINING.split())
@@ -79,6 +80,7 @@ _PERCENT = re.compile(
 _DEGREES = re.compile(r"\s*(?:\^\s*\{?\s*\\circ\s*\}?|\\circ(?![A-Za-z])|\\degree(?![A-Za-z])|°)\s*([CFK]?)(?!\w)")
 _SQUARED = re.compile(r"\^\s*\{\s*([23])\s*\}|\^\s*([23])(?![0-9])|([²³])")
 _SQUARE_WORD = re.compile(r"(?:(square|sq|quadrat)|(cubic|cu|kubik))\s*(?=[A-Za-z])", re.IGNORECASE)
+_SHORT = frozenset({"of", "in", "on", "at", "am", "pm", "im", "an"})  # other short words would be products: 5 xy
 _VARIABLES = ("t", "N", "J")  # units when a space stands before them, factors when none does
 _WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
 
@@ -126,8 +128,8 @@ def after_number(text: str, currency: str = "") -> Around:
         raise ValueError(f"`{text.strip()}` directly behind the number is a variable, not a unit")
     degrees = _DEGREES.fullmatch(text.rstrip())
     unit = f"deg{degrees[1]}" if degrees else _measure(text) or _nouns(text)
-    if currency and unit in CURRENCIES and unit != currency:
-        raise ValueError(f"it is in two currencies, {currency} and {unit}")
+    if currency and unit not in ("", currency):
+        raise ValueError(f"it is in {currency} and in {unit}")
     return Around(False, currency or unit)
 
 
@@ -144,11 +146,11 @@ def _measure(text: str) -> str:
 
 
 def _atom(text: str) -> str:
-    name, _, power = text.partition("^")
+    name, raised, power = text.partition("^")
     canonical = _canonical(name.strip())
-    if not canonical or power not in ("", "2", "3"):
-        return ""
-    return f"{canonical}^{power}" if power else canonical
+    if not raised:
+        return canonical
+    return f"{canonical}^{power}" if canonical and canonical not in CURRENCIES and power in ("2", "3") else ""
 
 
 def _canonical(name: str) -> str:
@@ -161,18 +163,18 @@ def _nouns(text: str) -> str:
     words = text.split()
     if not words:
         return ""
-    if not text[0].isspace() and not _uncased(text[0]):
+    if not text[0].isspace() and not all(map(_uncased, words[0])):
         raise ValueError(f"`{text.split()[0][:20]}` stands directly behind the number")
     if len(words) > MAX_NOUNS:
         raise ValueError("a sentence stands behind the number")
     for word in words:
-        if not _WORD.fullmatch(word):
+        if len(word) > MAX_LETTERS or not _WORD.fullmatch(word):
             raise ValueError(f"`{word[:20]}` behind the number is not a unit")
         parts = re.split("['’-]", word.casefold())
         percent = parts[0].startswith(("percent", "prozent"))
         if percent or CHANGING_WORDS.intersection(parts) or any(character.isnumeric() for character in word):
             raise ValueError(f"the word `{word[:20]}` makes another answer of the number")
-        if len(word) == 1 and word not in UNITS and not _uncased(word):
+        if len(word) < 3 and word not in UNITS and word.lower() not in _SHORT and not _uncased(word[0]):
             raise ValueError(f"`{word}` behind the number is a variable, not a unit")
     return UNITS.get(words[0]) or _canonical(words[0])
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 import math
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -51,14 +53,15 @@ def _find(path_text: str, folder: Path | None) -> Path:
 
 def _execute(path: Path) -> ModuleType:
     """The module at `path`, run under a name of its own; a file is run once however many of its functions are used."""
-    name = f"temper_user_reward_{path.resolve().as_posix().encode().hex()}"
+    source = _read(path)
+    name = f"temper_reward_{hashlib.blake2b(source + os.fsencode(path), digest_size=8).hexdigest()}"
     if name in sys.modules:
         return sys.modules[name]
     module = ModuleType(name)
     module.__file__ = str(path)
     sys.modules[name] = module  # dataclasses look their module up
     try:
-        exec(compile(path.read_bytes(), str(path), "exec"), module.__dict__)  # no import: that writes files beside it
+        exec(compile(source, str(path), "exec"), module.__dict__)  # no import: that writes files beside it
     except SyntaxError as error:
         del sys.modules[name]
         where = f"{error.filename or path}:{error.lineno or 1}:{error.offset or 1}"
@@ -67,6 +70,13 @@ def _execute(path: Path) -> ModuleType:
         del sys.modules[name]
         raise ConfigError(Fault("a reward file cannot be loaded", _line_of(error, path), describe(error))) from None
     return module
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(Fault("a reward file cannot be read", str(path), error.strerror or str(error))) from None
 
 
 def _line_of(error: BaseException, path: Path) -> str:

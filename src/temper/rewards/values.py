@@ -21,7 +21,8 @@ Kind = Literal["number", "percent", "tuple", "list", "set", "interval"]
 
 _BRACKETS: dict[str, Kind] = {"()": "tuple", "[]": "list", "{}": "set", "[)": "interval", "(]": "interval"}
 _SEQUENCE = re.compile(r"([(\[]|\\?\{)(.*?)([)\]]|\\?\})", re.DOTALL)
-_VARIABLE = re.compile(r"((?:[A-Za-z]|\\[A-Za-z]+)(?:_(?:[A-Za-z0-9]|\{[A-Za-z0-9]{1,8}\}))?'?)\s*=(?!=)\s*")
+_GREEK = r"\\(?:alpha|beta|gamma|delta|Delta|epsilon|eta|theta|lambda|mu|nu|rho|sigma|tau|varphi|phi|chi|psi|omega|ell)"
+_VARIABLE = re.compile(rf"((?:[A-Za-z]|{_GREEK})(?:_(?:[A-Za-z0-9]|\{{[A-Za-z0-9]{{1,8}}\}}))?'?)\s*=(?!=)\s*")
 _SIGN_OF_MONEY = re.compile(r"[+\-\u2212]\s*(?=[^\s0-9.])")
 
 

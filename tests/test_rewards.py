@@ -1,0 +1,178 @@
+"""Built-in rewards: their values, their range, their total, and what happens when one fails."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from reward_rows import THINKING, answered, prompt
+
+from temper.errors import ConfigError
+from temper.rewards import REWARDS, load_rewards
+from temper.rewards.score import Scorer
+from temper.rewards.user import WrongReturn
+from temper.text.reply import TAGS, parse_reply
+
+RANGES = {"repetition_penalty": (-1.0, 0.0)}
+PIECES = st.lists(
+    st.sampled_from([*TAGS, "5", "First ", "the ", "das ", "\n- ", "1. ", ". ", "\\boxed{5}", "¼"])
+).map("".join)
+
+
+@given(PIECES | st.text(max_size=60))
+def test_every_reward_of_every_reply_is_in_its_range(text):
+    for name, reward in REWARDS.items():
+        low, high = RANGES.get(name, (0.0, 1.0))
+        assert low <= reward(prompt("5"), parse_reply(text)) <= high, name
+
+
+@given(st.text(max_size=30), st.sampled_from(["math", "text"]))
+def test_accuracy_and_format_are_all_or_nothing(text, answer_type):
+    reply = parse_reply(answered(text))
+    assert REWARDS["accuracy"](prompt("5", answer_type=answer_type), reply) in (0.0, 1.0)
+    assert REWARDS["format"](prompt("5"), reply) in (0.0, 1.0)
+
+
+@given(st.lists(st.sampled_from([*TAGS, "word"]), max_size=10))
+def test_tag_count_gives_a_quarter_for_each_tag_that_stands_once(pieces):
+    expected = sum(pieces.count(tag) == 1 for tag in TAGS) / 4
+    assert REWARDS["tag_count"](prompt("5"), parse_reply(" ".join(pieces))) == expected
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer", "expected"),
+    [("Paris", " paris\n", 1), ("the big dog", "The  Big dog", 1), ("Paris", "Paris, France", 0), ("yes", "yes no", 0),
+     ("Straße", "STRASSE", 1), ("5", "5.0", 0), ("Paris", "", 0)],
+)  # fmt: skip
+def test_text_answers_are_the_same_words(gold, answer, expected):
+    assert REWARDS["accuracy"](prompt(gold, answer_type="text"), parse_reply(answered(answer))) == expected
+
+
+@pytest.mark.parametrize(
+    ("thinking", "steps"),
+    [
+        ("2+3=5", 0),
+        ("First 2+3=5.", 1),
+        ("First 38+33=71. Then 71-49=22.", 2),
+        ("First 38+33=71. Then 71-49=22. Finally, 22.", 3),
+        ("Zuerst 38+33=71. Dann 71-49=22. Schließlich 22.", 3),
+        ("Step 1: add.\nStep 2: subtract.\n**Step 3**: check.", 3),
+        ("1. add\n2. subtract\n3) check\n4. done", 3),
+        ("- add\n* subtract", 2),
+        ("## Add\ntwo\n## Check\nit", 2),
+        ("First. Then. Next. Finally.", 0),
+        ("First, first, first, first", 1),
+        ("the second and then the next", 0),
+        ("3.5 is a number\n2.25 too", 0),
+        ("- \n- \n- ", 0),
+    ],
+)
+def test_reasoning_steps_are_steps_that_say_something(thinking, steps):
+    reply = parse_reply(f"<think>{thinking}</think><answer>5</answer>")
+    assert REWARDS["reasoning_steps"](prompt("5"), reply) == min(1.0, steps / 3)
+
+
+def test_steps_outside_the_thinking_do_not_count():
+    text = "<think>hm</think><answer>First a. Then b. Finally c.</answer>"
+    assert REWARDS["reasoning_steps"](prompt("5"), parse_reply(text)) == 0.0
+
+
+def test_language_consistency_is_that_of_the_thinking_in_the_prompts_language():
+    reply = parse_reply("<think>Zuerst addieren wir.</think><answer>the answer is this</answer>")
+    assert REWARDS["language_consistency"](prompt("5", language="de"), reply) == 1.0
+    assert REWARDS["language_consistency"](prompt("5", language="en"), reply) == 0.0
+    assert REWARDS["language_consistency"](prompt("5"), parse_reply("the answer is 5")) == 0.0
+
+
+def test_repetition_costs_more_the_more_there_is():
+    once = "one two three four five six seven eight nine ten "
+    penalties = [REWARDS["repetition_penalty"](prompt("5"), parse_reply(once * times)) for times in (1, 2, 4, 40)]
+    assert penalties[0] == 0.0
+    assert penalties == sorted(penalties, reverse=True)
+    assert penalties[-1] < -0.9
+    for loop in ("!" * 500, "ha" * 500, "中" * 500, "wait\n" * 500):
+        assert REWARDS["repetition_penalty"](prompt("5"), parse_reply(loop)) < -0.9, loop[:5]
+
+
+# -- scoring ----------------------------------------------------------------------------------------------------------
+
+RIGHT, HALF = parse_reply(answered("5")), parse_reply("<think>we think</think> 6")
+
+
+def test_the_worked_example_of_the_specification():
+    names = ["accuracy", "format", "tag_count"]
+    scorer = Scorer(load_rewards(names), [1.0, 0.1, 0.05])
+    assert scorer.score(prompt("5"), RIGHT).total == 1.15
+    wrong_half = {"accuracy": lambda p, r: 0.0, "format": lambda p, r: 1.0, "tag_count": lambda p, r: 0.5}
+    assert Scorer(wrong_half, [1.0, 0.1, 0.05]).score(prompt("5"), RIGHT).total == 0.125
+
+
+@given(st.permutations(list(REWARDS)), st.data())
+def test_the_total_is_the_weighted_sum_in_any_order(names, data):
+    weights = {name: data.draw(st.floats(-10, 10)) for name in sorted(names)}
+    score = Scorer(load_rewards(names), [weights[name] for name in names]).score(prompt("5"), HALF)
+    assert list(score.rewards) == names
+    assert score.total == math.fsum(weights[name] * score.rewards[name] for name in sorted(names))
+
+
+def test_without_weights_each_reward_counts_once():
+    assert Scorer(load_rewards(["accuracy", "format"]), None).score(prompt("5"), RIGHT).total == 2.0
+
+
+def broken(p, r):
+    raise KeyError("answer")
+
+
+@pytest.mark.parametrize("value", [None, "1", float("nan"), float("inf"), [1.0], 1j])
+def test_a_reward_that_fails_counts_as_0_and_is_named(value):
+    rewards = {"good": lambda p, r: 1.0, "bad": lambda p, r: value, "broken": broken}
+    score = Scorer(rewards).score(prompt("5"), RIGHT)
+    assert (score.rewards, score.total) == ({"good": 1.0, "bad": 0.0, "broken": 0.0}, 1.0)
+    assert score.failures == ("bad", "broken")
+    assert "KeyError" in score.reasons["broken"]
+    with pytest.raises(WrongReturn, match="`bad` got"):
+        Scorer(rewards, strict=True).score(prompt("5"), RIGHT)
+
+
+def test_a_reward_that_exits_does_not_end_the_run():
+    assert Scorer({"leaves": lambda p, r: sys.exit(1)}).score(prompt("5"), RIGHT).failures == ("leaves",)
+
+
+@pytest.mark.parametrize("weights", [[], [1.0], [1.0, 2.0, 3.0], [1.0, math.nan], [1.0, math.inf]])
+def test_weights_that_do_not_fit_are_refused(weights):
+    with pytest.raises(ConfigError, match="weight"):
+        Scorer(load_rewards(["accuracy", "format"]), weights)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("acuracy", "accuracy"), ("accuracy_reward", "accuracy"), ("tag-count", "tag_count"), ("Format", "format")],
+)
+def test_an_unknown_reward_is_answered_with_the_nearest(name, meant):
+    with pytest.raises(ConfigError, match="unknown reward") as raised:
+        load_rewards([name])
+    assert f"`{meant}`" in raised.value.faults[0].fix
+
+
+def test_every_fault_of_a_list_of_rewards_is_told():
+    with pytest.raises(ConfigError) as raised:
+        load_rewards(["accuracy", "nope", "accuracy", "gone.py:f"])
+    assert len(raised.value.faults) == 3
+    with pytest.raises(ConfigError, match="no rewards"):
+        load_rewards([])
+
+
+def test_rewards_need_no_torch():
+    code = (
+        "import sys, temper.rewards, temper.rewards.score, temper.commands.score;"
+        "print(sorted({'torch', 'transformers', 'numpy', 'pydantic'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_thinking_of_the_shared_rows_is_well_formed():
+    assert parse_reply(f"{THINKING}<answer>5</answer>").well_formed
