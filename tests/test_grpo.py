@@ -9,7 +9,9 @@ import torch
 from tiny_models import tiny_model
 
 from temper.algorithms.advantages import ADVANTAGES
+from temper.errors import Exit, TemperError
 from temper.stages.grpo import Config, update
+from temper.train.guards import Guards, watch
 from temper.train.learner import Learner
 from temper.train.policy import PolicyLoss, policy_batches
 from temper.types import PolicyExample
@@ -152,3 +154,11 @@ def test_equal_rewards_have_advantage_exactly_zero(name: str) -> None:
 def test_an_advantage_has_the_sign_of_reward_minus_mean(name: str) -> None:
     rewards = torch.tensor([1.15, 0.1, 0.125, 1.0, 0.0], dtype=torch.float64)
     assert torch.equal(ADVANTAGES[name](rewards).sign(), (rewards - rewards.mean()).sign())
+
+
+def test_a_guard_stops_a_run_past_its_bound_and_no_other() -> None:
+    rows = [{"policy/kl_divergence": 0.01 * i, "policy/entropy": 1.0} for i in range(10)]
+    watch(Guards(max_kl_divergence=0.08, min_entropy=0.5), rows)
+    with pytest.raises(TemperError, match="policy/kl_divergence is 0.07, above 0.06") as stopped:
+        watch(Guards(max_kl_divergence=0.06), rows)
+    assert stopped.value.code == Exit.GUARD

@@ -14,6 +14,7 @@ from temper.config import ModelRef, RewardName, TaskName
 from temper.data.tasks import load_prompts
 from temper.errors import ConfigError, Fault
 from temper.models.load import load_model
+from temper.report.metrics import read_rows
 from temper.report.rollouts import write_rows
 from temper.rewards import load_rewards
 from temper.rewards.score import Scorer
@@ -24,6 +25,7 @@ from temper.rollout.statistics import rollout_metrics
 from temper.stages.context import StageContext
 from temper.stages.shared import check_lengths, check_model, check_tasks, draw_prompts, finish_model
 from temper.text.chat import ChatFormat
+from temper.train.guards import Guards, watch
 from temper.train.learner import Learner, OptimizerConfig
 from temper.train.loop import resumable_steps
 from temper.train.policy import PolicyBatch, PolicyLoss, policy_batches, with_old, with_reference
@@ -53,6 +55,7 @@ class Config(OptimizerConfig):
     reference_update_steps: Annotated[int, Field(ge=0)] = 0  # 0: frozen; R1 replaced it every 400 steps
     num_mini_batches: Annotated[int, Field(ge=1)] = 1  # optimiser updates a pass over the step's groups; R1: 16
     num_iterations: Annotated[int, Field(ge=1)] = 1  # passes over the step's groups (μ in DeepSeekMath)
+    guards: Guards = Guards()
     keep_rollouts_steps: Annotated[int, Field(ge=1)] = 10  # completions of every n-th step stay on disk
 
     @model_validator(mode="after")
@@ -115,6 +118,8 @@ def run(config: Config, ctx: StageContext) -> None:
             "cpu_seconds": time.process_time() - began_cpu,
         }
         ctx.log.step(step + 1, config.max_steps, metrics)
+        if config.guards != Guards():
+            watch(config.guards, read_rows(ctx.work / "metrics.jsonl"))
     tasks, rewards = ", ".join(config.tasks), ", ".join(config.reward_funcs)
     how = [f"GRPO: {config.max_steps} steps on {tasks}, rewards {rewards}"]
     finish_model(policy, chat, ctx, config.model, how)

@@ -130,5 +130,5 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
 def _not_finite(model: Any) -> str:
     for name, parameter in model.named_parameters():
         if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-            return name
-    return "the gradient norm"
+            return f"the gradient of `{name}` is not finite"
+    return "the norm of the gradient is not finite"
