@@ -20,7 +20,7 @@ TESTS = Path(__file__).parent
 
 
 def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
     command = [sys.executable, "-m", "fakes", *map(str, arguments)]
     return subprocess.Popen(
         command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -142,7 +142,7 @@ def test_a_run_directory_deleted_under_a_run_ends_it_with_the_code_of_resources(
 def test_a_log_nobody_can_write_does_not_stop_a_run(tmp_path):
     recipe = tmp_path / "my.yaml"
     recipe.write_text("stages:\n  a: {stage: fake_train, steps: 2}\n")
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
     command = f"{sys.executable} -m fakes run {recipe} --out {tmp_path / 'out'} 2>/dev/full | head -c 1"
     done = subprocess.run(command, shell=True, env={**os.environ, "PYTHONPATH": path}, timeout=120, check=False)
     assert done.returncode == 0

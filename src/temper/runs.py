@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -84,8 +85,8 @@ def resolve_model(reference: str) -> Path:
             raise ArtifactError(Fault(f"`{reference}` is no model directory", why=why))
     elif colon and run:
         return stage_model(find_run(run), stage)
-    elif path.exists() or "/" in reference:
-        found = "is a file, not a model directory" if path.exists() else "does not exist"
+    elif (there := os.path.exists(path)) or "/" in reference:
+        found = "is a file, not a model directory" if there else "does not exist"
         raise ArtifactError(Fault(f"`{reference}` {found}", fix=_known()))
     try:
         return last_model(find_run(reference))
@@ -130,7 +131,8 @@ def stage_model(run: Path, stage: str) -> Path:
     have = f"it has finished the models {', '.join(models)}" if models else "it has finished no model yet"
     if stage in known:
         makes = stages[stage].get("makes") if isinstance(stages[stage], dict) else None
-        what = f"makes a {makes}, not a model" if makes != "model" else "has not finished"
+        made = {"dataset": "a data set", "evaluation": "an evaluation"}.get(str(makes), "something else")
+        what = f"makes {made}, not a model" if makes != "model" else "has not finished"
         raise ConfigError(Fault(f"stage `{stage}` of `{run}` {what}", why=have))
     raise ConfigError(Fault(f"`{run}` has no stage `{stage}`", why=have, fix=did_you_mean(stage, models)))
 

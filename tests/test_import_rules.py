@@ -1,0 +1,156 @@
+"""Imports go down only, and nothing heavy is imported before it is needed. Read from the source, not from a run."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "temper"
+
+# From the top down. A module may import modules of its own layer's package and of every layer below.
+LAYERS = (
+    ("cli", "commands"),
+    ("runs",),
+    ("pipeline",),
+    ("stages",),
+    ("rollout", "train", "data", "report"),
+    ("text", "models", "algorithms", "rewards"),
+    ("types", "config", "artifacts", "errors", "rng", "__init__"),
+)
+HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "rich", "yaml", "jinja2"}
+
+
+def modules() -> dict[str, Path]:
+    """Every module by its dotted name below temper; "" is temper itself."""
+    return {".".join(path.relative_to(SOURCE).with_suffix("").parts): path for path in sorted(SOURCE.rglob("*.py"))}
+
+
+def imports(path: Path, only_top: bool = False) -> list[tuple[int, str]]:
+    """(line, dotted name) of all that a file imports; `only_top` leaves out what functions and type checkers import."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    skipped: set[int] = set()
+    for node in ast.walk(tree):
+        is_checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if is_checking or (only_top and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))):
+            skipped |= {id(inner) for inner in ast.walk(node)}
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found += [(node.lineno, name) for name in names]
+    return found
+
+
+def ours(path: Path, only_top: bool = False) -> list[tuple[int, str]]:
+    """Imports of temper's own modules, by their name below temper."""
+    known = set(modules()) | {name.removesuffix(".__init__") for name in modules()}
+    found = []
+    for line, name in imports(path, only_top):
+        if name.partition(".")[0] == "temper":
+            inner = name.partition(".")[2]
+            while inner and inner not in known:
+                inner = inner.rpartition(".")[0]
+            found.append((line, inner or "__init__"))
+    return found
+
+
+def layer(module: str) -> int:
+    top = module.partition(".")[0]
+    return next(number for number, names in enumerate(LAYERS) if top in names)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_module_belongs_to_a_layer(module):
+    assert layer(module) >= 0
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_go_down_only(module):
+    wrong = []
+    for line, name in ours(modules()[module]):
+        same = name.partition(".")[0] == module.partition(".")[0]
+        is_level = layer(name) == layer(module)
+        if layer(name) < layer(module) or (is_level and not same and not is_allowed_across(module, name)):
+            wrong.append(f"{module}:{line} imports {name}")
+    assert not wrong
+
+
+def is_allowed_across(module: str, name: str) -> bool:
+    """Packages of one layer may use one another, but for `algorithms`, which knows only torch and types."""
+    return module.partition(".")[0] != "algorithms"
+
+
+STAGE_HELPERS = ("stages.context", "stages.shared", "stages.__init__", "stages")
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name.startswith("stages.")])
+def test_stages_never_import_one_another(module):
+    others = [name for _, name in ours(modules()[module]) if name.startswith("stages.") and name not in STAGE_HELPERS]
+    assert not others
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name.startswith("algorithms.")])
+def test_algorithms_know_only_torch_and_types(module):
+    path = modules()[module]
+    outside = {name.partition(".")[0] for _, name in imports(path)} - {"temper", "torch", "__future__", "typing"}
+    assert outside <= {"collections", "dataclasses", "math"}
+    assert {name for _, name in ours(path)} <= {"types", "algorithms"} | {
+        name for name in modules() if name.startswith("algorithms.")
+    }
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name.startswith("rewards")])
+def test_rewards_know_no_torch(module):
+    assert not {name.partition(".")[0] for _, name in imports(modules()[module])} & {"torch", "transformers", "numpy"}
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name.startswith("data.")])
+def test_data_imports_no_torch_at_the_top(module):
+    if module == "data.batching":
+        pytest.skip("batches are tensors")
+    assert not {name.partition(".")[0] for _, name in imports(modules()[module], only_top=True)} & {"torch"}
+
+
+def reached(module: str) -> set[str]:
+    """Everything that importing a module imports, first-party modules followed."""
+    seen, waiting, outside = set(), [module], set()
+    known = modules()
+    while waiting:
+        name = waiting.pop()
+        packages = [".".join(name.split(".")[:depth]) + ".__init__" for depth in range(1, name.count(".") + 1)]
+        for inner in (name, f"{name}.__init__", *packages, "__init__"):
+            if inner in known and inner not in seen:
+                seen.add(inner)
+                waiting += [found for _, found in ours(known[inner], only_top=True)]
+                outside |= {found.partition(".")[0] for _, found in imports(known[inner], only_top=True)}
+    return outside
+
+
+@pytest.mark.parametrize("module", ["cli", *(name for name in modules() if name.startswith("commands."))])
+def test_the_command_line_answers_without_importing_anything_heavy(module):
+    assert not reached(module) & HEAVY
+
+
+def test_following_imports_finds_what_is_imported_indirectly():
+    assert {"yaml", "pydantic"} <= reached("pipeline.run")
+    assert "torch" in reached("stages.sft")
+
+
+def test_nothing_imports_what_the_library_does_not_declare():
+    project = (SOURCE.parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    allowed = {"temper", "yaml", "huggingface_hub", "jinja2"}  # the last two come with transformers
+    allowed |= {name for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "rich")
+                if f'"{name}' in project}  # fmt: skip
+    allowed |= {"pyarrow", "datasets"}  # extras
+    import sys
+
+    for module, path in modules().items():
+        outside = {name.partition(".")[0] for _, name in imports(path)} - set(sys.stdlib_module_names)
+        assert outside <= allowed, f"{module} imports {outside - allowed}"
