@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -140,12 +138,6 @@ def model(tmp_path) -> Path:
     imported(make("qwen2", tmp_path / "source"), tmp_path / "artifact")
     (tmp_path / "artifact" / "manifest.json").write_text("{}")
     return tmp_path / "artifact"
-
-
-@pytest.fixture(autouse=True)
-def runs(monkeypatch):
-    """A model directory stands for itself."""
-    monkeypatch.setitem(sys.modules, "temper.runs", SimpleNamespace(resolve_model=Path))  # type: ignore[arg-type]
 
 
 def exported(*arguments: object) -> int:

@@ -7,11 +7,13 @@ import json
 import shutil
 from pathlib import Path
 
+import model_zoo
 import pytest
 import torch
 from model_zoo import ARCHITECTURES, CHATS, make
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from temper.errors import ArtifactError
 from temper.models.load import load_model, supports_shared_prefix
 from temper.models.save import read_history, save_model
 from temper.text.chat import ChatFormat
@@ -156,13 +158,34 @@ def test_the_memory_of_older_names_is_read(tmp_path):
     assert torch.equal(new, old)
 
 
-def test_an_architecture_without_the_attention_interface_runs_with_its_own(tmp_path, monkeypatch):
-    from temper.models import load
-
-    monkeypatch.setattr(load._Spy, "attend", lambda *_: 1 / 0)
-    model = load_model(make("llama", tmp_path / "m"))
-    assert not supports_shared_prefix(model)
-    assert model(torch.arange(4)[None]).logits.shape[1] == 4
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("mpt", {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 512}),
+        ("gpt_oss", {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 8}),
+        ("mamba", {"state_size": 4}),
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}),
+    ],
+)
+def test_an_architecture_that_cannot_be_packed_is_refused_not_computed_wrongly(kind, settings, tmp_path):
+    """Position biases, attention sinks, recurrent and convolutional layers."""
+    source = make("llama", tmp_path / "m")
+    sizes = {
+        key: value for key, value in model_zoo.SIZE.items() if kind not in ("mpt", "mamba") or key == "hidden_size"
+    }
+    if kind == "mamba":
+        sizes["num_hidden_layers"] = 2
+    config = AutoConfig.for_model(kind, vocab_size=380, **{**sizes, **settings})
+    made = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    made.save_pretrained(source)
+    with pytest.raises(ArtifactError, match="cannot be sampled"):
+        load_model(source)
+    plain = load_model(source, attention="sdpa")
+    assert not supports_shared_prefix(plain)
+    assert plain(torch.arange(4)[None]).logits.shape[1] == 4
 
 
 def test_loading_says_nothing(tmp_path, capfd):

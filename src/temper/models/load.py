@@ -14,6 +14,7 @@ from temper.errors import ArtifactError, Fault
 from temper.models.attention import NAME, register
 from temper.models.checks import check_model_dir
 from temper.models.files import read_json
+from temper.models.packing import share_prefixes
 from temper.models.safetensors import read_headers
 from temper.text.tokenizer import one_line, quiet_transformers
 
@@ -28,10 +29,9 @@ _SHOWN = 3  # tensors named one by one; the others are counted
 def load_model(path: Path, dtype: Dtype = "float32", device: str = "cpu", attention: str = NAME) -> PreTrainedModel:
     """The model in `path`, in evaluation mode. `dtype` "auto" keeps the stored one.
 
-    `attention` "temper" is called through temper's forward only; an architecture that does not take it gets "sdpa", or
-    "eager" where it has nothing else (`supports_shared_prefix` tells). Raises ArtifactError: broken files, an
-    architecture that transformers does not know as a causal language model, tensors missing or of another shape than
-    config.json says, NaN or infinity.
+    `attention` "temper" is called through temper's packed forward only; "sdpa" (or "eager") is for plain calls. Raises
+    ArtifactError: broken files, an architecture that transformers does not know as a causal language model, tensors
+    missing or of another shape than config.json says, NaN or infinity, an architecture that cannot be packed.
     """
     path = Path(path)
     if faults := check_model_dir(path, values=False):
@@ -63,13 +63,20 @@ def load_model(path: Path, dtype: Dtype = "float32", device: str = "cpu", attent
     if surplus := _more_of_the_same(info["unexpected_keys"], blank):
         raise ArtifactError(_named("config.json asks for fewer layers than the weights have", path, surplus))
     check_finite(model, str(path))
-    if attention == NAME:
-        _share_prefixes(model)
+    if attention == NAME and not share_prefixes(model):
+        raise ArtifactError(
+            Fault(
+                f"`{model.config.model_type}` cannot be sampled or trained here",
+                where=str(path),
+                why="with several sequences packed into one forward it does not say what it says of each alone",
+                fix="a model whose layers mix tokens by attention only (Llama, Qwen, Gemma, Mistral, Phi, OLMo, …)",
+            )
+        )
     return model.to(device).eval()  # type: ignore[arg-type]
 
 
 def supports_shared_prefix(model: Any) -> bool:
-    """Whether temper's packed forward (a prompt computed once for its whole group) works with this model."""
+    """Whether the model was loaded for temper's packed forward (a prompt computed once for its whole group)."""
     return model.config._attn_implementation == NAME
 
 
@@ -142,32 +149,6 @@ def _check_shapes(path: Path, blank: PreTrainedModel) -> None:
     if needed > 2 * held:
         absent = [name for name in expected if name not in stored]
         raise ArtifactError(_named("tensors that config.json asks for are missing", path, absent))
-
-
-class _Spy:
-    """A plan that counts the layers which ask it."""
-
-    def __init__(self) -> None:
-        self.layers: set[int] = set()
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Any) -> Tensor:
-        self.layers.add(layer)
-        return query.new_zeros(query.shape[0], query.shape[2], query.shape[1], value.shape[3])
-
-
-def _share_prefixes(model: PreTrainedModel) -> None:
-    """Give the model temper's attention if every layer then gets the plan that the forward was given; else leave it."""
-    before: Any = model.config._attn_implementation
-    spy = _Spy()
-    try:
-        model.set_attn_implementation(NAME)
-        with torch.no_grad():
-            model.eval()(input_ids=torch.tensor([[0, 1]]), use_cache=False, attention_plan=spy)
-        takes_plan = len(spy.layers) == model.config.get_text_config().num_hidden_layers
-    except Exception:  # an architecture that fails here in whatever way still runs with the library's own attention
-        takes_plan = False
-    if not takes_plan:
-        model.set_attn_implementation(before)
 
 
 def _more_of_the_same(names: set[str], blank: PreTrainedModel) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from temper.errors import ConfigError, Fault, TemperError
+from temper.errors import ConfigError, Exit, Fault, TemperError
 from temper.models.files import MAX_TOKENIZER, read_json_if_there, read_text
 from temper.text.template import MAX_SOURCE, TemplateRefused, compile_template, try_template
 
@@ -102,5 +102,7 @@ def missing_template_fault(where: str) -> Fault:
         "the model has no chat template",
         where=where,
         why="without one there is no way to say where the question ends and the reply begins and ends",
-        fix="set `chat_template` to `r1` (R1-Zero's, for base models), `plain`, or the path of a template file",
+        fix="set `chat_template` of a stage `import_model` to `r1` (R1-Zero's, for base models), `plain`, or the path of "
+        "a template file",
+        code=Exit.CONFIG,
     )

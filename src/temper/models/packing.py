@@ -1,0 +1,62 @@
+"""Can a model be packed? Tried on the model itself, before anything is sampled or trained with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from temper.models.attention import NAME, Row, plan_attention
+
+_PROMPT, _REPLIES = 5, (4, 3)  # tokens of a shared prompt and of the two replies to it
+
+
+def share_prefixes(model: Any) -> bool:
+    """Give the model temper's attention if the packed forward then says what the plain one says; else leave it.
+
+    Returns whether it does. Attention sinks, recurrent or convolutional layers and position biases reach past an
+    attention function, each in its own way, and would make every number wrong without an error.
+    """
+    before: Any = model.config._attn_implementation
+    if getattr(model.config.get_text_config(), "attention_chunk_size", None):  # longer than what is tried below
+        return False
+    try:
+        with torch.no_grad():
+            plain = _two_replies_alone(model.eval())
+            model.set_attn_implementation(NAME)
+            same = _agree(_two_replies_packed(model), plain)
+    except Exception:  # an architecture that fails here in whatever way is one that is called in the plain way only
+        same = False
+    if not same:
+        model.set_attn_implementation(before)
+    return same
+
+
+def _probe_ids(model: Any) -> Tensor:
+    return (7 + 31 * torch.arange(_PROMPT + sum(_REPLIES))) % model.get_input_embeddings().num_embeddings
+
+
+def _two_replies_alone(model: Any) -> Tensor:
+    ids = _probe_ids(model)
+    first, second = ids[_PROMPT:].split(_REPLIES)
+    rows = [torch.cat([ids[:_PROMPT], reply])[None] for reply in (first, second)]
+    return torch.cat([model(input_ids=row, use_cache=False).logits[0, _PROMPT:] for row in rows])
+
+
+def _two_replies_packed(model: Any) -> Tensor:
+    prompt, first, second = range(_PROMPT), range(_PROMPT, _PROMPT + _REPLIES[0]), range(_PROMPT + _REPLIES[0], 12)
+    rows = [Row(prompt, (prompt,)), Row(first, (prompt, first)), Row(second, (prompt, second))]
+    positions = torch.tensor([*prompt, *first, *(_PROMPT + i for i in range(_REPLIES[1]))])
+    plan = plan_attention(rows, positions)
+    packed = model(
+        input_ids=_probe_ids(model)[None], position_ids=positions[None], attention_plan=plan, use_cache=False
+    )
+    return packed.logits[0, _PROMPT:]
+
+
+def _agree(packed: Tensor, plain: Tensor) -> bool:
+    """Whether logits are equal up to rounding; what is NaN in both tells nothing."""
+    tolerance = 1e-3 if plain.dtype in (torch.float32, torch.float64) else 0.1
+    difference = (packed.double() - plain.double()).square().mean().sqrt()
+    return not bool(difference > tolerance * plain.double().std())
