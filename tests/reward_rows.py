@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from hypothesis import settings
+
 from temper.rewards.accuracy import accuracy
 from temper.text.reply import parse_reply
 from temper.types import AnswerType, Message, Prompt
 
+QUICK = settings(deadline=None)  # a busy machine is no failure
 DATA = Path(__file__).parent / "data"
 THINKING = "<think>We work it out step by step and check the result.</think>"
 

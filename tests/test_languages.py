@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from reward_rows import QUICK
 
 from temper.text.languages import LANGUAGES, language_share
 from temper.text.words import LATIN_LANGUAGES, LEXICON
@@ -32,6 +33,7 @@ def test_a_text_is_in_its_own_language_and_in_no_other(language):
         assert language_share(SENTENCES[language], other) < 0.2, other
 
 
+@QUICK
 @given(st.sampled_from(["en", "de"]), st.data())
 def test_the_share_counts_words(language, data):
     other = "de" if language == "en" else "en"
@@ -41,6 +43,7 @@ def test_the_share_counts_words(language, data):
     assert language_share(" ".join(words), language) == len(here) / len(words)
 
 
+@QUICK
 @given(st.sampled_from(["en", "de"]), st.lists(st.sampled_from(OWN["en"] + OWN["de"]), max_size=12))
 def test_what_is_no_word_changes_nothing(language, words):
     noise = ["38+33=71", r"\frac{x}{2}", "\\begin", "x", "y_1", "<b>", "3a", "`so wird`", "https://der.die/das", "α"]
@@ -48,6 +51,7 @@ def test_what_is_no_word_changes_nothing(language, words):
     assert language_share(mixed, language) == language_share(" ".join(words), language)
 
 
+@QUICK
 @given(st.text(), st.sampled_from(LANGUAGES))
 def test_any_text_has_a_share(text, language):
     assert 0.0 <= language_share(text, language) <= 1.0

@@ -6,6 +6,7 @@ import re
 
 from hypothesis import given
 from hypothesis import strategies as st
+from reward_rows import QUICK
 
 from temper.text.reply import TAGS, parse_reply
 
@@ -24,6 +25,7 @@ def has_content(text: str) -> bool:
     return any(character.isalnum() for character in text.replace("\\boxed", ""))
 
 
+@QUICK
 @given(PIECES)
 def test_well_formed_is_exactly_the_form_of_the_specification(text):
     found = WELL_FORMED.fullmatch(text)
@@ -31,6 +33,7 @@ def test_well_formed_is_exactly_the_form_of_the_specification(text):
     assert parse_reply(text).well_formed == expected
 
 
+@QUICK
 @given(PIECES)
 def test_an_answer_is_one_answer_after_one_thinking(text):
     reply = parse_reply(text)
@@ -44,17 +47,20 @@ def test_an_answer_is_one_answer_after_one_thinking(text):
         assert reply.answer is not None
 
 
+@QUICK
 @given(PIECES, st.sampled_from(TAGS))
 def test_a_second_tag_of_a_kind_leaves_no_answer(text, tag):
     assert parse_reply(f"<think>so</think><answer>5</answer>{text}{tag}").answer is None
     assert parse_reply(f"{text}{tag}<think>so</think><answer>5</answer>").answer is None
 
 
+@QUICK
 @given(PIECES)
 def test_a_tag_that_the_prompt_opened_counts_as_the_first_characters(text):
     assert parse_reply(text, thinking_opened=True) == parse_reply("<think>" + text)
 
 
+@QUICK
 @given(st.text())
 def test_any_text_can_be_parsed(text):
     assert parse_reply(text).text == text

@@ -9,7 +9,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reward_rows import THINKING, answered, prompt
+from reward_rows import QUICK, THINKING, answered, prompt
 
 from temper.errors import ConfigError
 from temper.rewards import REWARDS, load_rewards
@@ -23,6 +23,7 @@ PIECES = st.lists(
 ).map("".join)
 
 
+@QUICK
 @given(PIECES | st.text(max_size=60))
 def test_every_reward_of_every_reply_is_in_its_range(text):
     for name, reward in REWARDS.items():
@@ -30,6 +31,7 @@ def test_every_reward_of_every_reply_is_in_its_range(text):
         assert low <= reward(prompt("5"), parse_reply(text)) <= high, name
 
 
+@QUICK
 @given(st.text(max_size=30), st.sampled_from(["math", "text"]))
 def test_accuracy_and_format_are_all_or_nothing(text, answer_type):
     reply = parse_reply(answered(text))
@@ -37,6 +39,7 @@ def test_accuracy_and_format_are_all_or_nothing(text, answer_type):
     assert REWARDS["format"](prompt("5"), reply) in (0.0, 1.0)
 
 
+@QUICK
 @given(st.lists(st.sampled_from([*TAGS, "word"]), max_size=10))
 def test_tag_count_gives_a_quarter_for_each_tag_that_stands_once(pieces):
     expected = sum(pieces.count(tag) == 1 for tag in TAGS) / 4
@@ -111,6 +114,7 @@ def test_the_worked_example_of_the_specification():
     assert Scorer(wrong_half, [1.0, 0.1, 0.05]).score(prompt("5"), RIGHT).total == 0.125
 
 
+@QUICK
 @given(st.permutations(list(REWARDS)), st.data())
 def test_the_total_is_the_weighted_sum_in_any_order(names, data):
     weights = {name: data.draw(st.floats(-10, 10)) for name in sorted(names)}

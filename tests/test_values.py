@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from reward_rows import right
+from reward_rows import QUICK, right
 
 from temper.rewards.values import parse_answer, parse_gold, same_value
 
@@ -44,16 +44,19 @@ def write_fraction(value: Fraction, style: int) -> str:
     return styles[style % len(styles)]
 
 
+@QUICK
 @given(INTEGERS, st.integers(0, 9), st.sampled_from(DRESS))
 def test_an_integer_is_right_however_it_is_written(value, style, dress):
     assert right(str(value), dress.format(write_integer(value, style)))
 
 
+@QUICK
 @given(FRACTIONS, st.integers(0, 9), st.sampled_from(DRESS))
 def test_a_fraction_is_right_however_it_is_written(value, style, dress):
     assert right(f"{value.numerator}/{value.denominator}", dress.format(write_fraction(value, style)))
 
 
+@QUICK
 @given(DECIMALS)
 def test_a_decimal_equals_its_fraction_exactly(value):
     exact = Fraction(value)
@@ -62,12 +65,14 @@ def test_a_decimal_equals_its_fraction_exactly(value):
     assert not right(gold, f"{value:f}" + "00001" if "." in f"{value:f}" else f"{value:f}.1")
 
 
+@QUICK
 @given(INTEGERS, INTEGERS.filter(bool), st.integers(0, 9), st.sampled_from(DRESS))
 def test_another_value_is_wrong_however_close(value, change, style, dress):
     assert not right(str(value), dress.format(write_integer(value + change, style)))
     assert not right(f"{value}.5", dress.format(write_integer(value, style)))
 
 
+@QUICK
 @given(FRACTIONS, st.integers(2, 1000), st.integers(0, 5))
 def test_a_fraction_not_in_lowest_terms_is_wrong(value, factor, style):
     above, below = abs(value.numerator) * factor, value.denominator * factor
@@ -81,6 +86,7 @@ JOINS = (" or ", ", ", "; ", " and ", "\n", " / ", " = ", " oder ", " to ", "-",
          " \\times ", " < ", "!", " vs ", " (", "|", ":", "..", " \\text{ or } ", "\\boxed{", " x ")  # fmt: skip
 
 
+@QUICK
 @given(st.integers(-999, 999), st.integers(-999, 999), st.sampled_from(JOINS), st.sampled_from(DRESS))
 @example(5, 5, ", ", "{}")
 def test_two_numbers_are_no_answer(one, other, join, dress):
@@ -94,11 +100,13 @@ def is_one_fraction(one: int, other: int, join: str) -> bool:
     return join == " / " and other > 1
 
 
+@QUICK
 @given(st.integers(-999, 999), st.integers(-999, 999), st.sampled_from((" or ", ", ", " and ", "; ", "\n", "")))
 def test_two_boxes_are_no_answer(one, other, join):
     assert parse_answer(f"\\boxed{{{one}}}{join}\\boxed{{{other}}}") is None
 
 
+@QUICK
 @given(st.integers(1, 99), st.integers(1, 99))
 def test_what_is_still_to_be_computed_is_no_answer(one, other):
     for gold, expression in (
@@ -118,6 +126,7 @@ def test_what_is_still_to_be_computed_is_no_answer(one, other):
         assert not right(str(gold), expression), expression
 
 
+@QUICK
 @given(st.lists(st.integers(-99, 99), min_size=2, max_size=5))
 def test_tuples_keep_order_and_sets_do_not(numbers):
     listed = ", ".join(map(str, numbers))
@@ -134,6 +143,7 @@ def test_tuples_keep_order_and_sets_do_not(numbers):
         assert parse_answer(f"\\{{{listed}\\}}") is None
 
 
+@QUICK
 @given(st.integers(0, 1000))
 def test_percentages_compare_only_with_percentages(value):
     assert right(f"{value}%", f"{value}\\%")
@@ -143,6 +153,7 @@ def test_percentages_compare_only_with_percentages(value):
     assert not right(str(Fraction(value, 100)) if value % 100 else str(value // 100), f"{value}%")
 
 
+@QUICK
 @given(st.text(max_size=40), st.text(max_size=10))
 def test_no_text_makes_the_parser_raise(text, question):
     parse_answer(text, question)
@@ -156,6 +167,7 @@ def test_no_text_makes_the_parser_raise(text, question):
 ALPHABET = st.text(alphabet="0123456789.,+-−*/^=()[]{}\\$%'_ \n\tabcefrxfrac{}boxedtext", max_size=30)
 
 
+@QUICK
 @given(ALPHABET)
 def test_what_parses_is_right_for_itself_as_gold(text):
     value = parse_answer(text)

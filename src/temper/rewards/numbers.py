@@ -1,8 +1,8 @@
 r"""Numbers as people and LaTeX write them, read into exact fractions. Nothing is computed: `2+3` is no number.
 
-Read: integers, decimals, thousands separators in threes (`1,234`, `1 234`, `1'234`, `1{,}234`), `1.5e-7`,
-`1.5 \times 10^{-7}` with one digit before the point, fractions and mixed numbers in lowest terms (`3/4`, `\frac{3}{4}`,
-`1\frac{3}{4}`). Digits are ASCII; the sign is `-`, `+` or the true minus `−`.
+Read: integers, decimals (`0.1\overline{6}` too), thousands separators in threes (`1,234`, `1 234`, `1'234`, `1{,}234`),
+`1.5e-7`, `1.5 \times 10^{-7}` with one digit before the point, fractions and mixed numbers in lowest terms (`3/4`,
+`\frac{3}{4}`, `1\frac{3}{4}`). Digits are ASCII; the sign is `-`, `+` or the true minus `−`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ _NUMBER = re.compile(
             (?:\{{\s*({_SIGN}?[0-9]+)\s*\}}|({_SIGN}?[0-9]+)))
       | (?P<mixed>[0-9]+(?:[ \u00a0{THIN_SPACE}][0-9]+\s*/\s*[0-9]+|\s*\\[dtc]?frac))  # its fraction is read by itself
       | (?P<fraction>{_FRACTION})
+      | (?P<repeating>(?P<whole>[0-9]*)\.(?P<fixed>[0-9]*)\\overline\s*\{{(?P<period>[0-9]+)\}})
       | (?P<grouped>[1-9][0-9]{{0,2}}(?:(?P<by>[{_SEPARATORS}])[0-9]{{3}})(?:(?P=by)[0-9]{{3}})*(?:\.[0-9]+)?)(?![0-9])
       | (?P<decimal>([0-9]+(?:\.[0-9]+)?|\.[0-9]+)(?:[eE]({_SIGN}?[0-9]+))?)""",
     re.VERBOSE,
@@ -74,10 +75,22 @@ def _value(found: re.Match[str]) -> Fraction:
         return Fraction(groups[1]) * _power_of_ten(groups[2] or groups[3])
     if found["fraction"]:
         return _fraction(found["fraction"])
+    if found["repeating"]:
+        return _repeating(found["whole"], found["fixed"], found["period"])
     if found["grouped"]:
         return Fraction(found["grouped"].replace(found["by"], ""))
     digits, _, exponent = found["decimal"].replace("E", "e").partition("e")
     return Fraction(digits) * (_power_of_ten(exponent) if exponent else 1)
+
+
+def _repeating(whole: str, fixed: str, period: str) -> Fraction:
+    """The exact value of a decimal that repeats its period for ever.
+
+    >>> _repeating("0", "1", "6")
+    Fraction(1, 6)
+    """
+    before, all_digits = int(whole + fixed or "0"), int(whole + fixed + period)
+    return Fraction(all_digits - before, 10 ** len(fixed) * (10 ** len(period) - 1))
 
 
 def _power_of_ten(exponent: str) -> Fraction:
