@@ -55,7 +55,7 @@ class _Limited(ImmutableSandboxedEnvironment):
 class _GenerationTag(Extension):
     """`{% generation %}…{% endgeneration %}` marks the assistant's words for other trainers; here it only renders."""
 
-    tags = {"generation"}  # noqa: RUF012  (Jinja's own interface)
+    tags = {"generation"}
 
     def parse(self, parser: Parser) -> list[nodes.Node]:
         next(parser.stream)

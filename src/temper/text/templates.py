@@ -102,7 +102,6 @@ def missing_template_fault(where: str) -> Fault:
         "the model has no chat template",
         where=where,
         why="without one there is no way to say where the question ends and the reply begins and ends",
-        fix="set `chat_template` of a stage `import_model` to `r1` (R1-Zero's, for base models), `plain`, or the path of "
-        "a template file",
+        fix="set `chat_template` of a stage `import_model` to `r1` (R1-Zero's, for base models), `plain` or a file",
         code=Exit.CONFIG,
     )
