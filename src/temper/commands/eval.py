@@ -42,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     results: dict[str, Any] = {}
     for name in args.tasks.split(","):
         task = resolve_task(name.strip())
-        prompts = load_prompts(task.test or task.train, task.name, task.config)[: args.prompts]
+        file = task.test or task.train
+        assert file is not None  # what resolve_task finds has one
+        prompts = load_prompts(file, task.name, task.config)[: args.prompts]
         results[task.name] = evaluate(path, prompts, args)
     report = {"model": str(args.model), "temperature": args.temperature, "top_p": args.top_p, "tasks": results}
     print(json.dumps(report, ensure_ascii=False) if args.json else render(report))

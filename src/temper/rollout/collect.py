@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from temper.rewards.score import Scorer
@@ -17,8 +17,8 @@ class Chat(Protocol):
 
     @property
     def thinking_opened(self) -> bool: ...
-    def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]: ...
-    def decode(self, token_ids: Sequence[int]) -> str: ...
+    def prompts_ids(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]: ...
+    def decode(self, ids: Iterable[int]) -> str: ...
 
 
 def collect(
@@ -31,7 +31,7 @@ def collect(
     key: Sequence[int | str],
 ) -> list[Group]:
     """`samples` completions of each prompt, parsed and scored. The draws are named by (`key`, prompt, sample)."""
-    prompt_ids = [chat.prompt_ids(prompt.messages) for prompt in prompts]
+    prompt_ids = chat.prompts_ids([prompt.messages for prompt in prompts])
     requests = [
         Request(ids, seed_for(*key, prompt.id, sample))
         for prompt, ids in zip(prompts, prompt_ids, strict=True)

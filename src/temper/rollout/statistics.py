@@ -12,7 +12,7 @@ PASS_RATE_BINS = 5
 
 
 def rollout_metrics(
-    groups: Sequence[Group], examples: Sequence[Sequence[PolicyExample]], samples: int
+    groups: Sequence[Group], examples: Sequence[Sequence[PolicyExample]]
 ) -> dict[str, float | list[float]]:
     """Means over the rollouts of one step, shares of groups, and the histogram of group pass rates in fifths."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
@@ -25,9 +25,7 @@ def rollout_metrics(
     mean = sum(advantages) / count
     metrics["advantage/mean"] = mean
     metrics["advantage/std"] = (sum((a - mean) ** 2 for a in advantages) / count) ** 0.5
-    tokens = sum(len(rollout.completion.token_ids) for rollout in rollouts)
-    metrics["completion/tokens"] = tokens
-    metrics["completion/length"] = tokens / count
+    metrics["completion/length"] = count_tokens(groups) / count
     metrics["completion/truncated"] = sum(rollout.completion.finish_reason == "length" for rollout in rollouts) / count
     metrics["groups/dead"] = sum(not any(e.advantages[0] for e in group) for group in examples) / len(groups)
     if "accuracy" in rollouts[0].rewards:
@@ -35,6 +33,11 @@ def rollout_metrics(
     metrics["reflection_words"] = sum(len(REFLECTION.findall(r.reply.thinking or "")) for r in rollouts) / count
     metrics["grader_failures"] = sum(len(rollout.grader_failures) for rollout in rollouts)
     return metrics
+
+
+def count_tokens(groups: Sequence[Group]) -> int:
+    """Completion tokens, end tokens included."""
+    return sum(len(rollout.completion.token_ids) for group in groups for rollout in group.rollouts)
 
 
 def _pass_rates(groups: Sequence[Group]) -> list[float]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 from pydantic import Field, model_validator
 
 from temper.config import ModelRef, StrictModel, TaskName
-from temper.data.tasks import load_prompts
 from temper.errors import Fault, Preempted
 from temper.models.load import load_model
 from temper.report.rollouts import read_rows, write_rows
@@ -21,7 +20,7 @@ from temper.rollout.engine import Sampling
 from temper.rollout.measures import interval, majority_is_right, pass_at_k
 from temper.rollout.native import NativeEngine
 from temper.stages.context import StageContext
-from temper.stages.shared import check_lengths, check_model, check_tasks
+from temper.stages.shared import check_lengths, check_model, check_tasks, open_prompts
 from temper.text.chat import ChatFormat
 from temper.types import Group, Prompt
 
@@ -76,16 +75,18 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
 def run(config: Config, ctx: StageContext) -> None:
     """Per model and task: k completions of every held-out prompt, measured. A finished model is not measured twice."""
     models: list[dict[str, Any]] = []
+    prompts = open_prompts(config.tasks, "test", ctx)
     total = len(config.models) * len(config.tasks)
     for ref in config.models:
         stage = ref.removeprefix("@")
         tasks: dict[str, Any] = {}
         for name in config.tasks:
-            prompts = load_prompts(ctx.tasks[name].test, name, ctx.tasks[name].config)[: config.max_prompts]
             rows_file = ctx.work / "samples" / f"{len(models):02d}.{name}.jsonl"
             note_file = rows_file.with_suffix(".json")
             if not note_file.exists():
-                measured, rows = evaluate_model(ctx.inputs[ref], prompts, config, (ctx.seed, ctx.name))
+                measured, rows = evaluate_model(
+                    ctx.inputs[ref], prompts[name][: config.max_prompts], config, (ctx.seed, ctx.name)
+                )
                 write_rows(rows_file, rows)
                 write_rows(note_file, [measured])
             tasks[name] = read_rows(note_file)[0]
@@ -111,7 +112,7 @@ def evaluate_model(
     """(the numbers of one model on one task, its completions as rows)."""
     chat = ChatFormat.load(path)
     model = load_model(path)
-    check_lengths({"": prompts}, chat, model)
+    check_lengths(prompts, chat)
     scorer = Scorer({name: REWARDS[name] for name in MEASURED}, [1.0] + [0.0] * (len(MEASURED) - 1))
     sampling = Sampling(config.max_completion_length, config.temperature, config.top_p, stop_ids=chat.eos_ids)
     groups = collect(NativeEngine(model), chat, scorer, prompts, config.num_samples, sampling, key)

@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 
 from temper.algorithms.advantages import ADVANTAGES
 from temper.config import ModelRef, RewardName, TaskName
-from temper.data.tasks import load_prompts
 from temper.errors import ConfigError, Fault
 from temper.models.load import load_model
 from temper.report.metrics import read_rows
@@ -21,9 +20,9 @@ from temper.rewards.score import Scorer
 from temper.rollout.collect import collect, rollout_row
 from temper.rollout.engine import Sampling
 from temper.rollout.native import NativeEngine
-from temper.rollout.statistics import rollout_metrics
+from temper.rollout.statistics import count_tokens, rollout_metrics
 from temper.stages.context import StageContext
-from temper.stages.shared import check_lengths, check_model, check_tasks, draw_prompts, finish_model
+from temper.stages.shared import check_lengths, check_model, check_tasks, draw_prompts, finish_model, open_prompts
 from temper.text.chat import ChatFormat
 from temper.train.guards import Guards, watch
 from temper.train.learner import Learner, OptimizerConfig
@@ -88,8 +87,8 @@ def run(config: Config, ctx: StageContext) -> None:
     chat = ChatFormat.load(source)
     policy = load_model(source)
     reference = load_model(source) if config.kl_penalty > 0 else None
-    prompts = {name: load_prompts(ctx.tasks[name].train, name, ctx.tasks[name].config) for name in config.tasks}
-    check_lengths(prompts, chat, policy)
+    prompts = open_prompts(config.tasks, "train", ctx)
+    check_lengths([prompt for of_task in prompts.values() for prompt in of_task], chat)
     scorer = Scorer(load_rewards(config.reward_funcs), config.reward_weights)
     engine = NativeEngine(policy)
     sampling = Sampling(config.max_completion_length, config.temperature, config.top_p, stop_ids=chat.eos_ids)
@@ -109,10 +108,10 @@ def run(config: Config, ctx: StageContext) -> None:
             reference.load_state_dict(policy.state_dict())
         if step % config.keep_rollouts_steps == 0 or step + 1 == config.max_steps:
             write_rows(ctx.work / "rollouts" / f"step-{step + 1:06d}.jsonl.gz", rows(step + 1, groups, examples))
-        metrics = rollout_metrics(groups, examples, config.num_generations) | metrics
+        metrics = rollout_metrics(groups, examples) | metrics
         ended = time.perf_counter()
-        metrics["tokens_per_second"] = metrics.pop("completion/tokens") / (ended - began)
         metrics |= {
+            "tokens_per_second": count_tokens(groups) / (ended - began),
             "seconds": ended - began,
             "seconds/sampling": sampled - began,
             "cpu_seconds": time.process_time() - began_cpu,

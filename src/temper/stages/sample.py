@@ -11,7 +11,6 @@ from pydantic import Field, model_validator
 
 from temper.config import DataRef, ModelRef, StrictModel, TaskName
 from temper.data.conversations import load_conversations
-from temper.data.tasks import load_prompts
 from temper.errors import DataError, Fault, Preempted
 from temper.models.load import load_model
 from temper.report.rollouts import read_rows, write_rows
@@ -21,7 +20,7 @@ from temper.rollout.collect import collect
 from temper.rollout.engine import Sampling
 from temper.rollout.native import NativeEngine
 from temper.stages.context import StageContext
-from temper.stages.shared import check_conversations, check_lengths, check_model, check_tasks, shuffled
+from temper.stages.shared import check_conversations, check_lengths, check_model, check_tasks, open_prompts, shuffled
 from temper.text.chat import ChatFormat
 from temper.types import Group, Message, Rollout
 
@@ -66,12 +65,9 @@ def run(config: Config, ctx: StageContext) -> None:
     """Sample, filter, dedupe, cap per prompt, mix, shuffle: `data.jsonl` holds what is kept, `harvest.json` counts."""
     chat = ChatFormat.load(ctx.inputs[config.model])
     model = load_model(ctx.inputs[config.model])
-    prompts = [
-        prompt
-        for name in config.tasks
-        for prompt in load_prompts(ctx.tasks[name].train, name, ctx.tasks[name].config)[: config.max_prompts]
-    ]
-    check_lengths({"": prompts}, chat, model)
+    opened = open_prompts(config.tasks, "train", ctx)
+    prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
+    check_lengths(prompts, chat)
     scorer = Scorer(load_rewards(list(config.min_rewards)), None)
     engine = NativeEngine(model)
     sampling = Sampling(config.max_completion_length, config.temperature, config.top_p, stop_ids=chat.eos_ids)

@@ -8,13 +8,15 @@ from random import Random
 from typing import Any, Literal
 
 from temper.data.conversations import load_conversations
+from temper.data.findings import Note, tell_log
+from temper.data.overlap import overlap
 from temper.data.tasks import load_prompts
-from temper.errors import DataError, Fault, TemperError
+from temper.errors import Fault, TemperError
 from temper.models.save import save_model
 from temper.rng import seed_for
 from temper.stages.context import StageContext
 from temper.text.chat import ChatFormat
-from temper.types import Message, Prompt
+from temper.types import Example, Prompt
 
 
 def check_model(ref: str, ctx: StageContext) -> list[Fault]:
@@ -47,10 +49,30 @@ def check_tasks(names: Sequence[str], split: Literal["train", "test"], ctx: Stag
         path = getattr(task, split)
         if path is not None:
             try:
-                load_prompts(path, name, task.config)
+                prompts = load_prompts(path, name, task.config)
+                if split == "test" and task.train is not None:
+                    tell_overlap(load_prompts(task.train, name, task.config), prompts)
             except TemperError as error:
                 faults += error.faults
     return faults
+
+
+def tell_overlap(train: Sequence[Prompt], test: Sequence[Prompt]) -> None:
+    """Warn of held-out questions that are trained on."""
+    note = overlap(train, test).note()
+    if note is not None:
+        tell_log(note)
+
+
+def open_prompts(names: Sequence[str], split: Literal["train", "test"], ctx: StageContext) -> dict[str, list[Prompt]]:
+    """The prompts of each task; what is odd about a file goes to the stage's log."""
+
+    def tell(note: Note) -> None:
+        if note.level == "warning":
+            ctx.log.warn(note.render().removeprefix("warning: "))
+
+    tasks = {name: ctx.tasks[name] for name in names}
+    return {name: load_prompts(getattr(task, split), name, task.config, tell=tell) for name, task in tasks.items()}
 
 
 def check_conversations(ref: str, columns: Mapping[str, str], ctx: StageContext) -> list[Fault]:
@@ -64,26 +86,9 @@ def check_conversations(ref: str, columns: Mapping[str, str], ctx: StageContext)
     return []
 
 
-def check_lengths(prompts: Mapping[str, Sequence[Prompt]], chat: ChatFormat, model: Any) -> None:
-    """Raise DataError, naming the first few, if a prompt leaves no room for a completion."""
-    context = getattr(model.config, "max_position_embeddings", None)
-    if context is None:
-        return
-    long = [
-        (prompt.id, length)
-        for of_task in prompts.values()
-        for prompt in of_task
-        if (length := len(chat.prompt_ids(prompt.messages))) >= context
-    ]
-    if long:
-        named = ", ".join(f"{name} ({length} tokens)" for name, length in long[:3])
-        raise DataError(
-            Fault(
-                f"{len(long)} prompts leave no room for a completion: {named}",
-                why=f"the model's context is {context} tokens",
-                fix="shorten or remove these rows",
-            )
-        )
+def check_lengths(prompts: Sequence[Prompt], chat: ChatFormat) -> None:
+    """Raise DataError for prompts that leave no room for a completion in the model's context."""
+    chat.prompts_ids([prompt.messages for prompt in prompts], room=1)
 
 
 def draw_prompts(
@@ -118,16 +123,10 @@ def shuffled(count: int, key: tuple[int | str, ...]) -> list[int]:
     return _orders[count, key]
 
 
-def conversation_examples(path: Path, columns: Mapping[str, str], chat: ChatFormat) -> list[Any]:
-    return [chat.conversation_example(messages) for messages in load_conversations(path, columns)]
+def conversation_examples(path: Path, columns: Mapping[str, str], chat: ChatFormat) -> list[Example]:
+    return chat.conversation_examples(load_conversations(path, columns))
 
 
 def finish_model(model: Any, chat: ChatFormat, ctx: StageContext, trained_from: str, how: Sequence[str]) -> None:
     """Leave the trained model as the stage's artifact."""
     save_model(model, chat, ctx.out, card={"stage": ctx.name, "trained_from": trained_from, "how": list(how)})
-
-
-__all__ = [
-    "Message", "check_conversations", "check_lengths", "check_model", "check_tasks", "conversation_examples",
-    "draw_prompts", "finish_model", "shuffled",
-]  # fmt: skip
