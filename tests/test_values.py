@@ -199,6 +199,13 @@ def test_a_gold_that_cannot_be_verified_says_why(gold, reason):
         parse_gold(gold)
 
 
+def test_an_answer_is_short():
+    assert parse_answer("so it is " * 1_000 + "\\boxed{5}") is not None
+    assert parse_answer("so it is " * 2_000 + "\\boxed{5}") is None
+    assert parse_answer("5" + "0" * 990) is not None
+    assert parse_answer("5" + "0" * 1_000) is None
+
+
 def test_units_count_only_where_both_are_known():
     assert right("5 cm", "5 centimetres")
     assert right("5 cm", "5")

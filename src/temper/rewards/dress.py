@@ -22,6 +22,7 @@ _WIDE_SPACES = re.compile(r"\\(?:quad|qquad|;|:)(?![A-Za-z])")
 _THIN_SPACES = re.compile(r"\\,|\\thinspace(?![A-Za-z])|\{,\}|,\\!|\{\\,\}")
 _HARD_SPACES = re.compile(r"\\ |(?<=[\w}])~(?=[\w\\])")  # a tie as in 5~cm: `~5` is about 5
 _PAIRS = re.compile(r"\\\((.*?)\\\)|\\\[(.*?)\\\]", re.DOTALL)
+_DOLLAR = re.compile(r"(?<!\\)\$")
 _DOLLARS = re.compile(r"(?<!\\)(\$\$?)((?:[^$\\]|\\.)+)\1", re.DOTALL)
 _EMPHASIS = re.compile(r"(?<![\w*`\\])(\*{1,3}|_{1,3}|`{1,3})(?=[^\s*`])([^*`]*?[^\s*`])\1(?![\w*`])")
 _NOUN = r"(?:(?:final|correct|exact|right|end)\s+)?(?:answer|result|solution|antwort|ergebnis|lösung|endergebnis)"
@@ -72,7 +73,8 @@ def plain_latex(text: str) -> str:
 def _math_delimiters(text: str) -> str:
     r"""`\(…\)`, `\[…\]`, `$…$` and `$$…$$` off; a single dollar sign is money and stays."""
     text = _PAIRS.sub(lambda found: BREAK + (found[1] or found[2] or "") + BREAK, text)
-    return _DOLLARS.sub(lambda found: BREAK + found[2] + BREAK, text)
+    bare, pairs = _DOLLARS.subn(lambda found: BREAK + found[2] + BREAK, text)
+    return text if pairs and _DOLLAR.search(bare) else bare  # one too many: nothing closes it
 
 
 def _markdown(text: str) -> str:
