@@ -340,6 +340,15 @@ def test_a_stage_of_another_kind_replaces_the_one_it_extends(tmp_path):
     assert not faults
 
 
+def test_an_empty_table_empties_what_it_extends_inside_a_stage_and_nothing_above(tmp_path):
+    base = "tasks: {t: {columns: {prompt: q}, language: de}}\nstages:\n  a: {stage: fake_train, tasks: [t], steps: 9}\n"
+    recipe, faults = load_recipe(
+        write(tmp_path, base=base, my="extends: base.yaml\ntasks: {t: {columns: {}}}\nstages: {a: {}}\n")
+    )
+    assert not faults
+    assert (recipe.tasks["t"].columns, recipe.tasks["t"].language, recipe.stages[0].config.steps) == ({}, "de", 9)
+
+
 def test_new_stages_of_an_extending_recipe_run_before_what_uses_them(tmp_path):
     base = "stages:\n  a: {stage: fake_train}\n  report: {stage: fake_measure, models: ['@a']}\n"
     mine = "extends: base.yaml\nstages:\n  b: {stage: fake_train, model: '@a'}\n  report: {models: ['@a', '@b']}\n"

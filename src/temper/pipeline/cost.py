@@ -74,6 +74,7 @@ def _cpu() -> float:
 # -- estimates --------------------------------------------------------------------------------------------------------
 
 _SHAPE = ("hidden_size", "num_hidden_layers", "vocab_size")
+PROCESS_BYTES = 450_000_000  # Python and its libraries, before any model
 TRAINED_BYTES = 16  # a parameter in training: weight, gradient and Adam's two moments, 4 bytes each
 ACTIVATIONS = 24  # values kept a token, layer and hidden unit for the backward pass of a usual decoder
 
@@ -127,22 +128,25 @@ def estimate(stage: Stage, sizes: Mapping[str, ModelSize | None]) -> Estimate:
     """What a stage will need. `sizes` is by model reference; stages that make no model write little."""
     models = [ref.text for ref in stage.references if ref.kind == "model"]
     known = [size for text in models if (size := sizes.get(text)) is not None]
-    if not models or len(known) < len(models):
+    if len(known) < len(models) or (not models and stage.makes == "model"):
         return Estimate(None, None)
+    if not models:
+        return Estimate(PROCESS_BYTES, None)
     largest = max(known, key=lambda size: size.parameters)
     if stage.makes != "model" or stage.kind == "import_model":
-        memory = 4 * largest.parameters + _activations(stage, largest, trained=False)
+        memory = PROCESS_BYTES + 4 * largest.parameters
         return Estimate(memory, largest.bytes if stage.makes == "model" else None)
-    memory = TRAINED_BYTES * largest.parameters + _activations(stage, largest, trained=True)
+    memory = PROCESS_BYTES + TRAINED_BYTES * largest.parameters + _activations(stage, largest)
     if getattr(stage.config, "kl_penalty", 0):
         memory += 4 * largest.parameters  # the reference model
     checkpoints = 2 * 12 * largest.parameters  # two are kept: weights and Adam's two moments
     return Estimate(memory, largest.bytes + checkpoints)
 
 
-def _activations(stage: Stage, size: ModelSize, trained: bool) -> int:
+def _activations(stage: Stage, size: ModelSize) -> int:
+    """What the backward pass keeps of one micro-batch, and its logits three times over."""
     tokens = getattr(stage.config, "micro_batch_tokens", None)
-    if size.shape is None or not trained or not isinstance(tokens, int):
+    if size.shape is None or not isinstance(tokens, int):
         return 0
     hidden, layers, vocabulary = size.shape
     return 4 * tokens * (ACTIVATIONS * hidden * layers + 3 * vocabulary)

@@ -334,5 +334,5 @@ def config_class(kind: str) -> type[StrictModel]:
 def _fields(kind: str) -> Iterable[str]:
     try:
         return config_class(kind).model_fields
-    except ConfigError:
+    except (ConfigError, ImportError):  # only a hint would be lost
         return ()

@@ -141,9 +141,9 @@ def _read(source: Source) -> Table:
     raise ConfigError(Fault(f"`{source.shown}` is not a recipe: found {found}", str(root.place), why))
 
 
-def merge(base: Table, over: Table) -> Table:
+def merge(base: Table, over: Table, depth: int = 0) -> Table:
     """`over` on `base`, deeply: tables are merged, everything else is replaced. A stage of another kind is replaced
-    whole. Keys keep the order of `base`; new ones follow.
+    whole, and so is a table of a stage's own by `{}`. Keys keep the order of `base`; new ones follow.
 
     >>> from temper.pipeline.document import plain
     >>> base = read_document("{a: {x: 1}, report: {n: 4}}", "base.yaml")
@@ -157,14 +157,20 @@ def merge(base: Table, over: Table) -> Table:
         below, above = base.entries.get(key), over.entries.get(key)
         if above is None or below is None:
             entries[key] = above or below
-        elif isinstance(above.node, Table) and isinstance(below.node, Table) and _mergeable(below.node, above.node):
-            entries[key] = Entry(above.key, merge(below.node, above.node))
+        elif (
+            isinstance(above.node, Table)
+            and isinstance(below.node, Table)
+            and _mergeable(below.node, above.node, depth)
+        ):
+            entries[key] = Entry(above.key, merge(below.node, above.node, depth + 1))
         else:
             entries[key] = above
     return Table(entries, over.place)
 
 
-def _mergeable(base: Table, over: Table) -> bool:
+def _mergeable(base: Table, over: Table, depth: int) -> bool:
+    if depth >= 2 and not over.entries:  # the keys of a stage or a task are at depth 2
+        return False
     kinds = [node.value for table in (base, over) if isinstance(node := table.get("stage"), Scalar)]
     return len(set(kinds)) < 2
 

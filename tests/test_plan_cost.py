@@ -1,0 +1,93 @@
+"""What a stage will need, told before it runs; what it cost, measured."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from pathlib import Path
+
+import fakes
+import pytest
+
+from temper.pipeline import STAGES
+from temper.pipeline.cost import TRAINED_BYTES, Cost, Meter, ModelSize, estimate, model_size, model_sizes
+from temper.pipeline.recipe import load_recipe
+
+
+@pytest.fixture(autouse=True)
+def fake_kinds(monkeypatch, tmp_path):
+    for kind, entry in fakes.KINDS.items():
+        monkeypatch.setitem(STAGES, kind, entry)
+    monkeypatch.chdir(tmp_path)
+
+
+def write_model(folder: Path, shapes: dict[str, list[int]]) -> Path:
+    folder.mkdir()
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        size = 4
+        for length in shape:
+            size *= length
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
+    config = {"hidden_size": 8, "num_hidden_layers": 2, "vocab_size": 10}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_the_size_of_a_model_is_read_from_its_headers(tmp_path):
+    folder = write_model(tmp_path / "model", {"a": [10, 8], "b": [8], "c": []})
+    assert model_size(folder) == ModelSize(89, 356, (8, 2, 10))
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 8, b"\x08\0\0\0\0\0\0\0notjson!", b"\x02\0\0\0\0\0\0\0[]"])
+def test_a_damaged_model_has_no_known_size(tmp_path, damage):
+    folder = write_model(tmp_path / "model", {"a": [2]})
+    (folder / "model.safetensors").write_bytes(damage)
+    assert model_size(folder) is None
+
+
+def test_the_size_of_a_model_is_known_along_the_stages_that_come_from_it(tmp_path):
+    write_model(tmp_path / "model", {"a": [100, 8]})
+    text = (
+        "stages:\n  a: {stage: fake_train, model: model}\n  b: {stage: fake_train, model: '@a', kl_penalty: 0.1}\n"
+        "  c: {stage: fake_train}\n  d: {stage: fake_train, model: '@c'}\n  r: {stage: fake_measure, models: ['@b']}\n"
+    )
+    Path("my.yaml").write_text(text)
+    recipe, faults = load_recipe("my.yaml")
+    assert not faults
+    sizes = model_sizes(recipe, {})
+    needs = {stage.name: estimate(stage, sizes).memory_bytes for stage in recipe.stages}
+    assert needs["c"] is None
+    assert needs["d"] is None
+    assert needs["b"] - needs["a"] == 4 * 800
+    assert needs["a"] > needs["r"] > TRAINED_BYTES * 800
+
+
+def test_costs_add_up_and_peaks_do_not():
+    total = sum([Cost(1, 2, 30), Cost(2, 3, 20)], Cost())
+    assert total == Cost(3, 5, 30)
+
+
+@pytest.mark.parametrize("value", [None, [], {}, {"seconds": "x"}, {"seconds": None, "cpu_seconds": []}])
+def test_a_torn_record_costs_nothing(value):
+    assert Cost.read(value) == Cost()
+
+
+def test_a_cost_survives_being_written():
+    cost = Cost(1.5, 2.25, 3000)
+    assert Cost.read(json.loads(json.dumps(cost.as_dict()))) == cost
+
+
+def test_a_meter_measures_time_cpu_and_memory():
+    meter = Meter()
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    spent = meter.spent()
+    assert spent.seconds >= 0.1
+    assert spent.cpu_seconds >= 0.08
+    assert spent.peak_memory_bytes > 5_000_000
