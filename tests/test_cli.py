@@ -81,6 +81,8 @@ def test_every_command_explains_itself(verb, capsys):
         (["run"], "required: RECIPE"), (["run", "a", "b"], "unrecognized arguments"),
         (["run", "a", "--st", "x"], "--st"), (["run", "a", "--set"], "expected one argument"),
         (["run", "-rf"], "required: RECIPE"), ([""], "unknown command"),
+        (["run", "a", "--out", ""], "names no directory"), (["run", "a", "--out", "x" * 300], "names no directory"),
+        (["run", "a", "--out", "a\nb"], "names no directory"), (["plan", "a", "--out", "a\x07"], "names no directory"),
         (["ru\x1b[31mn"], "\\x1b[31m"), (["run", "no\x1b[31m"], "\\x1b[31m"),
     ],
 )  # fmt: skip

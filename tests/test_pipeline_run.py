@@ -101,7 +101,7 @@ def test_a_second_run_takes_no_step(recipe):
         ("report.k=8", ("report",)), ("second.learning_rate=0.5", ("second", "report")),
         ("first.learning_rate=0.5", ("first", "second", "report")), ("seed=8", ("data", "first", "second", "report")),
         ("data.rows=4", ("data", "first", "second", "report")), ("sums.language=de", ("second", "report")),
-        ("threads=1", ()), ("description=other", ()),
+        ("threads=1", ()), ("description=other", ()), ("sums.description=other", ()),
     ],
 )  # fmt: skip
 def test_one_changed_key_runs_exactly_what_depends_on_it(recipe, setting, ran):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,17 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
         help="change a value of the recipe: seed=1, final_rl.learning_rate=1e-4; may be given several times",
     )  # fmt: skip
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the run directory (default: runs/NAME-HASH)")
+    parser.add_argument("--out", type=folder, metavar="DIR", help="the run directory (default: runs/NAME-HASH)")
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+
+
+def folder(text: str) -> Path:
+    """The directory that `--out` names. Raises ArgumentTypeError for what no directory can be called."""
+    if not text.strip() or not text.isprintable():
+        raise argparse.ArgumentTypeError(f"`{text}` names no directory")
+    if any(len(os.fsencode(part)) > 255 for part in Path(text).parts) or len(text) > 4000:
+        raise argparse.ArgumentTypeError("a name of more than 255 bytes names no directory")
+    return Path(text).expanduser()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

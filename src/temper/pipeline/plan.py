@@ -114,7 +114,7 @@ def fingerprint_material(
         "version": stage.module.VERSION,
         "seed": recipe.seed,
         "config": stage.config.model_dump(mode="json"),
-        "tasks": {name: recipe.tasks[name].model_dump(mode="json") for name in stage.tasks},
+        "tasks": {name: recipe.tasks[name].model_dump(mode="json", exclude={"description"}) for name in stage.tasks},
         "inputs": {ref.text: identity(ref) for ref in stage.references if ref.kind != "task"},
     }
 
