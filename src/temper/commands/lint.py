@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from temper.commands.lint_rewards import check_golds, lint_reward
 from temper.data.conversations import conversations_of, prompt_of
@@ -20,6 +21,9 @@ from temper.data.shapes import CONVERSATIONS, Shape, shape_of_rows, text_of
 from temper.data.tasks import BUILTIN_TASKS, prompts_of, resolve_task
 from temper.errors import ConfigError, DataError, Exit, Fault, ResourceError, TemperError
 from temper.types import AnswerType, Message, Prompt
+
+if TYPE_CHECKING:
+    from temper.text.chat import ChatFormat
 
 RECIPES = (".yaml", ".yml")
 _REWARD = re.compile(r".+\.py:[^/\\]*")
@@ -195,7 +199,8 @@ def _measure(
     for row, messages in rows:
         where = row.place(found.path)
         try:
-            count = len(chat.prompt_ids(messages) if prompts else chat.conversation_example(messages).token_ids)
+            rows_of_it = [chat.prompt_ids(messages)] if prompts else _token_rows(chat, messages)
+            count = max(map(len, rows_of_it))
         except DataError as error:
             detail = "; ".join(f"{fault.what}: {fault.why}".removesuffix(": ") for fault in error.faults)
             found.bad(row.number, where, "it does not fit the model", detail, error.faults[0].fix)
@@ -239,3 +244,7 @@ def write_good(reports: Sequence[FileReport], file: str) -> None:
         raise ConfigError(Fault(f"--write {file}: the file exists", fix="name a new file")) from None
     except (OSError, ValueError) as error:
         raise ResourceError(Fault(f"cannot write {file}", why=str(error))) from None
+
+
+def _token_rows(chat: ChatFormat, messages: tuple[Message, ...]) -> list[tuple[int, ...]]:
+    return [example.token_ids for example in chat.conversation_examples([messages])]

@@ -11,18 +11,27 @@ from pydantic import Field, model_validator
 
 from temper.algorithms.advantages import ADVANTAGES
 from temper.config import ModelRef, RewardName, TaskName
-from temper.errors import ConfigError, Fault
+from temper.errors import DataError, Fault
 from temper.models.load import load_model
 from temper.report.metrics import read_rows
 from temper.report.rollouts import write_rows
-from temper.rewards import load_rewards
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect, rollout_row
 from temper.rollout.engine import Sampling
 from temper.rollout.native import NativeEngine
 from temper.rollout.statistics import count_tokens, rollout_metrics
 from temper.stages.context import StageContext
-from temper.stages.shared import check_lengths, check_model, check_tasks, draw_prompts, finish_model, open_prompts
+from temper.stages.shared import (
+    check_lengths,
+    check_model,
+    check_rewards,
+    check_tasks,
+    draw_prompts,
+    finish_model,
+    open_prompts,
+    open_rewards,
+    too_few,
+)
 from temper.text.chat import ChatFormat
 from temper.train.guards import Guards, watch
 from temper.train.learner import Learner, OptimizerConfig
@@ -74,11 +83,9 @@ class Config(OptimizerConfig):
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     """Faults of the rewards, the prompts and the model that can be known before anything runs."""
     faults = check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
-    try:
-        load_rewards(config.reward_funcs)
-    except ConfigError as error:
-        faults += error.faults
-    return faults
+    if not faults and all(ctx.tasks[name].train is not None for name in config.tasks):
+        faults += too_few(open_prompts(config.tasks, "train", ctx), config.prompts_per_step)
+    return faults + check_rewards(config.reward_funcs, ctx)
 
 
 def run(config: Config, ctx: StageContext) -> None:
@@ -88,8 +95,10 @@ def run(config: Config, ctx: StageContext) -> None:
     policy = load_model(source)
     reference = load_model(source) if config.kl_penalty > 0 else None
     prompts = open_prompts(config.tasks, "train", ctx)
+    if few := too_few(prompts, config.prompts_per_step):
+        raise DataError(few)
     check_lengths([prompt for of_task in prompts.values() for prompt in of_task], chat)
-    scorer = Scorer(load_rewards(config.reward_funcs), config.reward_weights)
+    scorer = Scorer(open_rewards(config.reward_funcs, ctx), config.reward_weights)
     engine = NativeEngine(policy)
     sampling = Sampling(config.max_completion_length, config.temperature, config.top_p, stop_ids=chat.eos_ids)
     learner = Learner(policy, config, config.max_steps)

@@ -14,13 +14,21 @@ from temper.data.conversations import load_conversations
 from temper.errors import DataError, Fault, Preempted
 from temper.models.load import load_model
 from temper.report.rollouts import read_rows, write_rows
-from temper.rewards import load_rewards
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect
 from temper.rollout.engine import Sampling
 from temper.rollout.native import NativeEngine
 from temper.stages.context import StageContext
-from temper.stages.shared import check_conversations, check_lengths, check_model, check_tasks, open_prompts, shuffled
+from temper.stages.shared import (
+    check_conversations,
+    check_lengths,
+    check_model,
+    check_rewards,
+    check_tasks,
+    open_prompts,
+    open_rewards,
+    shuffled,
+)
 from temper.text.chat import ChatFormat
 from temper.types import Group, Message, Rollout
 
@@ -56,6 +64,7 @@ class Config(StrictModel):
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     faults = check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
+    faults += check_rewards(list(config.min_rewards), ctx)
     for ref in config.mix:
         faults += check_conversations(ref, config.columns, ctx)
     return faults
@@ -68,7 +77,7 @@ def run(config: Config, ctx: StageContext) -> None:
     opened = open_prompts(config.tasks, "train", ctx)
     prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
     check_lengths(prompts, chat)
-    scorer = Scorer(load_rewards(list(config.min_rewards)), None)
+    scorer = Scorer(open_rewards(list(config.min_rewards), ctx), None)
     engine = NativeEngine(model)
     sampling = Sampling(config.max_completion_length, config.temperature, config.top_p, stop_ids=chat.eos_ids)
     chunks = -(-len(prompts) // PROMPTS_A_CHUNK)

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
 from temper.data.conversations import load_conversations
-from temper.data.findings import Note, tell_log
+from temper.data.findings import Note, tell_all
 from temper.data.overlap import overlap
 from temper.data.tasks import load_prompts
-from temper.errors import Fault, TemperError
+from temper.errors import ConfigError, Exit, Fault, TemperError
 from temper.models.save import save_model
+from temper.rewards import Reward, load_rewards
+from temper.rewards.user import probe_rewards
 from temper.rng import seed_for
 from temper.stages.context import StageContext
 from temper.text.chat import ChatFormat
+from temper.text.templates import missing_template_fault
 from temper.types import Example, Prompt
 
 
 def check_model(ref: str, ctx: StageContext) -> list[Fault]:
-    """Faults of a model directory that already exists; nothing to say of one that a stage will make."""
+    """Faults of a model directory that already exists and must chat; nothing to say of one that a stage will make."""
     from temper.models.checks import check_model_dir
 
     path = ctx.inputs.get(ref)
@@ -29,9 +33,13 @@ def check_model(ref: str, ctx: StageContext) -> list[Fault]:
     faults = list(check_model_dir(path))
     if not faults:
         try:
-            ChatFormat.load(path)
+            chat = ChatFormat.load(path)
         except TemperError as error:
-            faults += error.faults
+            return list(error.faults)
+        if not chat.is_chat:
+            faults.append(missing_template_fault(str(path)))
+        for warning in chat.warnings:
+            ctx.log.warn(warning.what)
     return faults
 
 
@@ -49,38 +57,42 @@ def check_tasks(names: Sequence[str], split: Literal["train", "test"], ctx: Stag
         path = getattr(task, split)
         if path is not None:
             try:
-                prompts = load_prompts(path, name, task.config)
+                prompts = load_prompts(path, name, task.config, tell=_tell(ctx))
                 if split == "test" and task.train is not None:
-                    tell_overlap(load_prompts(task.train, name, task.config), prompts)
+                    met = overlap(load_prompts(task.train, name, task.config, tell=_silent), prompts).note(str(path))
+                    tell_all([met] if met else [], _tell(ctx))
             except TemperError as error:
                 faults += error.faults
     return faults
 
 
-def tell_overlap(train: Sequence[Prompt], test: Sequence[Prompt]) -> None:
-    """Warn of held-out questions that are trained on."""
-    note = overlap(train, test).note()
-    if note is not None:
-        tell_log(note)
-
-
 def open_prompts(names: Sequence[str], split: Literal["train", "test"], ctx: StageContext) -> dict[str, list[Prompt]]:
     """The prompts of each task; what is odd about a file goes to the stage's log."""
+    tasks = {name: ctx.tasks[name] for name in names}
+    return {
+        name: load_prompts(getattr(task, split), name, task.config, tell=_tell(ctx)) for name, task in tasks.items()
+    }
 
+
+def _silent(note: Note) -> None:
+    """Its training file has been told of already."""
+
+
+def _tell(ctx: StageContext) -> Callable[[Note], None]:
     def tell(note: Note) -> None:
         if note.level == "warning":
             ctx.log.warn(note.render().removeprefix("warning: "))
 
-    tasks = {name: ctx.tasks[name] for name in names}
-    return {name: load_prompts(getattr(task, split), name, task.config, tell=tell) for name, task in tasks.items()}
+    return tell
 
 
 def check_conversations(ref: str, columns: Mapping[str, str], ctx: StageContext) -> list[Fault]:
+    """Faults of a file of conversations that already exists."""
     path = ctx.inputs.get(ref)
     if path is None or ref.startswith("@"):
         return []
     try:
-        load_conversations(path, columns)
+        load_conversations(path, columns, tell=_tell(ctx))
     except TemperError as error:
         return list(error.faults)
     return []
@@ -91,6 +103,48 @@ def check_lengths(prompts: Sequence[Prompt], chat: ChatFormat) -> None:
     chat.prompts_ids([prompt.messages for prompt in prompts], room=1)
 
 
+def open_rewards(names: Sequence[str], ctx: StageContext) -> dict[str, Reward]:
+    """The rewards by the names the config gives them; a file's path is relative to the recipe. Raises ConfigError."""
+    loaded = load_rewards([str(ctx.inputs.get(name, name)) for name in names])
+    return dict(zip(names, loaded.values(), strict=True))
+
+
+def check_rewards(names: Sequence[str], ctx: StageContext) -> list[Fault]:
+    """Faults of the rewards, each tried on a few replies; one that raises or says two things at once is warned of."""
+    try:
+        warnings = probe_rewards(open_rewards(names, ctx))
+    except ConfigError as error:
+        return list(error.faults)
+    for warning in warnings:
+        ctx.log.warn(warning.render("").removeprefix(": "))
+    return []
+
+
+def shares(names: Sequence[str], count: int) -> dict[str, int]:
+    """`count` prompts in equal shares, as equal as whole numbers go.
+
+    >>> shares(["arithmetic", "general", "code"], 32)
+    {'arithmetic': 10, 'general': 11, 'code': 11}
+    """
+    ends = [count * number // len(names) for number in range(len(names) + 1)]
+    return {name: end - start for name, (start, end) in zip(names, pairwise(ends), strict=True)}
+
+
+def too_few(prompts: Mapping[str, Sequence[Prompt]], count: int) -> list[Fault]:
+    """A fault for each task that has fewer prompts than one step draws of it."""
+    wanted = shares(list(prompts), count)
+    return [
+        Fault(
+            f"task `{name}` has {len(of_task)} training prompts, a step draws {wanted[name]}",
+            why="a step's prompts must differ",
+            fix="more prompts, or a smaller `prompts_per_step`",
+            code=Exit.DATA,
+        )
+        for name, of_task in prompts.items()
+        if len(of_task) < wanted[name]
+    ]
+
+
 def draw_prompts(
     prompts: Mapping[str, Sequence[Prompt]], count: int, step: int, key: Sequence[int | str]
 ) -> list[Prompt]:
@@ -98,10 +152,8 @@ def draw_prompts(
 
     A function of (key, step) alone, so a resumed run draws what the undisturbed one would have.
     """
-    names = list(prompts)
     drawn: list[Prompt] = []
-    for number, name in enumerate(names):
-        share = (count * (number + 1)) // len(names) - (count * number) // len(names)
+    for name, share in shares(list(prompts), count).items():
         of_task = prompts[name]
         for i in range(step * share, (step + 1) * share):
             epoch, at = divmod(i, len(of_task))

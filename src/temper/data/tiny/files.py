@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 
 from temper.data.tiny.arithmetic import Tongue, draw_problem, solve, work_out
-from temper.data.tiny.general import SKILLS, Skill, draw_task
+from temper.data.tiny.general import SKILLS, ask, draw_asked, draw_task
 from temper.data.tiny.split import Split, split_of
 from temper.rng import seed_for
 
@@ -27,13 +27,13 @@ def arithmetic_prompts(split: Split, count: int, seed: int) -> Iterator[dict]:
 
 
 def general_prompts(split: Split, count: int, seed: int) -> Iterator[dict]:
-    """`{"question", "answer"}` rows, skills in turn, no question twice: a skill that has no more questions drops out."""
+    """`{"question", "answer"}` rows, skills in turn, no question twice: a skill without more questions drops out."""
     random = _random(seed, "general", split)
     seen: set[str] = set()
     skills = list(SKILLS)
     while len(seen) < count and skills:
         for name in tuple(skills):
-            drawn = draw_new(SKILLS[name], split, random, seen)
+            drawn = draw_new(name, split, random, seen)
             if drawn is None:
                 skills.remove(name)
             elif len(seen) < count:
@@ -42,10 +42,10 @@ def general_prompts(split: Split, count: int, seed: int) -> Iterator[dict]:
                 yield {"question": question, "answer": answer}
 
 
-def draw_new(skill: Skill, split: Split, random: Random, seen: set[str]) -> tuple[str, str] | None:
+def draw_new(skill: str, split: Split, random: Random, seen: set[str]) -> tuple[str, str] | None:
     """A (question, answer) of `skill` that is not in `seen`; None if hundreds of tries give no new one."""
     for _ in range(500):
-        question, _, answer = skill(random)
+        question, _, answer = ask(skill, random)
         if question not in seen and split_of(question) == split:
             return question, answer
     return None
@@ -70,7 +70,7 @@ def cold_start(count: int, seed: int, slip: float, mixed: float, general: float)
 
 
 def general_conversation(random: Random) -> dict:
-    question, thought, answer = draw_task(random, "train")
+    question, thought, answer = draw_asked(random, "train")
     return {"prompt": question, "completion": reply_text(thought, answer)}
 
 

@@ -90,6 +90,21 @@ def yes_or_no(random: Random) -> tuple[str, str, str]:
             f"The capital of {country} is {right}.", answer)  # fmt: skip
 
 
+# Other ways of asking, by skill; `{}` is what the skill's own question is about. The base model has read only the
+# first way; which ways a fact is asked in training and which are held out, the hash of the question decides.
+PHRASINGS: dict[str, tuple[str, ...]] = {
+    "to_german": (
+        "German for {}?", "{} in German?", "The word {} in German?", "Say {} in German", "The German for {}?",
+    ),
+    "to_english": (
+        "English for {}?", "{} in English?", "The word {} in English?", "Say {} in English", "The English for {}?",
+    ),
+    "opposite": ("Opposite of {}?", "The opposite of {}?", "{}: the opposite?", "Say the opposite of {}", "Not {}?"),
+    "capital": ("Capital of {}?", "The capital of {}?", "{}: the capital?", "Say the capital of {}", "{} capital?"),
+    "colour": ("Colour of {}?", "The colour of {}?", "{}: the colour?", "Say the colour of {}", "{} colour?"),
+    "twice": ("Say {} twice", "{} twice?", "Say the word {} twice", "The word {} two times?", "{} two times?"),
+}  # fmt: skip
+
 SKILLS: dict[str, Skill] = {
     "to_german": to_german,
     "to_english": to_english,
@@ -104,7 +119,8 @@ SKILLS: dict[str, Skill] = {
 
 
 def draw_task(random: Random, split: Split | None = None) -> tuple[str, str, str]:
-    """A (question, thought, answer) of that side of the split (of either, if none is named), all skills equally often.
+    """A (question, thought, answer) as the base model reads them: the first phrasing, all skills equally often, of that
+    side of the split (of either, if none is named).
 
     >>> draw_task(Random(1), "train")
     ('Opposite of quiet?', 'The opposite of quiet is loud.', 'loud')
@@ -113,4 +129,27 @@ def draw_task(random: Random, split: Split | None = None) -> tuple[str, str, str
         skill = SKILLS[random.choice(tuple(SKILLS))]
         question, thought, answer = skill(random)
         if split is None or split_of(question) == split:
+            return question, thought, answer
+
+
+def ask(name: str, random: Random) -> tuple[str, str, str]:
+    """A (question, thought, answer) of the skill `name`, in any of its phrasings.
+
+    >>> ask("opposite", Random(2))
+    ('big: the opposite?', 'The opposite of big is small.', 'small')
+    """
+    question, thought, answer = SKILLS[name](random)
+    ways = PHRASINGS.get(name)
+    if ways is None:
+        return question, thought, answer
+    before, after = ways[0].split("{}")
+    subject = question.removeprefix(before).removesuffix(after)
+    return random.choice(ways).format(subject), thought, answer
+
+
+def draw_asked(random: Random, split: Split) -> tuple[str, str, str]:
+    """A (question, thought, answer) of that side of the split, all skills equally often, in any phrasing."""
+    while True:
+        question, thought, answer = ask(random.choice(tuple(SKILLS)), random)
+        if split_of(question) == split:
             return question, thought, answer
