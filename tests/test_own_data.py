@@ -38,9 +38,8 @@ def folder(tmp_path: Path) -> Path:
     rows = [json.dumps({"question": question, "answer": answer}) for question, answer in PROMPTS]
     (tmp_path / "my_prompts.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows[:4]).encode() + b"\r\n")
     (tmp_path / "my_held_out.jsonl").write_text("\n".join(rows[4:]) + "\n\n", encoding="utf-8")
-    solutions = [
-        {"prompt": question, "completion": "<think>We add them up.</think><answer>4</answer>"} for question, _ in PROMPTS
-    ]
+    reply = "<think>We add them up.</think><answer>4</answer>"
+    solutions = [{"prompt": question, "completion": reply} for question, _ in PROMPTS]
     (tmp_path / "my_cold_start.jsonl").write_text("\r\n".join(map(json.dumps, solutions)), encoding="utf-8")
     return tmp_path
 

@@ -1,0 +1,109 @@
+"""The tiny world: held-out problems meet training nowhere, golds are right, files depend on the seed alone."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from temper.config import TaskConfig
+from temper.data.tasks import load_prompts
+from temper.data.tiny import files
+from temper.data.tiny.arithmetic import draw_problem, solve, work_out
+from temper.data.tiny.split import split_of
+from temper.rewards import REWARDS
+from temper.text.reply import parse_reply
+
+
+def value(expression: str) -> int:
+    """A chain's value, by another way than the generator's."""
+    total, sign, digits = 0, 1, ""
+    for character in expression + "+":
+        if character.isdigit():
+            digits += character
+        else:
+            total, digits = total + sign * int(digits), ""
+            sign = 1 if character == "+" else -1
+    return total
+
+
+@given(st.integers(0, 10**9))
+def test_the_answer_is_the_value(seed: int) -> None:
+    problem = draw_problem(Random(seed), "train")
+    if problem.equation is None:
+        assert problem.answer == value(problem.text)
+    else:
+        factor, sign, shift, right = problem.equation
+        assert factor * problem.answer + (shift if sign == "+" else -shift) == right
+
+
+def test_no_held_out_problem_is_ever_trained_on_whatever_the_seeds() -> None:
+    held_out = {row["question"] for seed in (0, 1) for row in files.arithmetic_prompts("test", 150, seed)}
+    held_out |= {row["question"] for seed in (0, 1) for row in files.general_prompts("test", 100, seed)}
+    trained = {row["question"] for row in files.arithmetic_prompts("train", 2000, 2)}
+    trained |= {row["question"] for row in files.general_prompts("train", 400, 2)}
+    trained |= {row["prompt"] for row in files.cold_start(3000, 3, slip=0.2, mixed=0.5, general=0.4)}
+    trained |= {row["prompt"] for row in files.general_conversations(1000, 4)}
+    read = [row["text"] for row in files.pretraining_texts(5000, 5, slip=0.2)]
+    trained |= {text.split("\n")[0] for text in read}
+    assert not held_out & trained
+    questions = [question for question in held_out if question.endswith("?")]
+    assert not any(text.startswith(question) for text in read for question in questions)
+
+
+def test_the_base_model_never_reads_a_tag_or_a_chat() -> None:
+    for row in files.pretraining_texts(3000, 0, slip=0.15):
+        assert not any(mark in row["text"] for mark in ("<", ">", "|"))
+
+
+def test_no_prompt_stands_twice_in_a_file() -> None:
+    for rows in (files.arithmetic_prompts("train", 1500, 0), files.general_prompts("train", 400, 0)):
+        questions = [row["question"] for row in rows]
+        assert len(set(questions)) == len(questions)
+
+
+@pytest.mark.parametrize("name", ["arithmetic_prompts", "general_prompts"])
+def test_rows_depend_on_the_seed_and_on_nothing_else(name: str) -> None:
+    make = getattr(files, name)
+    assert list(make("test", 50, 7)) == list(make("test", 50, 7)) == list(islice(make("test", 60, 7), 50))
+    assert list(make("test", 50, 7)) != list(make("test", 50, 8))
+
+
+def test_a_clean_cold_start_scores_one_on_every_reward(tmp_path) -> None:
+    for task, answer, general in (("arithmetic", "math", 0.0), ("general", "text", 1.0)):
+        rows = list(files.cold_start(60, 0, slip=0.0, mixed=0.0, general=general))
+        replies = [parse_reply(row["completion"]) for row in rows]
+        asked = [{"question": row["prompt"], "answer": reply.answer} for row, reply in zip(rows, replies, strict=True)]
+        path = tmp_path / f"{task}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in asked))
+        for prompt, reply in zip(load_prompts(path, task, TaskConfig(answer=answer)), replies, strict=True):
+            assert REWARDS["accuracy"](prompt, reply) == REWARDS["format"](prompt, reply) == 1.0
+            assert task == "general" or REWARDS["language_consistency"](prompt, reply) == 1.0
+
+
+def test_slips_and_mixed_languages_come_as_often_as_asked_for() -> None:
+    rows = list(files.cold_start(3000, 0, slip=0.3, mixed=0.5, general=0.0))
+    german = sum(any(word in row["completion"] for word in ("Zuerst", "Dann", "Damit")) for row in rows) / len(rows)
+    assert 0.38 < german < 0.52  # half are mixed, and a few of those fall on English throughout
+    random = Random(0)
+    wrong = steps = 0
+    for _ in range(2000):
+        problem = draw_problem(random, "train", level=1)
+        steps += 1
+        wrong += solve(problem, 0.3, random)[0][1] != solve(problem)[0][1]
+    assert 0.26 < wrong / steps < 0.34
+
+
+def test_a_worked_solution_ends_with_its_last_result() -> None:
+    problem = draw_problem(Random(3), "train", level=3)
+    text = work_out(solve(problem), "de", Random(0))
+    assert text.endswith(f"Ergebnis {problem.answer}.")
+
+
+def test_about_one_problem_in_eight_is_held_out() -> None:
+    share = sum(split_of(str(i)) == "test" for i in range(8000)) / 8000
+    assert 0.11 < share < 0.14
