@@ -151,11 +151,11 @@ class _Reader:
         elif renamed.startswith("--"):
             fix = f"renamed: {key} -> the option `{renamed}`"
         elif not home:
-            fix = did_you_mean(key, fields)
+            fix = _did_you_mean_key(key, fields)
             elsewhere = self.homes(renamed) if renamed and not fix else ""
             fix = f"renamed: {key} -> {renamed}, which {elsewhere}" if elsewhere else fix
-        elif close := nearest(key, fields):
-            fix = f"did you mean `{close}`?"
+        else:
+            fix = _did_you_mean_key(key, fields)
         fix = fix or (f"the keys here are {', '.join(fields)}" if fields and not home else "move or remove it")
         return Fault(f"unknown key `{name}`", str(entry.key if entry else self.place), why, fix)
 
@@ -180,6 +180,13 @@ class _Reader:
 
 def _meant(word: str, key: str) -> bool:
     return ALIASES.get(word) == key or nearest(word, [key]) is not None
+
+
+def _did_you_mean_key(word: str, fields: Sequence[str]) -> str:
+    """The nearest key, looked for also among what other tools call the keys: `lrr` is near to `lr`."""
+    others = {alias: name for alias, name in ALIASES.items() if name in fields and len(alias) > 1}
+    found = nearest(word, fields) or others.get(nearest(word, others) or "")
+    return f"did you mean `{found}`?" if found else ""
 
 
 def _mentions(text: str, key: str) -> bool:

@@ -72,7 +72,7 @@ def _walk(value: Any, annotation: Any, loc: tuple[str | int, ...]) -> Iterator[_
     elif isinstance(value, BaseModel):
         for name, field in type(value).model_fields.items():
             inner = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
-            yield from _walk(getattr(value, name), inner, (*loc, name))
+            yield from _walk(getattr(value, name, None), inner, (*loc, name))  # None: a required key not written
     elif isinstance(value, Mapping) and len(args) == 2:
         for key, inner in value.items():
             yield from _walk(inner, args[1], (*loc, key))

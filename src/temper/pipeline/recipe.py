@@ -14,7 +14,7 @@ from pydantic import Field
 from temper.config import StrictModel, TaskConfig
 from temper.errors import ConfigError, Fault
 from temper.pipeline import STAGES, Makes
-from temper.pipeline.document import Node, Place, Scalar, Table, leaves, plain_shallow, type_name
+from temper.pipeline.document import Node, Place, Scalar, Table, leaves, plain, plain_shallow, type_name
 from temper.pipeline.faults import build, in_order
 from temper.pipeline.graph import Ref, check_stage_reference, find_circle, find_external, references, sort_stages
 from temper.pipeline.sources import Source, read_tree
@@ -128,6 +128,11 @@ def _is_empty(node: Node) -> bool:
     return node.value is None if isinstance(node, Scalar) else isinstance(node, Table) and not node.entries
 
 
+def _as_written(cls: type[StrictModel], table: Table) -> StrictModel:
+    """A config with faults, to look for references in: the keys it knows, their values unchecked."""
+    return cls.model_construct(**{key: value for key, value in plain(table).items() if key in cls.model_fields})
+
+
 def _without(table: Table, *keys: str) -> Table:
     return Table({key: entry for key, entry in table.entries.items() if key not in keys}, table.place)
 
@@ -162,7 +167,7 @@ class _Reader:
             self.faults += faults
             if task is not None:
                 self.tasks[name] = task
-                self.task_references[name] = references(task, table, ("tasks", name))
+            self.task_references[name] = references(task or _as_written(TaskConfig, table), table, ("tasks", name))
         if top is None:
             return RecipeKeys()
         if top.name is not None and (problem := name_problem(top.name)):
@@ -215,12 +220,12 @@ class _Reader:
         made = {}
         for name, table in tables:
             kind = self.kinds[name]
-            config = self._config(name, kind, table) if kind else None
-            if config is not None and kind:
-                refs = references(config, table, ("stages", name))
-                stage = self._stage(name, kind, config, refs)
-                if stage is not None:
-                    made[name] = stage
+            if kind is not None:
+                config = self._config(name, kind, table)
+                refs = references(config or _as_written(config_class(kind), table), table, ("stages", name))
+                found = self._found(name, refs)
+                if config is not None and found is not None:
+                    made[name] = Stage(0, name, kind, config, *found)
         return made
 
     def _kind(self, name: str, table: Table) -> str | None:
@@ -249,8 +254,8 @@ class _Reader:
         self.faults += faults
         return config
 
-    def _stage(self, name: str, kind: str, config: StrictModel, refs: list[Ref]) -> Stage | None:
-        """The stage with its references found, None if one is not."""
+    def _found(self, name: str, refs: list[Ref]) -> tuple[tuple[Ref, ...], tuple[str, ...]] | None:
+        """The references of a stage, found, and the tasks it names; None if one is not there."""
         before = len(self.faults)
         tasks = []
         for ref in refs:
@@ -284,7 +289,7 @@ class _Reader:
                                          "write one of them as an absolute path"))  # fmt: skip
         if len(self.faults) > before:
             return None
-        return Stage(0, name, kind, config, tuple(found), tuple(tasks))
+        return tuple(found), tuple(tasks)
 
     def _unknown_task(self, ref: Ref) -> None:
         node = self.table.get("tasks")

@@ -132,12 +132,25 @@ def draw_task(random: Random, split: Split | None = None) -> tuple[str, str, str
             return question, thought, answer
 
 
+FACTS = ("to_german", "to_english", "opposite", "capital", "colour")
+
+
+def confirm(random: Random) -> tuple[str, str, str]:
+    """Yes or no to any fact: half of the time another answer of the same skill is held against it."""
+    skill = SKILLS[random.choice(FACTS)]
+    question, thought, answer = skill(random)
+    held = answer if random.random() < 0.5 else skill(random)[2]
+    return f"Answer yes or no: {question} {held}", thought, "yes" if held == answer else "no"
+
+
 def ask(name: str, random: Random) -> tuple[str, str, str]:
     """A (question, thought, answer) of the skill `name`, in any of its phrasings.
 
     >>> ask("opposite", Random(2))
     ('big: the opposite?', 'The opposite of big is small.', 'small')
     """
+    if name == "yes_or_no":
+        return confirm(random)
     question, thought, answer = SKILLS[name](random)
     ways = PHRASINGS.get(name)
     if ways is None:
