@@ -111,6 +111,29 @@ def test_output_dir_is_an_option(tmp_path):
     assert "--out" in one_fault(tmp_path, stage("output_dir: x")).fix
 
 
+def test_a_key_near_to_what_another_tool_calls_it_is_understood(tmp_path):
+    assert one_fault(tmp_path, stage("lrr: 1")).fix == "did you mean `learning_rate`?"
+
+
+def test_references_of_a_stage_with_other_faults_are_checked_too(tmp_path):
+    text = "tasks: {t: {train: nope.jsonl, answr: x}}\n" + stage(
+        "steps: x, tasks: [t, u], model: '@y', mix: [3, z.jsonl]"
+    )
+    _, faults = load(tmp_path, text)
+    told = " ".join(fault.what for fault in faults)
+    for part in (
+        "answr",
+        "nope.jsonl",
+        "`stages.x.steps`",
+        "unknown task `u`",
+        "unknown stage `@y`",
+        "z.jsonl",
+        "mix.0",
+    ):
+        assert part in told
+    assert len(faults) == 7
+
+
 def test_a_misspelt_required_key_is_one_fault(tmp_path):
     text = "stages:\n  x: {stage: fake_train}\n  r: {stage: fake_measure, modles: ['@x']}\n"
     assert one_fault(tmp_path, text).fix == "did you mean `models`?"
