@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +11,8 @@ from typing import Any
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from temper.artifacts import hash_file, sync
 
 KEPT = 2  # the newest, and one to fall back on
 
@@ -36,12 +36,12 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     save_file(
         {name: tensor.contiguous().clone() for name, tensor in checkpoint.tensors.items()}, aside / "state.safetensors"
     )
-    note = {"step": checkpoint.step, "sha256": _sha256(aside / "state.safetensors"), "meta": checkpoint.meta}
+    note = {"step": checkpoint.step, "sha256": hash_file(aside / "state.safetensors"), "meta": checkpoint.meta}
     (aside / "checkpoint.json").write_text(json.dumps(note), encoding="utf-8")
     for path in (aside / "state.safetensors", aside / "checkpoint.json", aside):
-        _fsync(path)
+        sync(path)
     aside.rename(final)
-    _fsync(folder)
+    sync(folder)
     for old in sorted(folder.glob("step-*"))[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -52,22 +52,9 @@ def latest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint |
     for path in sorted(folder.glob("step-*"), reverse=True):
         try:
             note = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
-            if _sha256(path / "state.safetensors") != note["sha256"]:
+            if hash_file(path / "state.safetensors") != note["sha256"]:
                 raise ValueError("its bytes do not match the hash written with it")
             return Checkpoint(note["step"], load_file(path / "state.safetensors"), note["meta"])
         except (OSError, ValueError, KeyError) as problem:
             warn(f"checkpoint {path / 'state.safetensors'} is damaged ({problem}); using the one before it")
     return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
