@@ -51,7 +51,9 @@ class Config(OptimizerConfig):
     reward_weights: list[float] | None = None  # one a reward; all 1.0 when not given
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-6  # R1
     max_steps: Annotated[int, Field(ge=1)]
-    num_generations: Annotated[int, Field(ge=2)] = 16  # R1
+    num_generations: Annotated[
+        int, Field(ge=2, description="an advantage compares the completions of one prompt: one alone has no other")
+    ] = 16  # R1
     prompts_per_step: Annotated[int, Field(ge=1)] = 32  # R1
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0  # R1
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
