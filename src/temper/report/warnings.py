@@ -106,7 +106,7 @@ def kl_zero(config: Config, rows: Rows) -> Finding | None:
     if drift is not None and drift > HIGHEST_KL:
         now = f"policy/kl_divergence is {drift:.3f} at step {_step(rows)}"
     elif drift is None and len(rows) >= EARLY:
-        text = "kl_penalty is 0: nothing anchors the policy, and how far it drifts is not measured"
+        text = f"kl_penalty is 0: nothing anchors the policy, and after {_step(rows)} steps its drift is not measured"
         return Finding("kl_zero", f"{text}; what no reward asks for may fade (0.001-0.01 would anchor it)", "note")
     else:
         return None
