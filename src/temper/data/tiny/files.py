@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from random import Random
 
 from temper.data.tiny.arithmetic import Tongue, draw_problem, solve, work_out
-from temper.data.tiny.general import SKILLS, ask, draw_asked, draw_task
+from temper.data.tiny.general import ASKED, ask, draw_asked, draw_task
 from temper.data.tiny.split import Split, split_of
 from temper.rng import seed_for
 
@@ -30,7 +30,7 @@ def general_prompts(split: Split, count: int, seed: int) -> Iterator[dict]:
     """`{"question", "answer"}` rows, skills in turn, no question twice: a skill without more questions drops out."""
     random = _random(seed, "general", split)
     seen: set[str] = set()
-    skills = list(SKILLS)
+    skills = list(ASKED)
     while len(seen) < count and skills:
         for name in tuple(skills):
             drawn = draw_new(name, split, random, seen)

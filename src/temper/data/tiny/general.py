@@ -1,7 +1,7 @@
 """General skills of the tiny world: things that are not reasoning, each with one exactly checkable answer.
 
-Opposites, translation, facts, and instructions to answer in a given form. `SKILLS` names them all; a skill is
-a function from a random generator to (question, thought, answer).
+Opposites, translation, facts, and instructions to answer in a given form. `SKILLS` is what the base model reads,
+`ASKED` what chats ask; a skill is a function from a random generator to (question, thought, answer).
 """
 
 from __future__ import annotations
@@ -133,24 +133,23 @@ def draw_task(random: Random, split: Split | None = None) -> tuple[str, str, str
 
 
 FACTS = ("to_german", "to_english", "opposite", "capital", "colour")
+ASKED = (*FACTS, "twice", "fact_twice", "first_word", "last_word")  # the skills that are asked about in chats
 
 
-def confirm(random: Random) -> tuple[str, str, str]:
-    """Yes or no to any fact: half of the time another answer of the same skill is held against it."""
-    skill = SKILLS[random.choice(FACTS)]
-    question, thought, answer = skill(random)
-    held = answer if random.random() < 0.5 else skill(random)[2]
-    return f"Answer yes or no: {question} {held}", thought, "yes" if held == answer else "no"
+def fact_twice(random: Random) -> tuple[str, str, str]:
+    """A fact, and the form its answer is to have."""
+    question, thought, answer = SKILLS[random.choice(FACTS)](random)
+    return f"{question} Say it twice", thought, f"{answer} {answer}"
 
 
 def ask(name: str, random: Random) -> tuple[str, str, str]:
-    """A (question, thought, answer) of the skill `name`, in any of its phrasings.
+    """A (question, thought, answer) of `name` in ASKED, in any of its phrasings.
 
     >>> ask("opposite", Random(2))
     ('big: the opposite?', 'The opposite of big is small.', 'small')
     """
-    if name == "yes_or_no":
-        return confirm(random)
+    if name == "fact_twice":
+        return fact_twice(random)
     question, thought, answer = SKILLS[name](random)
     ways = PHRASINGS.get(name)
     if ways is None:
@@ -161,8 +160,8 @@ def ask(name: str, random: Random) -> tuple[str, str, str]:
 
 
 def draw_asked(random: Random, split: Split) -> tuple[str, str, str]:
-    """A (question, thought, answer) of that side of the split, all skills equally often, in any phrasing."""
+    """A (question, thought, answer) of that side of the split, all of ASKED equally often, in any phrasing."""
     while True:
-        question, thought, answer = ask(random.choice(tuple(SKILLS)), random)
+        question, thought, answer = ask(random.choice(ASKED), random)
         if split_of(question) == split:
             return question, thought, answer
