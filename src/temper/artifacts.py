@@ -7,7 +7,6 @@ A directory without a valid manifest does not exist. A kill at any moment leaves
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -219,8 +218,9 @@ def verify(folder: Path, fingerprint: str | None = None) -> Manifest:
 
 
 def clean_leftovers(folder: Path) -> None:
-    """Remove what a killed run began and did not finish."""
-    with contextlib.suppress(FileNotFoundError):
-        for path in folder.iterdir():
-            if path.name.startswith(".making-"):
-                shutil.rmtree(path, ignore_errors=True)
+    """Remove what a killed run began and did not finish anywhere in `folder`: artifacts, files being replaced."""
+    for path in [*folder.rglob(".making-*"), *folder.rglob(".*.tmp")]:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

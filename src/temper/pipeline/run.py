@@ -133,7 +133,7 @@ class Run:
 
     def _tidy(self) -> None:
         """Clear what a killed run left, set aside what is damaged, write down what is going to happen."""
-        clean_leftovers(self.plan.folder.artifacts)
+        clean_leftovers(self.root)
         for path, fault in self.plan.damaged:
             say(fault.render("warning"))
             set_aside(path)

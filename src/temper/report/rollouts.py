@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from temper.artifacts import write_atomically
+
 
 def write_rows(path: Path, rows: Iterable[dict]) -> None:
-    """Write rows aside, then rename: a file that exists is whole. `.gz` files carry no time stamp, so equal rows make
+    """Write rows; a file that exists is whole. `.gz` files carry no time stamp, so equal rows make
     equal bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8", "backslashreplace")
-    aside = path.with_name(f".{path.name}.writing")
-    aside.write_bytes(gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
-    os.replace(aside, path)
+    write_atomically(path, gzip.compress(text, mtime=0) if path.suffix == ".gz" else text)
 
 
 def read_rows(path: Path) -> list[dict]:
