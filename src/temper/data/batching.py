@@ -23,7 +23,7 @@ class Layout:
 class Batch:
     """One micro-batch of N packed tokens with M targets; every field complete, nothing padded.
 
-    `sources[m]` is the packed position whose output predicts `targets[m]`; `rows[m]` says which of `examples` target m
+    `sources[m]` is the packed position whose output predicts `targets[m]`; `rows[m]` says which example target m
     belongs to; `lengths[m]` is how many targets that example has. Targets keep the order of `examples`.
     """
 
@@ -34,7 +34,6 @@ class Batch:
     targets: Tensor  # [M]
     rows: Tensor  # [M]
     lengths: Tensor  # [M]
-    examples: tuple[Example, ...]
 
 
 def make_batch(examples: Sequence[Example]) -> Batch:
@@ -79,7 +78,7 @@ def make_batch(examples: Sequence[Example]) -> Batch:
         lengths.extend([len(wanted)] * len(wanted))
     return Batch(
         torch.tensor(tokens), torch.tensor(positions), tuple(layouts), torch.tensor(sources), torch.tensor(targets),
-        torch.tensor(rows), torch.tensor(lengths), tuple(examples),
+        torch.tensor(rows), torch.tensor(lengths),
     )  # fmt: skip
 
 

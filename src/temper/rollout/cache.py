@@ -28,10 +28,6 @@ class Cache:
         self.layers = [tuple(_lay_out(tensor, index, new) for tensor in pair) for pair in kept]
         self.positions_B = lengths.clone()
 
-    @property
-    def rows(self) -> int:
-        return len(self.padding_B)
-
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
         keys, values = self.layers[layer]
         keys[:, :, self.column] = key[:, :, 0]
@@ -53,7 +49,7 @@ class Cache:
         self.positions_B += 1
 
     def keep(self, rows: Tensor) -> None:
-        """Drop every row that is not in `rows`, and the columns that only dropped rows used."""
+        """Drop every row that is not in `rows`."""
         self.padding_B, self.positions_B = self.padding_B[rows], self.positions_B[rows]
         self.layers = [(keys[rows], values[rows]) for keys, values in self.layers]
 
