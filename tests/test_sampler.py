@@ -108,7 +108,7 @@ def test_updated_weights_are_seen_by_the_next_sample() -> None:
 
 def test_draws_follow_the_distribution() -> None:
     logits = torch.tensor([2.0, 1.0, 0.0, -1.0, float("-inf")]).repeat(100_000, 1)
-    tokens, _ = draw_tokens(logits, uniform(torch.arange(100_000), 3), Sampling(1, temperature=0.7))
+    tokens, _ = draw_tokens(logits, uniform(torch.arange(100_000), torch.tensor(3)), Sampling(1, temperature=0.7))
     expected = (logits[0] / 0.7).softmax(-1)[:4] * 100_000
     counts = torch.bincount(tokens, minlength=5)
     chi_square = float(((counts[:4] - expected) ** 2 / expected).sum())
@@ -125,7 +125,7 @@ def test_a_token_without_probability_is_never_drawn(edge: float) -> None:
 
 def test_top_p_and_top_k_cut_the_tail_only() -> None:
     logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log().repeat(20_000, 1)
-    numbers = uniform(torch.arange(20_000), 0)
+    numbers = uniform(torch.arange(20_000), torch.tensor(0))
     assert set(draw_tokens(logits, numbers, Sampling(1, top_p=0.79))[0].tolist()) == {0, 1}
     assert set(draw_tokens(logits, numbers, Sampling(1, top_p=0.81))[0].tolist()) == {0, 1, 2}
     assert set(draw_tokens(logits, numbers, Sampling(1, top_k=3))[0].tolist()) == {0, 1, 2}
@@ -135,7 +135,7 @@ def test_top_p_and_top_k_cut_the_tail_only() -> None:
 
 def test_uniform_numbers_are_uniform_and_independent_of_position_order() -> None:
     keys = torch.arange(50_000)
-    first, second = uniform(keys, 0), uniform(keys, 1)
+    first, second = uniform(keys, torch.tensor(0)), uniform(keys, torch.tensor(1))
     for numbers in (first, second):
         assert abs(float(numbers.mean()) - 0.5) < 0.005
         assert abs(float(numbers.var()) - 1 / 12) < 0.002

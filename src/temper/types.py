@@ -47,12 +47,14 @@ class Prompt:
 class Completion:
     """What the engine drew for one prompt: token ids and the log-prob of each at the temperature it was drawn with.
 
-    `token_ids` ends with the end token exactly if `finish_reason` is "stop".
+    `finish_reason` is "stop" if the last token is an end token or completes a stop string, else "length".
+    `policy_version` counts the updates that the weights had seen.
     """
 
     token_ids: tuple[int, ...]
     sampler_logprobs: tuple[float, ...]
     finish_reason: FinishReason
+    policy_version: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 NAME = "temper"
+Layers = list[tuple[Tensor, Tensor]]  # keys and values of each layer
 
 
 class Attends(Protocol):
@@ -70,7 +71,7 @@ class AttentionPlan:
 
     blocks: tuple[Block, ...]
     order_N: Tensor
-    kept: list[tuple[Tensor, Tensor]] | None = None  # a prefill keeps each layer's keys and values here, [N, H, D]
+    kept: Layers | None = None  # a prefill keeps each layer's keys and values here, [N, H, D]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
         query_NHD, key_NHD, value_NHD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
@@ -100,17 +101,55 @@ def scores_and_mix(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | Non
     if options.softcap is None:
         mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, mask, scale=options.scale)
     else:
-        scores = query @ key.transpose(-1, -2) * options.scale
-        scores = torch.tanh(scores / options.softcap) * options.softcap
-        if mask is not None:
-            scores = scores.masked_fill(~mask, float("-inf"))
-        mixed = scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+        mixed = _by_hand(query, key, value, mask, options).mixed
     return mixed.reshape(rows, heads, length, value.shape[-1])
+
+
+class Partial(NamedTuple):
+    """Attention over some of a query's keys: `mixed` [..., D], and `logsum` [...], the log of the sum of exponentiated
+    scores, by which parts are merged; −inf where the query saw no key."""
+
+    mixed: Tensor
+    logsum: Tensor
+
+
+def attend_part(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: Options) -> Partial:
+    """[R, H, Q, D] queries over [R, H, K, D] keys where `mask` [R, 1, 1 or Q, K] is 0, and not where it is −inf."""
+    flash = options.softcap is None and query.shape[2] > 1 and query.shape[-1] == value.shape[-1]
+    if not (flash and query.device.type == "cpu"):  # for a single query a row, two matrix products are faster
+        return _by_hand(query, key, value, mask, options)
+    if mask is not None:
+        mask = mask.expand(-1, -1, query.shape[2], -1)
+    attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return Partial(*attention(query, key, value, attn_mask=mask, scale=options.scale))
+
+
+def _by_hand(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: Options) -> Partial:
+    scores = (query * options.scale) @ key.transpose(-1, -2)
+    if options.softcap is not None:
+        scores = torch.tanh(scores / options.softcap) * options.softcap
+    scores = scores.float()
+    if mask is not None:
+        scores = scores + mask if mask.is_floating_point() else scores.masked_fill(~mask, float("-inf"))
+    peak = scores.amax(-1, keepdim=True)
+    weights = (scores - peak).exp()
+    total = weights.sum(-1, keepdim=True)
+    return Partial((weights / total).to(value.dtype) @ value, (peak + total.log()).squeeze(-1))
+
+
+def merge_parts(parts: Sequence[Partial]) -> Tensor:
+    """Attention over the keys of all `parts` together: each weighted by its share of the sum of scores."""
+    if len(parts) == 1:
+        return parts[0].mixed
+    logsums = torch.stack([part.logsum for part in parts])
+    shares = logsums.softmax(0).to(parts[0].mixed.dtype)
+    return sum(share[..., None] * part.mixed for share, part in zip(shares, parts, strict=True))  # type: ignore
 
 
 def plan_attention(rows: Sequence[Row], positions: Tensor, keep: bool = False, block_rows: int = 64) -> AttentionPlan:
     """The plan of packed `rows` over tokens at `positions` [N]; every token is a query of exactly one row."""
     by_length = sorted(range(len(rows)), key=lambda i: (len(rows[i].queries), sum(map(len, rows[i].keys)), i))
+    device, positions = positions.device, positions.cpu()
     order = torch.empty(len(positions), dtype=torch.long)
     blocks, offset = [], 0
     for start in range(0, len(rows), block_rows):
@@ -128,8 +167,8 @@ def plan_attention(rows: Sequence[Row], positions: Tensor, keep: bool = False, b
             query_positions[i, : len(asked)], key_positions[i, : len(seen)] = positions[asked], positions[seen]
             order[asked] = torch.arange(len(asked)) + offset + i * longest_query
         offset += queries.numel()
-        blocks.append(Block(queries, keys, query_positions, key_positions))
-    return AttentionPlan(tuple(blocks), order, [] if keep else None)
+        blocks.append(Block(*(part.to(device) for part in (queries, keys, query_positions, key_positions))))
+    return AttentionPlan(tuple(blocks), order.to(device), [] if keep else None)
 
 
 def register() -> None:

@@ -1,6 +1,10 @@
-"""Keys and values of the rows being decoded: allocated once, prompts left-padded so that all rows write one column.
+"""Keys and values of the rows being decoded. What several rows share stands once; what is a row's own follows it.
 
-Shapes: B rows in flight, S columns (longest prompt + new tokens), H_kv key heads, D head size.
+A row's query meets the shared runs (a common prefix, its prompt) and its own tokens apart; the parts are merged by
+their softmax sums, so no key is copied for a row. All rows write the same column of their own tokens: they began
+together, and a row that ends gives its place to the last one.
+
+Shapes: B rows in flight, R shared runs, Q rows that look at one run, T tokens, H_kv key heads, S queries a key head.
 """
 
 from __future__ import annotations
@@ -10,52 +14,104 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from temper.models.attention import Options, scores_and_mix
+from temper.models.attention import Layers, Options, Partial, attend_part, merge_parts
+
+
+class Shared:
+    """Runs of tokens that rows look back to; `layers[l]` holds their keys and values [R, H_kv, T, D], right-padded."""
+
+    def __init__(self, layers: Layers, lengths: Sequence[int], start: int, run_B: Tensor):
+        """`start` is the position of each run's first token; row b looks at run `run_B[b]`."""
+        self.layers, self.start = layers, start
+        self.lengths_R = torch.tensor(lengths)
+        self.look(run_B)
+
+    def look(self, run_B: Tensor) -> None:
+        """The rows in flight have changed: row b looks at run `run_B[b]`. Runs without a row are dropped by and by."""
+        living = run_B.unique()
+        if len(living) <= len(self.lengths_R) // 2:
+            run_B = torch.searchsorted(living, run_B)
+            self.layers = [(keys[living], values[living]) for keys, values in self.layers]
+            self.lengths_R = self.lengths_R[living]
+        self.run_B = run_B
+        counts = run_B.bincount(minlength=len(self.lengths_R))
+        order = run_B.argsort(stable=True)
+        within = torch.arange(len(run_B)) - (counts.cumsum(0) - counts)[run_B[order]]
+        self.rows_RQ = torch.zeros(len(counts), int(counts.max()), dtype=torch.long)
+        self.rows_RQ[run_B[order], within] = order  # where a run has fewer than Q rows, row 0 asks for nothing
+        self.place_B = torch.empty_like(run_B)
+        self.place_B[order] = run_B[order] * self.rows_RQ.shape[1] + within
+        self.padding = _minus_inf(torch.arange(int(self.lengths_R.max())) >= self.lengths_R[:, None])[:, None, None]
+        self.ragged = bool(self.lengths_R.min() < self.lengths_R.max())
+
+    def attend(self, layer: int, query: Tensor, positions_B: Tensor, options: Options) -> Partial:
+        """What each row's queries [B, H_kv, S, D] find in its run."""
+        keys, values = (tensor[:, :, : self.padding.shape[-1]] for tensor in self.layers[layer])
+        runs, each = self.rows_RQ.shape
+        heads, shared, size = query.shape[1:]
+        asked = query[self.rows_RQ].transpose(1, 2).reshape(runs, heads, each * shared, size)
+        hidden = self._hidden(positions_B, options.window, shared)
+        mixed, logsum = attend_part(asked, keys, values, hidden, options)
+        mixed, logsum = (
+            tensor.unflatten(2, (each, shared)).transpose(1, 2).flatten(0, 1)[self.place_B]
+            for tensor in (mixed, logsum)
+        )
+        if hidden is not None and options.window is not None:
+            unseen = positions_B - (self.start + self.lengths_R[self.run_B]) >= options.window - 1
+            mixed, logsum = mixed.nan_to_num(0.0), logsum.masked_fill(unseen[:, None, None], float("-inf"))
+        return Partial(mixed, logsum)
+
+    def _hidden(self, positions_B: Tensor, window: int | None, shared: int) -> Tensor | None:
+        """[R, 1, 1 or Q·S, T], −inf where a query may not look; None where it may look everywhere."""
+        padding = self.padding if self.ragged else None
+        if window is None or int(positions_B.max()) - self.start < window:
+            return padding
+        distance = positions_B[self.rows_RQ][..., None] - self.start - torch.arange(self.padding.shape[-1])
+        far = _minus_inf(distance >= window).repeat_interleave(shared, dim=1)[:, None]
+        return far if padding is None else far + padding
 
 
 class Cache:
-    """An attention plan for decode steps (see `models/attention.py`): column `self.column` is written next."""
+    """An attention plan for decode steps (see `models/attention.py`): one token a row, column `self.column` next."""
 
-    def __init__(self, kept: Sequence[tuple[Tensor, Tensor]], prompts: Sequence[range], owner: Sequence[int], new: int):
-        """`kept[layer]` holds the packed prompts' keys and values [N, H_kv, D]; prompt p stands at `prompts[p]`, and
-        row b continues prompt `owner[b]` by at most `new` tokens."""
-        lengths = torch.tensor([len(prompts[p]) for p in owner])
-        self.column = int(lengths.max())
-        starts = torch.tensor([prompts[p].start for p in owner])
-        columns = torch.arange(self.column)
-        self.padding_B = self.column - lengths
-        index = (starts[:, None] + columns - self.padding_B[:, None]).clamp_min(0)  # [B, longest prompt]
-        self.layers = [tuple(_lay_out(tensor, index, new) for tensor in pair) for pair in kept]
-        self.positions_B = lengths.clone()
+    def __init__(self, shared: Sequence[Shared], positions_B: Tensor, columns: int):
+        """`positions_B` is where each row's first own token stands; a row has at most `columns` of them."""
+        self.shared = list(shared)
+        self.positions_B = positions_B
+        self.column = 0
+        self.own = [
+            tuple(part.new_empty(len(positions_B), part.shape[1], columns, part.shape[-1]) for part in layer)
+            for layer in self.shared[0].layers
+        ]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
-        keys, values = self.layers[layer]
+        rows = len(self.positions_B)
+        keys, values = (part[:rows] for part in self.own[layer])
         keys[:, :, self.column] = key[:, :, 0]
         values[:, :, self.column] = value[:, :, 0]
         end = self.column + 1
-        start = max(0, end - options.window) if options.window is not None else 0
-        mask = self._mask(start, end)
-        mixed = scores_and_mix(query, keys[:, :, start:end], values[:, :, start:end], mask, options)
-        return mixed.transpose(1, 2)
-
-    def _mask(self, start: int, end: int) -> Tensor | None:
-        if int(self.padding_B.max()) <= start:
-            return None
-        return (torch.arange(start, end) >= self.padding_B[:, None])[:, None, None]
+        begin = max(0, end - options.window) if options.window is not None else 0
+        grouped = query.reshape(rows, keys.shape[1], -1, query.shape[-1])  # [B, H_kv, S, D]
+        parts = [run.attend(layer, grouped, self.positions_B, options) for run in self.shared]
+        parts.append(attend_part(grouped, keys[:, :, begin:end], values[:, :, begin:end], None, options))
+        return merge_parts(parts).reshape(rows, 1, query.shape[1], -1)
 
     def advance(self) -> None:
         """The next token goes to the next column."""
         self.column += 1
-        self.positions_B += 1
+        self.positions_B = self.positions_B + 1
 
     def keep(self, rows: Tensor) -> None:
-        """Drop every row that is not in `rows`."""
-        self.padding_B, self.positions_B = self.padding_B[rows], self.positions_B[rows]
-        self.layers = [(keys[rows], values[rows]) for keys, values in self.layers]
+        """Row i is from now on what row `rows[i]` was; `rows` names each at most once."""
+        moved = (rows != torch.arange(len(rows))).nonzero().squeeze(-1)
+        for parts in self.own:
+            for part in parts:
+                part[moved, :, : self.column] = part[rows[moved], :, : self.column]
+        self.positions_B = self.positions_B[rows]
+        for run in self.shared:
+            run.look(run.run_B[rows])
 
 
-def _lay_out(packed_NHD: Tensor, index_BP: Tensor, new: int) -> Tensor:
-    rows, prompt = index_BP.shape
-    laid = packed_NHD.new_empty(rows, packed_NHD.shape[1], prompt + new, packed_NHD.shape[2])
-    laid[:, :, :prompt] = packed_NHD[index_BP].transpose(1, 2)
-    return laid
+def _minus_inf(hidden: Tensor) -> Tensor:
+    """0 where a key may be seen, −inf where it is hidden."""
+    return torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf"))

@@ -1,37 +1,64 @@
-"""What any sampler promises: token ids in; token ids, log-probs and a finish reason out. It knows nothing of text."""
+"""What any sampler promises: token ids in; token ids, log-probs, a finish reason and the policy's version out.
+
+It knows nothing of text: a stop string reaches it as a `StopRule` (made in `text/stops.py`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from temper.types import Completion
 
+Watch = Callable[[int, int], None]  # called with (number of the request, token) as soon as the token is drawn
+
+
+class StopRule(Protocol):
+    """Ends a completion by more than its last token."""
+
+    def ends(self, token_ids: Sequence[int]) -> bool:
+        """Whether the completion that now reads `token_ids` is finished. Asked after every token."""
+        ...
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn. Temperature 0 is greedy. `top_p` and `top_k` cut the tail after the temperature."""
+    """How tokens are drawn and when a completion ends.
+
+    Temperature 0 is greedy. `top_k`, `min_p` (a share of the likeliest token's probability) and `top_p` cut the tail
+    after the temperature, in this order. A stop token stays in the completion and is its last.
+    """
 
     max_tokens: int
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     stop_ids: tuple[int, ...] = ()
+    stop_rule: StopRule | None = None
 
 
 @dataclass(frozen=True)
 class Request:
-    """One completion wanted: `key` names its random draws, so the same key gives the same completion in any batch."""
+    """One completion wanted: `key` names its random draws, so the same key gives the same completion in any batch.
+
+    A partial completion is continued by giving its tokens as `drawn`: what comes back are the tokens after them, those
+    that an uninterrupted draw would have had. `max_tokens`, where given, replaces the sampling's for this request.
+    """
 
     prompt_ids: tuple[int, ...]
     key: int
+    drawn: tuple[int, ...] = ()
+    max_tokens: int | None = None
 
 
 class Engine(Protocol):
     """A sampler."""
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None
+    ) -> list[Completion]:
         """One completion a request, in order. The log-probs are of the distribution at `sampling.temperature`,
-        before any cut of the tail."""
+        before any cut of the tail; at temperature 0 they are of the distribution at temperature 1."""
         ...

@@ -1,104 +1,90 @@
 """The native sampler: decodes with the trainer's own parameters, in its own process.
 
 Each distinct prompt is prefilled once for all its requests; finished rows leave the batch; a draw depends on its key
-and position alone. `generate` reads: plan the waves, prefill, step until no row is left.
+and position alone. `generate` reads: plan the waves, prefill, draw and step until no row is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from temper.models.attention import Row, plan_attention
-from temper.rollout.cache import Cache
+from temper.rollout.cache import Cache, Shared
 from temper.rollout.draw import draw_tokens, uniform
-from temper.rollout.engine import Request, Sampling
+from temper.rollout.engine import Request, Sampling, Watch
+from temper.rollout.prefill import prefill
 from temper.types import Completion
 
 
 class NativeEngine:
     """Implements `Engine` for a transformers model loaded with temper's attention."""
 
-    def __init__(self, model: Any, max_rows: int = 512, context: int | None = None):
+    def __init__(
+        self, model: Any, max_rows: int = 512, context: int | None = None, version: Callable[[], int] = lambda: 0
+    ):
+        """`max_rows` are decoded together; `version` says how many updates the weights have seen."""
         self.model = model
         self.max_rows = max_rows
         self.context = context or getattr(model.config, "max_position_embeddings", None) or 1 << 30
+        self.version = version
 
     @torch.no_grad()
-    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None
+    ) -> list[Completion]:
         was_training = self.model.training
         self.model.eval()
-        order = sorted(range(len(requests)), key=lambda i: (len(requests[i].prompt_ids), requests[i].prompt_ids, i))
         done: dict[int, Completion] = {}
-        for start in range(0, len(order), self.max_rows):
-            wave = order[start : start + self.max_rows]
-            done.update(zip(wave, self._decode([requests[i] for i in wave], sampling), strict=True))
+        for wave in self._waves(requests, sampling):
+            done.update(self._decode(wave, sampling, watch))
         self.model.train(was_training)
-        return [done[i] for i in range(len(requests))]
+        nothing = Completion((), (), "length", self.version())
+        return [done.get(number, nothing) for number in range(len(requests))]
 
-    def _decode(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+    def _waves(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Pending]]:
+        """At most `max_rows` rows at a time, those of one prompt side by side; rows with no room for a token in none."""
+        pending = []
+        for number, request in enumerate(requests):
+            tokens = request.prompt_ids + request.drawn
+            wanted = sampling.max_tokens if request.max_tokens is None else request.max_tokens
+            limit = min(wanted, self.context - len(tokens))
+            if limit > 0:
+                pending.append(Pending(number, tokens, request.key, len(request.drawn), limit))
+        pending.sort(key=lambda row: (len(row.tokens), row.tokens, row.number))
+        for start in range(0, len(pending), self.max_rows):
+            yield pending[start : start + self.max_rows]
+
+    def _decode(self, wave: Sequence[Pending], sampling: Sampling, watch: Watch | None) -> dict[int, Completion]:
         """All of one wave, together."""
-        room = self.context - max(len(request.prompt_ids) for request in requests)
-        new_tokens = min(sampling.max_tokens, room)
-        if new_tokens <= 0:
-            return [Completion((), (), "length")] * len(requests)
-        logits, cache = self._prefill(requests, new_tokens)
-        stop = torch.tensor(sampling.stop_ids, dtype=torch.long)
-        keys = torch.tensor([request.key for request in requests])
-        row_of = torch.arange(len(requests))
-        alive = torch.ones(len(requests), dtype=torch.bool)
-        tokens_out = torch.zeros(len(requests), new_tokens, dtype=torch.long)
-        logprobs_out = torch.zeros(len(requests), new_tokens)
-        lengths = torch.zeros(len(requests), dtype=torch.long)
-        stopped = torch.zeros(len(requests), dtype=torch.bool)
-        for step in range(new_tokens):
-            tokens, logprobs = draw_tokens(logits, uniform(keys, step), sampling)
-            tokens_out[row_of, step], logprobs_out[row_of, step] = tokens, logprobs
-            ended = torch.isin(tokens, stop)
-            lengths[row_of[alive]] = step + 1
-            stopped[row_of[alive & ended]] = True
-            alive &= ~ended
-            living = int(alive.sum())
-            if living == 0 or step == new_tokens - 1:
-                break
-            if living <= 0.85 * len(alive):  # compacting copies the cache once: worth it for a good part of the rows
-                kept = alive.nonzero().squeeze(-1)
+        logits, cache = self._prefill(wave)
+        flight = Flight.of(wave, sampling)
+        while True:
+            tokens = flight.draw(logits, sampling)
+            ended = flight.ended(tokens, sampling, watch)
+            living = flight.count - int(ended.sum())
+            if living == 0:
+                return flight.completions(self.version())
+            if living < flight.count:
+                kept = _fill_holes(ended, living)
+                flight.keep(kept)
                 cache.keep(kept)
-                keys, row_of, tokens, alive = keys[kept], row_of[kept], tokens[kept], alive[kept]
+                tokens = tokens[kept]
             logits = self._step(tokens, cache)
-        return [
-            Completion(
-                tuple(tokens_out[i, :length].tolist()),
-                tuple(logprobs_out[i, :length].tolist()),
-                "stop" if stopped[i] else "length",
-            )
-            for i, length in enumerate(lengths.tolist())
-        ]
 
-    def _prefill(self, requests: Sequence[Request], new_tokens: int) -> tuple[Tensor, Cache]:
-        """Logits [B, V] after every request's prompt, and the cache that decoding goes on from."""
-        number: dict[tuple[int, ...], int] = {}
-        owner = [number.setdefault(request.prompt_ids, len(number)) for request in requests]
-        tokens = torch.tensor([token for prompt in number for token in prompt])
-        positions = torch.tensor([i for prompt in number for i in range(len(prompt))])
-        prompts, at = [], 0
-        for prompt in number:
-            prompts.append(range(at, at + len(prompt)))
-            at += len(prompt)
-        plan = plan_attention([Row(prompt, (prompt,)) for prompt in prompts], positions, keep=True)
-        last = torch.tensor([prompt.stop - 1 for prompt in prompts])
-        logits = self.model(
-            input_ids=tokens[None],
-            position_ids=positions[None],
-            attention_plan=plan,
-            logits_to_keep=last,
-            use_cache=False,
-        ).logits[0]
-        assert plan.kept is not None
-        return logits[torch.tensor(owner)], Cache(plan.kept, prompts, owner, new_tokens)
+    def _prefill(self, wave: Sequence[Pending]) -> tuple[Tensor, Cache]:
+        """Logits [B, V] after every row's prompt, and the cache that decoding goes on from."""
+        run_of: dict[tuple[int, ...], int] = {}
+        run_B = torch.tensor([run_of.setdefault(row.tokens, len(run_of)) for row in wave])
+        filled = prefill(self.model, list(run_of))
+        shared = [Shared(filled.runs, filled.lengths, filled.cut, run_B)]
+        if filled.cut:
+            shared.insert(0, Shared(filled.prefix, [filled.cut], 0, torch.zeros_like(run_B)))
+        starts = torch.tensor([len(row.tokens) for row in wave])
+        return filled.logits_RV[run_B], Cache(shared, starts, max(row.limit for row in wave))
 
     def _step(self, tokens_B: Tensor, cache: Cache) -> Tensor:
         """Logits [B, V] after one more token in every row."""
@@ -110,3 +96,96 @@ class NativeEngine:
         ).logits[:, 0]
         cache.advance()
         return logits
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A request that waits for its wave: `tokens` are its prompt and what was drawn before, `limit` what may come."""
+
+    number: int
+    tokens: tuple[int, ...]
+    key: int
+    drawn: int
+    limit: int
+
+
+@dataclass
+class Flight:
+    """What is drawn for the rows of a wave; the first `count` rows are still in flight."""
+
+    wave: Sequence[Pending]
+    row_B: Tensor  # the place in the wave of each row in flight
+    keys_B: Tensor
+    positions_B: Tensor  # of the next token in its completion
+    limits_B: Tensor
+    stop_ids: Tensor
+    tokens: Tensor  # [rows of the wave, longest limit]
+    logprobs: Tensor
+    lengths: Tensor
+    stopped: Tensor
+    step: int = 0
+
+    @staticmethod
+    def of(wave: Sequence[Pending], sampling: Sampling) -> Flight:
+        rows, longest = len(wave), max(row.limit for row in wave)
+        return Flight(
+            wave,
+            torch.arange(rows),
+            torch.tensor([row.key for row in wave]),
+            torch.tensor([row.drawn for row in wave]),
+            torch.tensor([row.limit for row in wave]),
+            torch.tensor(sampling.stop_ids, dtype=torch.long),
+            torch.zeros(rows, longest, dtype=torch.long),
+            torch.zeros(rows, longest),
+            torch.zeros(rows, dtype=torch.long),
+            torch.zeros(rows, dtype=torch.bool),
+        )
+
+    @property
+    def count(self) -> int:
+        return len(self.row_B)
+
+    def draw(self, logits_BV: Tensor, sampling: Sampling) -> Tensor:
+        """The next token of every row, written down."""
+        tokens, logprobs = draw_tokens(logits_BV, uniform(self.keys_B, self.positions_B), sampling)
+        self.tokens[self.row_B, self.step], self.logprobs[self.row_B, self.step] = tokens, logprobs
+        self.positions_B += 1
+        self.step += 1
+        self.lengths[self.row_B] = self.step
+        return tokens
+
+    def ended(self, tokens_B: Tensor, sampling: Sampling, watch: Watch | None) -> Tensor:
+        """Which rows in flight [B] are finished with the token just drawn."""
+        stopped = torch.isin(tokens_B, self.stop_ids)
+        if watch is not None:
+            for row, token in zip(self.row_B.tolist(), tokens_B.tolist(), strict=True):
+                watch(self.wave[row].number, token)
+        if sampling.stop_rule is not None:
+            drawn = self.tokens[self.row_B, : self.step].tolist()
+            stopped |= torch.tensor([sampling.stop_rule.ends(tokens) for tokens in drawn])
+        self.stopped[self.row_B] = stopped
+        return stopped | (self.limits_B <= self.step)
+
+    def keep(self, rows: Tensor) -> None:
+        """Row i is from now on what row `rows[i]` was."""
+        self.row_B, self.keys_B = self.row_B[rows], self.keys_B[rows]
+        self.positions_B, self.limits_B = self.positions_B[rows], self.limits_B[rows]
+
+    def completions(self, version: int) -> dict[int, Completion]:
+        """By number of the request."""
+        tokens, logprobs = self.tokens.tolist(), self.logprobs.tolist()
+        return {
+            row.number: Completion(
+                tuple(tokens[i][:length]), tuple(logprobs[i][:length]), "stop" if stopped else "length", version
+            )
+            for i, (row, length, stopped) in enumerate(
+                zip(self.wave, self.lengths.tolist(), self.stopped.tolist(), strict=True)
+            )
+        }
+
+
+def _fill_holes(ended_B: Tensor, living: int) -> Tensor:
+    """For each of the `living` first places the row that goes there: itself, or, if it ended, one from further back."""
+    rows = torch.arange(living)
+    rows[ended_B[:living]] = living + (~ended_B[living:]).nonzero().squeeze(-1)
+    return rows

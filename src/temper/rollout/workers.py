@@ -1,0 +1,189 @@
+"""One-thread sampler processes over shared weights: on a CPU, two decode faster than one that uses two threads.
+
+The processes are forked from the trainer's, so they hold its model; the weights lie in memory that fork shares, so an
+update is seen by every process at once and nothing is copied. Each takes a share of the requests; a draw depends on
+its key alone, so the split changes no completion.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import mmap
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from temper.errors import Exit, Fault, TemperError
+from temper.rollout.engine import Request, Sampling, Watch
+from temper.rollout.native import NativeEngine
+from temper.types import Completion
+
+ROWS_A_PROCESS = 32  # with fewer rows each, a second process costs more than it saves
+ALIGNMENT = 64  # bytes
+
+
+class ParallelEngine:
+    """Implements `Engine` over a `NativeEngine`: this process takes one share of the rows, forked ones the others.
+
+    Use as a context: leaving it ends the processes. `cpu_seconds` is what they have used.
+    """
+
+    def __init__(self, engine: NativeEngine, processes: int | None = None):
+        """`processes` counts this one; by default one for each thread that torch may use."""
+        self.engine = engine
+        self.cpu_seconds = 0.0
+        wanted = torch.get_num_threads() if processes is None else processes
+        self._processes = wanted if can_fork(engine.model) else 1
+        self._workers: list[Worker] = []
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None
+    ) -> list[Completion]:
+        count = min(self._processes, len(requests) // ROWS_A_PROCESS)
+        if count < 2 or watch is not None:
+            return self.engine.generate(requests, sampling, watch)
+        if not self._workers:
+            self._start()
+        version = self.engine.version()
+        shares = deal(requests, count)
+        for worker, share in zip(self._workers, shares[1:], strict=False):
+            worker.ask([requests[i] for i in share], sampling, version)
+        done: dict[int, Completion] = {}
+        with one_thread():
+            drawn = self.engine.generate([requests[i] for i in shares[0]], sampling)
+        done.update(zip(shares[0], drawn, strict=True))
+        for worker, share in zip(self._workers, shares[1:], strict=False):
+            drawn, cpu_seconds = worker.answer()
+            self.cpu_seconds += cpu_seconds
+            done.update(zip(share, drawn, strict=True))
+        return [done[i] for i in range(len(requests))]
+
+    def _start(self) -> None:
+        share_weights(self.engine.model)
+        gc.freeze()  # what exists now is not walked by the forked processes' collector, which would copy its pages
+        self._workers = [Worker(self.engine) for _ in range(self._processes - 1)]
+        gc.unfreeze()
+
+    def __enter__(self) -> ParallelEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.end()
+        self._workers = []
+
+
+def can_fork(model: Any) -> bool:
+    """Whether sampler processes can be forked: Linux, and every weight in main memory."""
+    return sys.platform == "linux" and all(p.device.type == "cpu" for p in model.parameters())
+
+
+class Worker:
+    """One forked process that answers lists of requests, one after the other."""
+
+    def __init__(self, engine: NativeEngine):
+        context = multiprocessing.get_context("fork")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(engine, theirs, os.getpid()), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def ask(self, requests: Sequence[Request], sampling: Sampling, version: int) -> None:
+        with contextlib.suppress(BrokenPipeError):  # told of by `answer`
+            self._connection.send((requests, sampling, version))
+
+    def answer(self) -> tuple[list[Completion], float]:
+        """The completions and the CPU seconds they took. Raises TemperError if the process was killed."""
+        try:
+            result = self._connection.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            why = f"it ended with code {self._process.exitcode}; the system kills processes when memory runs out"
+            fix = "free memory, or lower `num_generations` or `prompts_per_step`; then run again"
+            raise TemperError(Fault("a sampler process was killed", why=why, fix=fix, code=Exit.RESOURCES)) from None
+        if isinstance(result, str):
+            raise RuntimeError(f"in a sampler process:\n{result}")
+        return result
+
+    def end(self) -> None:
+        self._connection.close()
+        self._process.kill()  # it holds nothing that could be lost
+        self._process.join()
+
+
+def _serve(engine: NativeEngine, connection: Connection, parent: int) -> None:
+    """The life of a sampler process: it ends when its parent does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _close_all_but(connection.fileno())  # the run's lock among them
+    torch.set_num_threads(1)
+    while os.getppid() == parent:
+        if not connection.poll(1.0):
+            continue
+        try:
+            requests, sampling, version = connection.recv()
+        except EOFError:
+            return
+        began = time.process_time()
+        engine.version = lambda version=version: version
+        try:
+            result: Any = (engine.generate(requests, sampling), time.process_time() - began)
+        except Exception:
+            result = traceback.format_exc()
+        with contextlib.suppress(BrokenPipeError):
+            connection.send(result)
+
+
+def _close_all_but(kept: int) -> None:
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+
+
+@contextlib.contextmanager
+def one_thread() -> Any:
+    """Within it, torch uses one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def share_weights(model: torch.nn.Module) -> None:
+    """Move every parameter and buffer of `model` into memory that forked processes see change."""
+    tensors = [*model.parameters(), *model.buffers()]
+    sizes = [-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in tensors]
+    memory = mmap.mmap(-1, max(1, sum(sizes)))
+    start = 0
+    for tensor, size in zip(tensors, sizes, strict=True):
+        if tensor.numel():
+            place = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=start)
+            tensor.data = place.view(tensor.shape).copy_(tensor.data)
+        start += size
+
+
+def deal(requests: Sequence[Request], count: int) -> list[list[int]]:
+    """Numbers of the requests in `count` shares of similar work, those of one prompt together where they fit.
+
+    >>> deal([Request((1,), 0), Request((2,), 1), Request((1,), 2), Request((3, 4), 3)], 2)
+    [[0, 2], [1, 3]]
+    """
+    families: dict[tuple[int, ...], list[int]] = {}
+    for number, request in enumerate(requests):
+        families.setdefault(request.prompt_ids + request.drawn, []).append(number)
+    largest = -(-len(requests) // count)
+    pieces = [family[i : i + largest] for family in families.values() for i in range(0, len(family), largest)]
+    shares: list[list[int]] = [[] for _ in range(count)]
+    for piece in sorted(pieces, key=lambda piece: (-len(piece), piece)):
+        min(shares, key=len).extend(piece)
+    return shares
