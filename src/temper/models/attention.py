@@ -167,7 +167,7 @@ def plan_attention(rows: Sequence[Row], positions: Tensor, keep: bool = False, b
             query_positions[i, : len(asked)], key_positions[i, : len(seen)] = positions[asked], positions[seen]
             order[asked] = torch.arange(len(asked)) + offset + i * longest_query
         offset += queries.numel()
-        blocks.append(Block(*(part.to(device) for part in (queries, keys, query_positions, key_positions))))
+        blocks.append(Block(queries.to(device), keys.to(device), query_positions.to(device), key_positions.to(device)))
     return AttentionPlan(tuple(blocks), order.to(device), [] if keep else None)
 
 

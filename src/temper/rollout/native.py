@@ -46,7 +46,7 @@ class NativeEngine:
         return [done.get(number, nothing) for number in range(len(requests))]
 
     def _waves(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Pending]]:
-        """At most `max_rows` rows at a time, those of one prompt side by side; rows with no room for a token in none."""
+        """At most `max_rows` rows at a time, those of one prompt side by side; without rows that have no room left."""
         pending = []
         for number, request in enumerate(requests):
             tokens = request.prompt_ids + request.drawn

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from temper.errors import Exit, Fault, TemperError
+from temper.errors import Fault, ResourceError
 from temper.rollout.engine import Request, Sampling, Watch
 from temper.rollout.native import NativeEngine
 from temper.types import Completion
@@ -49,7 +49,7 @@ class ParallelEngine:
         self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None
     ) -> list[Completion]:
         count = min(self._processes, len(requests) // ROWS_A_PROCESS)
-        if count < 2 or watch is not None:
+        if count < 2 or watch is not None or sampling.stop_rule is not None:  # both call back into this process
             return self.engine.generate(requests, sampling, watch)
         if not self._workers:
             self._start()
@@ -102,14 +102,14 @@ class Worker:
             self._connection.send((requests, sampling, version))
 
     def answer(self) -> tuple[list[Completion], float]:
-        """The completions and the CPU seconds they took. Raises TemperError if the process was killed."""
+        """The completions and the CPU seconds they took. Raises ResourceError if the process was killed."""
         try:
             result = self._connection.recv()
         except (EOFError, ConnectionResetError):
             self._process.join()
             why = f"it ended with code {self._process.exitcode}; the system kills processes when memory runs out"
             fix = "free memory, or lower `num_generations` or `prompts_per_step`; then run again"
-            raise TemperError(Fault("a sampler process was killed", why=why, fix=fix, code=Exit.RESOURCES)) from None
+            raise ResourceError(Fault("a sampler process was killed", why=why, fix=fix)) from None
         if isinstance(result, str):
             raise RuntimeError(f"in a sampler process:\n{result}")
         return result
