@@ -11,8 +11,10 @@ from tiny_models import ARCHITECTURES, tiny_model
 
 from temper.data.batching import make_batch
 from temper.rollout import prefill
+from temper.rollout.cache import Cache
 from temper.rollout.draw import draw_tokens, uniform
 from temper.rollout.engine import Request, Sampling
+from temper.rollout.memory import wave_bytes
 from temper.rollout.native import NativeEngine
 from temper.train.forward import plan_batch, score_targets
 from temper.types import Completion, Example
@@ -153,6 +155,34 @@ def test_completions_follow_the_models_distribution() -> None:
     counts = torch.bincount(torch.tensor([c.token_ids[0] for c in drawn]), minlength=100)
     chi_square = float(((counts - expected) ** 2 / expected).sum())
     assert chi_square < 149  # 0.999 quantile, 99 degrees of freedom
+
+
+def test_rows_that_do_not_fit_in_memory_wait_for_the_next_wave() -> None:
+    model, asked, sampling = tiny_model("llama"), requests(), Sampling(20, 0.9, stop_ids=STOPS)
+    expected = NativeEngine(model).generate(asked, sampling)
+    small = NativeEngine(model, memory=wave_bytes(model.config, 7, 20, 2, 20))
+    waves = small._waves(asked, sampling)
+    assert 4 <= len(waves) <= len(asked)
+    assert [c.token_ids for c in small.generate(asked, sampling)] == [c.token_ids for c in expected]
+
+
+def test_running_out_of_memory_halves_the_batch_and_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, asked, sampling = NativeEngine(tiny_model("llama")), requests(), Sampling(20, 0.9, stop_ids=STOPS)
+    expected = engine.generate(asked, sampling)
+    step, rows = engine._step, []
+
+    def small_machine(tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
+        rows.append(len(tokens))
+        if len(tokens) > 8:
+            raise torch.OutOfMemoryError("out of memory")
+        return step(tokens, cache)
+
+    monkeypatch.setattr(engine, "_step", small_machine)
+    assert [c.token_ids for c in engine.generate(asked, sampling)] == [c.token_ids for c in expected]
+    assert rows[0] > 8
+    monkeypatch.setattr(engine, "_step", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none at all")))
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.generate(asked, sampling)
 
 
 def test_a_completion_ends_with_its_stop_token_or_at_its_length() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from temper.models.attention import NAME, Row, plan_attention
+from temper.models.attention import NAME
+from temper.models.packed import AttentionPlan, Row
 
 _PROMPT, _REPLIES = 5, (4, 3)  # tokens of a shared prompt and of the two replies to it
 
@@ -25,7 +26,7 @@ def share_prefixes(model: Any) -> bool:
         with torch.no_grad():
             plain = _two_replies_alone(model.eval())
             model.set_attn_implementation(NAME)
-            same = _agree(_two_replies_packed(model), plain)
+            same = agree(_two_replies_packed(model), plain)
     except Exception:  # an architecture that fails here in whatever way is one that is called in the plain way only
         same = False
     if not same:
@@ -33,12 +34,13 @@ def share_prefixes(model: Any) -> bool:
     return same
 
 
-def _probe_ids(model: Any) -> Tensor:
-    return (7 + 31 * torch.arange(_PROMPT + sum(_REPLIES))) % model.get_input_embeddings().num_embeddings
+def probe_ids(model: Any, count: int = _PROMPT + sum(_REPLIES)) -> Tensor:
+    """`count` token ids [count] of the model's vocabulary to try it with."""
+    return (7 + 31 * torch.arange(count)) % model.get_input_embeddings().num_embeddings
 
 
 def _two_replies_alone(model: Any) -> Tensor:
-    ids = _probe_ids(model)
+    ids = probe_ids(model)
     first, second = ids[_PROMPT:].split(_REPLIES)
     rows = [torch.cat([ids[:_PROMPT], reply])[None] for reply in (first, second)]
     return torch.cat([model(input_ids=row, use_cache=False).logits[0, _PROMPT:] for row in rows])
@@ -46,17 +48,17 @@ def _two_replies_alone(model: Any) -> Tensor:
 
 def _two_replies_packed(model: Any) -> Tensor:
     prompt, first, second = range(_PROMPT), range(_PROMPT, _PROMPT + _REPLIES[0]), range(_PROMPT + _REPLIES[0], 12)
-    rows = [Row(prompt, (prompt,)), Row(first, (prompt, first)), Row(second, (prompt, second))]
+    rows = [Row(prompt), Row(first, prompt), Row(second, prompt)]
     positions = torch.tensor([*prompt, *first, *(_PROMPT + i for i in range(_REPLIES[1]))])
-    plan = plan_attention(rows, positions)
+    plan = AttentionPlan(rows, positions)
     packed = model(
-        input_ids=_probe_ids(model)[None], position_ids=positions[None], attention_plan=plan, use_cache=False
+        input_ids=probe_ids(model)[None], position_ids=positions[None], attention_plan=plan, use_cache=False
     )
     return packed.logits[0, _PROMPT:]
 
 
-def _agree(packed: Tensor, plain: Tensor) -> bool:
+def agree(found: Tensor, plain: Tensor) -> bool:
     """Whether logits are equal up to rounding; what is NaN in both tells nothing."""
     tolerance = 1e-3 if plain.dtype in (torch.float32, torch.float64) else 0.1
-    difference = (packed.double() - plain.double()).square().mean().sqrt()
+    difference = (found.double() - plain.double()).square().mean().sqrt()
     return not bool(difference > tolerance * plain.double().std())

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from temper.models.attention import Layers, Options, Partial, attend_part, merge_parts
+from temper.models.attention import NOTHING, Layers, Options, Partial, attend_part, merge_parts
+from temper.rollout.kernel import attend_own
 
 
 class Shared:
@@ -58,7 +59,7 @@ class Shared:
         )
         if hidden is not None and options.window is not None:
             unseen = positions_B - (self.start + self.lengths_R[self.run_B]) >= options.window - 1
-            mixed, logsum = mixed.nan_to_num(0.0), logsum.masked_fill(unseen[:, None, None], float("-inf"))
+            mixed, logsum = mixed.nan_to_num(0.0), logsum.masked_fill(unseen[:, None, None], NOTHING)
         return Partial(mixed, logsum)
 
     def _hidden(self, positions_B: Tensor, window: int | None, shared: int) -> Tensor | None:
@@ -85,16 +86,19 @@ class Cache:
         ]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
-        rows = len(self.positions_B)
+        rows, heads = query.shape[:2]
         keys, values = (part[:rows] for part in self.own[layer])
-        keys[:, :, self.column] = key[:, :, 0]
-        values[:, :, self.column] = value[:, :, 0]
-        end = self.column + 1
-        begin = max(0, end - options.window) if options.window is not None else 0
         grouped = query.reshape(rows, keys.shape[1], -1, query.shape[-1])  # [B, H_kv, S, D]
-        parts = [run.attend(layer, grouped, self.positions_B, options) for run in self.shared]
-        parts.append(attend_part(grouped, keys[:, :, begin:end], values[:, :, begin:end], None, options))
-        return merge_parts(parts).reshape(rows, 1, query.shape[1], -1)
+        before = merge_parts([run.attend(layer, grouped, self.positions_B, options) for run in self.shared])
+        mixed = attend_own(query, key, value, keys, values, self.column, options, before)
+        if mixed is None:
+            keys[:, :, self.column] = key[:, :, 0]
+            values[:, :, self.column] = value[:, :, 0]
+            end = self.column + 1
+            begin = max(0, end - options.window) if options.window is not None else 0
+            own = attend_part(grouped, keys[:, :, begin:end], values[:, :, begin:end], None, options)
+            mixed = merge_parts([before, own]).mixed
+        return mixed.reshape(rows, 1, heads, -1)
 
     def advance(self) -> None:
         """The next token goes to the next column."""

@@ -6,7 +6,7 @@ and position alone. `generate` reads: plan the waves, prefill, draw and step unt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from temper.rollout.cache import Cache, Shared
 from temper.rollout.draw import draw_tokens, uniform
 from temper.rollout.engine import Request, Sampling, Watch
+from temper.rollout.memory import default_budget, is_out_of_memory, wave_bytes
 from temper.rollout.prefill import prefill
 from temper.types import Completion
 
@@ -24,11 +25,18 @@ class NativeEngine:
     """Implements `Engine` for a transformers model loaded with temper's attention."""
 
     def __init__(
-        self, model: Any, max_rows: int = 512, context: int | None = None, version: Callable[[], int] = lambda: 0
+        self,
+        model: Any,
+        max_rows: int = 512,
+        memory: int | None = None,
+        context: int | None = None,
+        version: Callable[[], int] = lambda: 0,
     ):
-        """`max_rows` are decoded together; `version` says how many updates the weights have seen."""
+        """At most `max_rows` are decoded together, fewer where they would take more than `memory` bytes (a share of
+        the machine's when not given). `version` says how many updates the weights have seen."""
         self.model = model
         self.max_rows = max_rows
+        self.memory = memory or default_budget()
         self.context = context or getattr(model.config, "max_position_embeddings", None) or 1 << 30
         self.version = version
 
@@ -39,14 +47,22 @@ class NativeEngine:
         was_training = self.model.training
         self.model.eval()
         done: dict[int, Completion] = {}
-        for wave in self._waves(requests, sampling):
-            done.update(self._decode(wave, sampling, watch))
+        waves = self._waves(requests, sampling)
+        while waves:
+            wave = waves.pop(0)
+            try:
+                done.update(self._decode(wave, sampling, watch))
+            except RuntimeError as error:  # halves draw the same tokens: a draw does not depend on its batch
+                if not is_out_of_memory(error) or len(wave) == 1:
+                    raise
+                half = len(wave) // 2
+                waves[:0] = [wave[:half], wave[half:]]
         self.model.train(was_training)
         nothing = Completion((), (), "length", self.version())
         return [done.get(number, nothing) for number in range(len(requests))]
 
-    def _waves(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[list[Pending]]:
-        """At most `max_rows` rows at a time, those of one prompt side by side; without rows that have no room left."""
+    def _waves(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Pending]]:
+        """Rows that are decoded together, those of one prompt side by side; without rows that have no room left."""
         pending = []
         for number, request in enumerate(requests):
             tokens = request.prompt_ids + request.drawn
@@ -55,8 +71,18 @@ class NativeEngine:
             if limit > 0:
                 pending.append(Pending(number, tokens, request.key, len(request.drawn), limit))
         pending.sort(key=lambda row: (len(row.tokens), row.tokens, row.number))
-        for start in range(0, len(pending), self.max_rows):
-            yield pending[start : start + self.max_rows]
+        columns = max((row.limit for row in pending), default=0)
+        waves: list[list[Pending]] = []
+        used = 0
+        for row in pending:
+            new = not waves or waves[-1][-1].tokens != row.tokens
+            needed = wave_bytes(self.model.config, 1, columns, int(new), len(row.tokens), self.model.dtype.itemsize)
+            if not waves or len(waves[-1]) == self.max_rows or used + needed > self.memory:
+                waves.append([])
+                used = 0
+            waves[-1].append(row)
+            used += needed
+        return waves
 
     def _decode(self, wave: Sequence[Pending], sampling: Sampling, watch: Watch | None) -> dict[int, Completion]:
         """All of one wave, together."""

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from temper.models.attention import Layers, Row, plan_attention
+from temper.models.attention import Layers
+from temper.models.packed import AttentionPlan, Row
 
 COMMON_PREFIX = 64  # tokens that all prompts must begin with for them to be computed once
 TOKENS_A_FORWARD = 16_384  # activations of a forward pass stay bounded, however many prompts there are
@@ -62,10 +63,10 @@ def _forward(
         tokens += run
         positions += range(cut, cut + len(run))
     first = range(cut)
-    rows = [Row(first, (first,))] if cut else []
-    rows += [Row(place, (first, place) if cut else (place,)) for place in places]
+    rows = [Row(first)] if cut else []
+    rows += [Row(place, first) for place in places]
     position_ids = torch.tensor(positions, device=model.device)
-    plan = plan_attention(rows, position_ids, keep=True)
+    plan = AttentionPlan(rows, position_ids, keep=True)
     logits = model(
         input_ids=torch.tensor([tokens], device=model.device),
         position_ids=position_ids[None],

@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from temper.algorithms import logprobs
-from temper.data.batching import Batch
-from temper.models.attention import AttentionPlan, Row, plan_attention
+from temper.data.batching import Batch, make_batch
+from temper.models.packed import AttentionPlan, Row
+from temper.train.head import score_hidden, take_apart
+from temper.types import Example
 
 
 def plan_batch(batch: Batch) -> AttentionPlan:
     """A prefix attends to itself; what follows attends to its prefix and to itself."""
     prefixes = dict.fromkeys(layout.prefix for layout in batch.layouts if len(layout.prefix))
-    rows = [Row(prefix, (prefix,)) for prefix in prefixes]
-    rows += [Row(layout.own, (layout.prefix, layout.own)) for layout in batch.layouts]
-    return plan_attention(rows, batch.positions)
+    rows = [Row(prefix) for prefix in prefixes]
+    rows += [Row(layout.own, layout.prefix) for layout in batch.layouts]
+    return AttentionPlan(rows, batch.positions)
 
 
 @dataclass(frozen=True)
@@ -26,21 +28,40 @@ class Scored:
     """What the forward says of each of the M targets."""
 
     logprobs_M: Tensor
-    entropy_M: Tensor  # detached: a metric
+    entropy_M: Tensor  # a metric, detached, unless its gradient was asked for
 
 
-def score_targets(model: Any, batch: Batch, plan: AttentionPlan, temperature: float = 1.0) -> Scored:
+def score_targets(
+    model: Any, batch: Batch, plan: AttentionPlan, temperature: float = 1.0, entropy_gradient: bool = False
+) -> Scored:
     """log π(target) and entropy at `temperature` for every target of `batch`, float32, [M].
 
-    The head is applied to the positions that predict a target and to no other.
+    The head is applied to the positions that predict a target and to no other, a chunk of them at a time.
     """
-    logits = model(
+    parts = take_apart(model, _probe)
+    if parts is not None:
+        hidden = _run(parts.backbone, batch, plan).last_hidden_state[0, batch.sources]
+        chosen, entropy = score_hidden(parts.head, hidden, batch.targets, temperature)
+    else:
+        logits = _run(model, batch, plan, logits_to_keep=batch.sources).logits[0]
+        chosen = logprobs.chosen_logprobs(logits, batch.targets, temperature)
+        with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
+            entropy = logprobs.entropy(logits, temperature)
+    return Scored(chosen, entropy if entropy_gradient else entropy.detach())
+
+
+def _run(module: Any, batch: Batch, plan: AttentionPlan, **options: Any) -> Any:
+    return module(
         input_ids=batch.tokens[None],
         position_ids=batch.positions[None],
         attention_plan=plan,
-        logits_to_keep=batch.sources,
         use_cache=False,
-    ).logits[0]
-    with torch.no_grad():
-        entropy = logprobs.entropy(logits, temperature)
-    return Scored(logprobs.chosen_logprobs(logits, batch.targets, temperature), entropy)
+        **options,
+    )
+
+
+def _probe(module: Any) -> Any:
+    """A few tokens through a model or its backbone."""
+    size = len(module.get_input_embeddings().weight)
+    batch = make_batch([Example(tuple((7 + 31 * i) % size for i in range(8)), (False,) * 7 + (True,))])
+    return _run(module, batch, plan_batch(batch))

@@ -12,7 +12,7 @@ from torch import Tensor
 from temper.algorithms.kl import k3
 from temper.algorithms.losses import clipped_share, clipped_surrogate
 from temper.data.batching import Batch, make_batch, split_by_tokens
-from temper.models.attention import AttentionPlan
+from temper.models.packed import AttentionPlan
 from temper.train.forward import plan_batch, score_targets
 from temper.train.learner import LossSum
 from temper.types import PolicyExample

@@ -1,0 +1,87 @@
+"""A C kernel for attention over a row's own tokens, compiled when first needed; without a compiler, torch does it.
+
+On a CPU, a decode step meets thousands of very short rows of keys; a library call for each costs more than its work.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from temper.models.attention import Options, Partial
+
+SOURCE = Path(__file__).with_name("decode.c")
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
+         "-shared", "-fPIC")  # fmt: skip
+
+
+def attend_own(
+    query: Tensor, key: Tensor, value: Tensor, keys: Tensor, values: Tensor, column: int, options: Options,
+    before: Partial,
+) -> Tensor | None:  # fmt: skip
+    """Attention [B, H, D] of `query` [B, H, 1, D] over the rows' own `keys` [B, H_kv, columns, D], the new one written
+    at `column`, merged with what was seen `before`; None, and nothing written, where the kernel cannot do it."""
+    kernel = _kernel() if torch.get_num_threads() <= 2 else None  # it uses one thread
+    plain = options.softcap is None and query.dtype == torch.float32 and key.shape[-1] == value.shape[-1]
+    if kernel is None or not plain or not keys.is_contiguous() or not values.is_contiguous():
+        return None
+    rows, key_heads, columns, size = keys.shape
+    begin = max(0, column + 1 - options.window) if options.window is not None else 0
+    query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
+    mixed, logsum = before.mixed.contiguous(), before.logsum.contiguous()
+    out = torch.empty(rows, query.shape[1], size)
+    scores = torch.empty(columns)
+    tensors = (query, key, value, keys, values, mixed, logsum, out, scores)
+    group = query.shape[1] // key_heads
+    kernel(*(t.data_ptr() for t in tensors), rows, key_heads, group, size, columns, column, begin, options.scale)
+    return out
+
+
+@functools.cache
+def _kernel() -> ctypes._NamedFuncPointer | None:  # type: ignore[name-defined]
+    """The compiled function, or None where it cannot be had."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None or os.environ.get("TEMPER_COMPILE") == "0":
+        return None
+    try:
+        function = ctypes.CDLL(str(_built(compiler))).attend_own
+    except (OSError, subprocess.SubprocessError):
+        return None
+    function.argtypes = [ctypes.c_void_p] * 9 + [ctypes.c_long] * 7 + [ctypes.c_float]
+    function.restype = None
+    return function
+
+
+def _built(compiler: str) -> Path:
+    """The shared library for this source, compiler and processor; made once, then found in the user's cache."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=20).stdout
+    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), version, " ".join(FLAGS).encode(), _processor()]))
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "temper"
+    library = folder / f"decode-{key.hexdigest()[:16]}.so"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            target = Path(made) / library.name
+            command = [compiler, *FLAGS, str(SOURCE), "-o", str(target), "-lm"]
+            subprocess.run(command, capture_output=True, check=True, timeout=60)
+            target.replace(library)  # whole or not at all, however many processes build it
+    return library
+
+
+def _processor() -> bytes:
+    """What `-march=native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        return "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))})).encode()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}".encode()

@@ -1,0 +1,47 @@
+"""What decoding holds in memory, by arithmetic: a batch is planned with it, and `temper plan` tells it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+LOGIT_COPIES = 3  # of [rows, vocabulary] in float32 while a token is drawn: logits, probabilities, one in passing
+SHARE = 0.25  # of the machine's memory that the rows decoded together may take
+
+
+def token_bytes(config: Any, itemsize: int = 4) -> int:
+    """Keys and values of one token in every layer of a model with this Hugging Face config.
+
+    >>> from types import SimpleNamespace
+    >>> token_bytes(SimpleNamespace(num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=2, hidden_size=64))
+    512
+    """
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    heads = config.num_attention_heads
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return 2 * config.num_hidden_layers * key_heads * size * itemsize
+
+
+def row_bytes(config: Any, columns: int, itemsize: int = 4) -> int:
+    """One row in flight: room for `columns` tokens of its own, and its logits."""
+    config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return columns * token_bytes(config, itemsize) + LOGIT_COPIES * 4 * config.vocab_size
+
+
+def wave_bytes(config: Any, rows: int, columns: int, prompts: int, prompt_tokens: int, itemsize: int = 4) -> int:
+    """`rows` decoded together: their own tokens, and each distinct prompt once."""
+    return rows * row_bytes(config, columns, itemsize) + prompts * prompt_tokens * token_bytes(config, itemsize)
+
+
+def default_budget() -> int:
+    """Bytes that the rows in flight may take: a share of the machine's memory, the same in every run on it."""
+    try:
+        return int(SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (ValueError, OSError):
+        return 2 << 30
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not allocate, on any device."""
+    return type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
