@@ -13,7 +13,7 @@ import torch
 from model_zoo import ARCHITECTURES, CHATS, make
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from temper.errors import ArtifactError
+from temper.errors import ArtifactError, Exit
 from temper.models.load import load_model, supports_shared_prefix
 from temper.models.save import read_history, save_model
 from temper.text.chat import ChatFormat
@@ -167,7 +167,7 @@ def test_the_memory_of_older_names_is_read(tmp_path):
         ("lfm2", {"layer_types": ["conv", "full_attention"]}),
     ],
 )
-def test_an_architecture_that_cannot_be_packed_is_refused_not_computed_wrongly(kind, settings, tmp_path):
+def test_an_architecture_that_cannot_be_packed_keeps_its_own_attention_and_a_warning_says_so(kind, settings, tmp_path):
     """Position biases, attention sinks, recurrent and convolutional layers."""
     source = make("llama", tmp_path / "m")
     sizes = {
@@ -181,11 +181,33 @@ def test_an_architecture_that_cannot_be_packed_is_refused_not_computed_wrongly(k
         for parameter in made.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     made.save_pretrained(source)
-    with pytest.raises(ArtifactError, match="cannot be sampled"):
+    said: list[str] = []
+    model = load_model(source, warn=said.append)
+    assert not supports_shared_prefix(model)
+    assert len(said) == 1
+    assert f"`{kind}`" in said[0]
+    tokens = torch.arange(4)[None]
+    assert torch.equal(model(tokens).logits, load_model(source, attention="sdpa")(tokens).logits)
+
+
+def test_a_model_that_can_be_packed_is_loaded_without_a_warning(tmp_path):
+    said: list[str] = []
+    load_model(make("llama", tmp_path / "m"), warn=said.append)
+    assert not said
+
+
+def test_a_model_that_looks_at_the_tokens_to_come_is_refused(tmp_path):
+    source = make("llama", tmp_path / "m")
+    sizes = {key: value for key, value in model_zoo.SIZE.items() if key != "num_key_value_heads"}
+    config = AutoConfig.for_model("bert", vocab_size=400, **sizes, is_decoder=False)
+    made = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    made.save_pretrained(source)
+    with pytest.raises(ArtifactError, match="`bert` cannot be sampled") as error:
         load_model(source)
-    plain = load_model(source, attention="sdpa")
-    assert not supports_shared_prefix(plain)
-    assert plain(torch.arange(4)[None]).logits.shape[1] == 4
+    assert error.value.code == Exit.ARTIFACT
 
 
 def test_loading_says_nothing(tmp_path, capfd):

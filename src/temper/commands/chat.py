@@ -1,37 +1,39 @@
-"""`temper chat MODEL`: talk to a model; its thinking is shown apart from its answer."""
+"""`temper chat MODEL`: talk to a model; its thinking is shown apart from its answer, both as they are drawn."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
+from collections.abc import Iterator
 from typing import Any
+
+from temper.commands.live import LiveReply
+from temper.commands.sampling import add_sampling_arguments, checked_sampling, warn_once
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model directory, RUN, RUN:stage or a shipped model's name")
-    parser.add_argument("--temperature", type=float, default=0.6, help="0 is greedy (default: 0.6)")
-    parser.add_argument("--top-p", type=float, default=0.95)
-    parser.add_argument("--max-tokens", type=int, default=512, help="the longest reply (default: 512)")
-    parser.add_argument("--seed", type=int, default=0)
+    add_sampling_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object a reply")
 
 
 def run(args: argparse.Namespace) -> int:
     """A prompt on standard input that is not a terminal gets one reply; a terminal gets a conversation."""
-    session = open_session(args)
-    if not sys.stdin.isatty():
-        show(session.reply(read_prompt()), args.json)
-        return 0
-    print("Type a question; an empty line ends.", file=sys.stderr)
-    while True:
-        try:
-            question = input("› ").strip()
-        except EOFError:
+    with open_session(args) as session:
+        if not sys.stdin.isatty():
+            answer(session, read_prompt(), args.json)
             return 0
-        if not question:
-            return 0
-        show(session.reply(question), args.json)
+        print("Type a question; an empty line ends. Ctrl-C ends a reply.", file=sys.stderr)
+        while True:
+            try:
+                question = input("› ").strip()
+            except EOFError:
+                return 0
+            if not question:
+                return 0
+            answer(session, question, args.json)
 
 
 def read_prompt() -> str:
@@ -47,58 +49,75 @@ def read_prompt() -> str:
     return question
 
 
-def open_session(args: argparse.Namespace) -> Session:
-    from temper.commands.sampling import checked_sampling
+@contextlib.contextmanager
+def open_session(args: argparse.Namespace) -> Iterator[Session]:
+    sampling = checked_sampling(args)
+
+    from dataclasses import replace
+
     from temper.models.load import load_model
+    from temper.rollout.open import open_engine
     from temper.runs import resolve_model
     from temper.text.chat import ChatFormat
+    from temper.text.stops import StopStrings
 
-    sampling = checked_sampling(args.temperature, args.top_p, args.max_tokens)
     path = resolve_model(args.model)
-    return Session(ChatFormat.load(path), load_model(path), sampling, args.seed)
+    chat = ChatFormat.load(path)
+    rule = StopStrings(chat.decode, args.stop) if args.stop else None
+    sampling = replace(sampling, stop_ids=chat.eos_ids, stop_rule=rule)
+    with open_engine(load_model(path, warn=warn_once)) as engine:
+        yield Session(chat, engine, sampling, args.seed)
 
 
 class Session:
     """A model that is being talked to; every question is answered on its own, as in training."""
 
-    def __init__(self, chat: Any, model: Any, sampling: Any, seed: int):
-        self.chat, self.model, self.sampling, self.seed = chat, model, sampling, seed
+    def __init__(self, chat: Any, engine: Any, sampling: Any, seed: int):
+        self.chat, self.engine, self.sampling, self.seed = chat, engine, sampling, seed
         self.turn = 0
 
-    def reply(self, question: str) -> Any:
-        from dataclasses import replace
-
+    def reply(self, question: str, watch: Any = None) -> Any:
+        """The completion; `watch` sees its tokens as they are drawn."""
         from temper.rng import seed_for
         from temper.rollout.engine import Request
-        from temper.rollout.native import NativeEngine
-        from temper.text.reply import parse_reply
         from temper.types import Message
 
         ids = self.chat.prompt_ids((Message("user", question),))
         request = Request(ids, seed_for(self.seed, "chat", self.turn))
         self.turn += 1
-        engine = NativeEngine(self.model)
-        [completion] = engine.generate([request], replace(self.sampling, stop_ids=self.chat.eos_ids))
-        text = self.chat.decode(completion.token_ids)
-        return parse_reply(text, thinking_opened=self.chat.thinking_opened), completion.finish_reason
+        [completion] = self.engine.generate([request], self.sampling, watch)
+        return completion
 
 
-def show(result: Any, as_json: bool) -> None:
-    """The thinking first, set apart; then the answer. A reply in another form is shown as it is."""
-    from temper.errors import escape
-
-    reply, finish_reason = result
+def answer(session: Session, question: str, as_json: bool) -> None:
+    """Ask, and show the reply. At a terminal an interrupt ends the reply and nothing else."""
     if as_json:
-        fields = {
-            "text": reply.text,
-            "thinking": reply.thinking,
-            "answer": reply.answer,
-            "finish_reason": finish_reason,
-        }
-        print(json.dumps(fields, ensure_ascii=False), flush=True)
-    elif reply.thinking is not None and reply.answer is not None:
-        print(f"  thinking: {escape(reply.thinking.strip())}\n  answer:   {escape(reply.answer.strip())}", flush=True)
+        completion = session.reply(question)
+        print(json.dumps(fields(session.chat, completion), ensure_ascii=False), flush=True)
+        finish_reason = completion.finish_reason
     else:
-        print(f"  reply: {escape(reply.text.strip())}", flush=True)
+        live = LiveReply(session.chat, sys.stdout)
+        try:
+            finish_reason = session.reply(question, live.watch).finish_reason
+        except KeyboardInterrupt:
+            if not sys.stdin.isatty():
+                raise
+            finish_reason = "interrupted"
+        live.end()
     if finish_reason == "length":
         print("  (cut off at --max-tokens)", file=sys.stderr)
+    elif finish_reason == "interrupted":
+        print("  (interrupted)", file=sys.stderr)
+
+
+def fields(chat: Any, completion: Any) -> dict[str, Any]:
+    """A reply as JSON."""
+    from temper.text.reply import parse_reply
+
+    reply = parse_reply(chat.decode(completion.token_ids), thinking_opened=chat.thinking_opened)
+    return {
+        "text": reply.text,
+        "thinking": reply.thinking,
+        "answer": reply.answer,
+        "finish_reason": completion.finish_reason,
+    }

@@ -7,6 +7,8 @@ import json
 import sys
 from typing import Any
 
+from temper.commands.sampling import add_sampling_arguments, checked_sampling, warn_once
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model directory, RUN, RUN:stage or a shipped model's name")
@@ -14,15 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--samples", type=int, default=4, help="completions a prompt (default: 4)")
     parser.add_argument("-k", type=int, default=None, help="the k of pass@k (default: the number of samples)")
     parser.add_argument("--prompts", type=int, default=None, help="only the first so many of each task")
-    parser.add_argument("--temperature", type=float, default=0.6, help="default: 0.6, R1's evaluation setting")
-    parser.add_argument("--top-p", type=float, default=0.95)
-    parser.add_argument("--max-tokens", type=int, default=512)
-    parser.add_argument("--seed", type=int, default=0)
+    add_sampling_arguments(parser)
     parser.add_argument("--json", action="store_true")
 
 
 def run(args: argparse.Namespace) -> int:
-    from temper.commands.sampling import checked_sampling
     from temper.data.tasks import load_prompts, resolve_task
     from temper.errors import ConfigError, Fault
     from temper.runs import resolve_model
@@ -37,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
         faults.append(Fault(f"--prompts {args.prompts}: at least 1"))
     if faults:
         raise ConfigError(faults)
-    checked_sampling(args.temperature, args.top_p, args.max_tokens)
+    checked_sampling(args)
     path = resolve_model(args.model)
     results: dict[str, Any] = {}
     for name in args.tasks.split(","):
@@ -46,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
         assert file is not None  # what resolve_task finds has one
         prompts = load_prompts(file, task.name, task.config)[: args.prompts]
         results[task.name] = evaluate(path, prompts, args)
-    report = {"model": str(args.model), "temperature": args.temperature, "top_p": args.top_p, "tasks": results}
+    setting = {"temperature": args.temperature, "top_p": args.top_p, "top_k": args.top_k, "min_p": args.min_p}
+    report = {"model": str(args.model), **setting, "tasks": results}
     print(json.dumps(report, ensure_ascii=False) if args.json else render(report))
     return 0
 
@@ -61,15 +60,19 @@ def evaluate(path: Any, prompts: list, args: argparse.Namespace) -> dict[str, An
         pass_k=args.k,
         temperature=args.temperature,
         top_p=args.top_p,
+        top_k=args.top_k,
+        min_p=args.min_p,
+        stop=args.stop,
         max_completion_length=args.max_tokens,
     )
     print(f"{len(prompts)} prompts × {args.samples} samples …", file=sys.stderr)
-    measured, _ = evaluate_model(path, prompts, config, (args.seed, "eval"))
+    measured, _ = evaluate_model(path, prompts, config, (args.seed, "eval"), warn_once)
     return measured
 
 
 def render(report: dict[str, Any]) -> str:
-    lines = [f"{report['model']}   T {report['temperature']:g}, top-p {report['top_p']:g}"]
+    cut = f", top-k {report['top_k']}" * bool(report["top_k"]) + f", min-p {report['min_p']:g}" * bool(report["min_p"])
+    lines = [f"{report['model']}   T {report['temperature']:g}, top-p {report['top_p']:g}{cut}"]
     for name, task in report["tasks"].items():
         low, high = task["accuracy_interval"]
         language = task["language_consistency"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from temper.errors import ArtifactError, Fault
 from temper.models.attention import NAME, register
+from temper.models.causal import looks_ahead
 from temper.models.checks import check_model_dir
 from temper.models.files import read_json
 from temper.models.packing import share_prefixes
@@ -26,12 +27,19 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 _SHOWN = 3  # tensors named one by one; the others are counted
 
 
-def load_model(path: Path, dtype: Dtype = "float32", device: str = "cpu", attention: str = NAME) -> PreTrainedModel:
+def load_model(
+    path: Path,
+    dtype: Dtype = "float32",
+    device: str = "cpu",
+    attention: str = NAME,
+    warn: Callable[[str], None] | None = None,
+) -> PreTrainedModel:
     """The model in `path`, in evaluation mode. `dtype` "auto" keeps the stored one.
 
-    `attention` "temper" is called through temper's packed forward only; "sdpa" (or "eager") is for plain calls. Raises
+    `attention` "temper" is called through temper's packed forward only; "sdpa" (or "eager") is for plain calls. A model
+    that cannot be packed keeps its own attention (`supports_shared_prefix` tells), and `warn` is told so. Raises
     ArtifactError: broken files, an architecture that transformers does not know as a causal language model, tensors
-    missing or of another shape than config.json says, NaN or infinity, an architecture that cannot be packed.
+    missing or of another shape than config.json says, NaN or infinity, a model that looks at the tokens to come.
     """
     path = Path(path)
     if faults := check_model_dir(path, values=False):
@@ -64,20 +72,27 @@ def load_model(path: Path, dtype: Dtype = "float32", device: str = "cpu", attent
         raise ArtifactError(_named("config.json asks for fewer layers than the weights have", path, surplus))
     check_finite(model, str(path))
     if attention == NAME and not share_prefixes(model):
-        raise ArtifactError(
-            Fault(
-                f"`{model.config.model_type}` cannot be sampled or trained here",
-                where=str(path),
-                why="with several sequences packed into one forward it does not say what it says of each alone",
-                fix="a model whose layers mix tokens by attention only (Llama, Qwen, Gemma, Mistral, Phi, OLMo, …)",
-            )
-        )
+        _check_causal(model, path)
+        if warn is not None:
+            warn(f"`{model.config.model_type}` does not fit temper's attention: it is sampled and trained the slow way")
     return model.to(device).eval()  # type: ignore[arg-type]
 
 
 def supports_shared_prefix(model: Any) -> bool:
     """Whether the model was loaded for temper's packed forward (a prompt computed once for its whole group)."""
     return model.config._attn_implementation == NAME
+
+
+def _check_causal(model: Any, path: Path) -> None:
+    fix = "a model whose every token depends on the tokens before it alone"
+    try:
+        ahead = looks_ahead(model)
+    except Exception as problem:  # whatever an architecture asks for besides tokens, it is asked for in vain
+        what = f"`{model.config.model_type}` does not go on from a text alone"
+        raise ArtifactError(Fault(what, where=str(path), why=one_line(problem), fix=fix)) from problem
+    if ahead:
+        why = "what it says of a token depends on the tokens that follow"
+        raise ArtifactError(Fault(f"`{model.config.model_type}` cannot be sampled", where=str(path), why=why, fix=fix))
 
 
 def check_finite(model: torch.nn.Module, where: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -16,9 +16,9 @@ from temper.rewards import REWARDS
 from temper.rewards.score import Scorer
 from temper.rewards.values import parse_answer
 from temper.rollout.collect import collect, rollout_row
-from temper.rollout.engine import Sampling
 from temper.rollout.measures import interval, majority_is_right, pass_at_k
-from temper.rollout.native import NativeEngine
+from temper.rollout.open import open_engine
+from temper.rollout.options import SamplingConfig, sampling_of
 from temper.stages.context import StageContext
 from temper.stages.shared import check_lengths, check_model, check_tasks, open_prompts
 from temper.text.chat import ChatFormat
@@ -40,7 +40,7 @@ class Claim(StrictModel):
     by: float = 0.0  # … by this much
 
 
-class Config(StrictModel):
+class Config(SamplingConfig):
     """T 0.6 and top-p 0.95 are R1's evaluation setting."""
 
     models: list[ModelRef] = Field(min_length=1)
@@ -50,7 +50,6 @@ class Config(StrictModel):
     max_prompts: Annotated[int, Field(ge=1)] | None = None  # the first ones of each task's test file; all if not given
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.6
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    max_completion_length: Annotated[int, Field(ge=1)] = 256
     claims: list[Claim] = []
 
     @model_validator(mode="after")
@@ -84,9 +83,8 @@ def run(config: Config, ctx: StageContext) -> None:
             rows_file = ctx.work / "samples" / f"{len(models):02d}.{name}.jsonl"
             note_file = rows_file.with_suffix(".json")
             if not note_file.exists():
-                measured, rows = evaluate_model(
-                    ctx.inputs[ref], prompts[name][: config.max_prompts], config, (ctx.seed, ctx.name)
-                )
+                chosen = prompts[name][: config.max_prompts]
+                measured, rows = evaluate_model(ctx.inputs[ref], chosen, config, (ctx.seed, ctx.name), ctx.log.warn)
                 write_rows(rows_file, rows)
                 write_rows(note_file, [measured])
             tasks[name] = read_rows(note_file)[0]
@@ -99,6 +97,8 @@ def run(config: Config, ctx: StageContext) -> None:
     evaluation = {
         "temperature": config.temperature,
         "top_p": config.top_p,
+        "top_k": config.top_k,
+        "min_p": config.min_p,
         "k": config.num_samples,
         "models": models,
         "claims": [judge(claim, models) for claim in config.claims],
@@ -107,15 +107,15 @@ def run(config: Config, ctx: StageContext) -> None:
 
 
 def evaluate_model(
-    path: Any, prompts: Sequence[Prompt], config: Config, key: Sequence[int | str]
+    path: Any, prompts: Sequence[Prompt], config: Config, key: Sequence[int | str], warn: Callable[[str], None]
 ) -> tuple[dict[str, Any], list[dict]]:
     """(the numbers of one model on one task, its completions as rows)."""
     chat = ChatFormat.load(path)
-    model = load_model(path)
+    model = load_model(path, warn=warn)
     check_lengths(prompts, chat)
     scorer = Scorer({name: REWARDS[name] for name in MEASURED}, [1.0] + [0.0] * (len(MEASURED) - 1))
-    sampling = Sampling(config.max_completion_length, config.temperature, config.top_p, stop_ids=chat.eos_ids)
-    groups = collect(NativeEngine(model), chat, scorer, prompts, config.num_samples, sampling, key)
+    with open_engine(model) as engine:
+        groups = collect(engine, chat, scorer, prompts, config.num_samples, sampling_of(config, chat), key)
     rows = [rollout_row(rollout, i) for group in groups for i, rollout in enumerate(group.rollouts)]
     return measure(groups, config), rows
 

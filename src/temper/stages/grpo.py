@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -12,13 +13,15 @@ from pydantic import Field, model_validator
 from temper.algorithms.advantages import ADVANTAGES
 from temper.config import ModelRef, RewardName, TaskName
 from temper.errors import DataError, Fault
+from temper.models.adapters import without_adapters
+from temper.models.device import on_device, pick_dtype
 from temper.models.load import load_model
 from temper.report.metrics import read_rows
 from temper.report.rollouts import write_rows
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect, rollout_row
-from temper.rollout.engine import Sampling
-from temper.rollout.native import NativeEngine
+from temper.rollout.open import cpu_seconds, open_engine
+from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.statistics import count_tokens, rollout_metrics
 from temper.stages.context import StageContext
 from temper.stages.shared import (
@@ -26,8 +29,10 @@ from temper.stages.shared import (
     check_model,
     check_rewards,
     check_tasks,
+    check_training,
     draw_prompts,
     finish_model,
+    open_learner,
     open_prompts,
     open_rewards,
     too_few,
@@ -42,7 +47,7 @@ from temper.types import Group, PolicyExample
 VERSION = 1
 
 
-class Config(OptimizerConfig):
+class Config(OptimizerConfig, SamplingConfig):
     """Defaults are R1's where it states them (Nature 645:633, methods), else TRL's."""
 
     model: ModelRef
@@ -56,13 +61,12 @@ class Config(OptimizerConfig):
     ] = 16  # R1
     prompts_per_step: Annotated[int, Field(ge=1)] = 32  # R1
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0  # R1
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_completion_length: Annotated[int, Field(ge=1)] = 256
     advantage: Literal["std", "none"] = "std"
     clip_range: Annotated[float, Field(gt=0)] = 0.2  # PPO; R1 used 10
     clip_range_high: Annotated[float, Field(gt=0)] | None = None  # the upper bound, if it differs
     kl_penalty: Annotated[float, Field(ge=0)] = 0.001  # R1
     reference_update_steps: Annotated[int, Field(ge=0)] = 0  # 0: frozen; R1 replaced it every 400 steps
+    offload_reference: bool = False  # on CUDA: its weights are in main memory but for the moment they are asked
     num_mini_batches: Annotated[int, Field(ge=1)] = 1  # optimiser updates a pass over the step's groups; R1: 16
     num_iterations: Annotated[int, Field(ge=1)] = 1  # passes over the step's groups (μ in DeepSeekMath)
     guards: Guards = Guards()
@@ -79,12 +83,14 @@ class Config(OptimizerConfig):
                 f"prompts_per_step ({self.prompts_per_step}) is not divisible by "
                 f"num_mini_batches ({self.num_mini_batches})"
             )
+        if self.lora is not None and self.reference_update_steps:
+            raise ValueError("reference_update_steps with lora: the reference is the model without its adapters")
         return self
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     """Faults of the rewards, the prompts and the model that can be known before anything runs."""
-    faults = check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
+    faults = check_training(config) + check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
     if not faults and all(ctx.tasks[name].train is not None for name in config.tasks):
         faults += too_few(open_prompts(config.tasks, "train", ctx), config.prompts_per_step)
     return faults + check_rewards(config.reward_funcs, ctx)
@@ -94,45 +100,53 @@ def run(config: Config, ctx: StageContext) -> None:
     """Per step: draw prompts, sample a group for each, score, turn rewards into advantages, update."""
     source = ctx.inputs[config.model]
     chat = ChatFormat.load(source)
-    policy = load_model(source)
-    reference = load_model(source) if config.kl_penalty > 0 else None
+    learner = open_learner(source, config, config.max_steps, ctx)
+    policy, reference = learner.model, open_reference(source, config, learner)
     prompts = open_prompts(config.tasks, "train", ctx)
     if few := too_few(prompts, config.prompts_per_step):
         raise DataError(few)
     check_lengths([prompt for of_task in prompts.values() for prompt in of_task], chat)
     scorer = Scorer(open_rewards(config.reward_funcs, ctx), config.reward_weights)
-    engine = NativeEngine(policy)
-    sampling = Sampling(config.max_completion_length, config.temperature, config.top_p, stop_ids=chat.eos_ids)
-    learner = Learner(policy, config, config.max_steps)
+    sampling = sampling_of(config, chat)
     loss = PolicyLoss(
         config.clip_range, config.clip_range_high or config.clip_range, config.kl_penalty, config.temperature
     )
-    others = {"reference": reference} if reference is not None else {}
-    for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping, others):
-        began, began_cpu = time.perf_counter(), time.process_time()
-        drawn = draw_prompts(prompts, config.prompts_per_step, step, (ctx.seed, ctx.name))
-        groups = collect(engine, chat, scorer, drawn, config.num_generations, sampling, (ctx.seed, ctx.name, step))
-        sampled = time.perf_counter()
-        examples = [to_examples(group, config.advantage) for group in groups]
-        metrics = update(config, learner, loss, reference, examples)
-        if reference is not None and config.reference_update_steps and (step + 1) % config.reference_update_steps == 0:
-            reference.load_state_dict(policy.state_dict())
-        if step % config.keep_rollouts_steps == 0 or step + 1 == config.max_steps:
-            write_rows(ctx.work / "rollouts" / f"step-{step + 1:06d}.jsonl.gz", rows(step + 1, groups, examples))
-        metrics = rollout_metrics(groups, examples) | metrics
-        ended = time.perf_counter()
-        metrics |= {
-            "tokens_per_second": count_tokens(groups) / (ended - began),
-            "seconds": ended - began,
-            "seconds/sampling": sampled - began,
-            "cpu_seconds": time.process_time() - began_cpu,
-        }
-        ctx.log.step(step + 1, config.max_steps, metrics)
-        if config.guards != Guards():
-            watch(config.guards, read_rows(ctx.work / "metrics.jsonl"))
+    others = {"reference": reference} if reference is not None and config.reference_update_steps else {}
+    with open_engine(policy, version=lambda: learner.step) as engine:
+        for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping, others):
+            began, began_cpu = time.perf_counter(), time.process_time() + cpu_seconds(engine)
+            drawn = draw_prompts(prompts, config.prompts_per_step, step, (ctx.seed, ctx.name))
+            groups = collect(engine, chat, scorer, drawn, config.num_generations, sampling, (ctx.seed, ctx.name, step))
+            sampled = time.perf_counter()
+            examples = [to_examples(group, config.advantage) for group in groups]
+            metrics = update(config, learner, loss, reference, examples)
+            replaced = config.reference_update_steps and (step + 1) % config.reference_update_steps == 0
+            if reference is not None and replaced:
+                reference.load_state_dict(policy.state_dict())
+            if step % config.keep_rollouts_steps == 0 or step + 1 == config.max_steps:
+                write_rows(ctx.work / "rollouts" / f"step-{step + 1:06d}.jsonl.gz", rows(step + 1, groups, examples))
+            metrics = rollout_metrics(groups, examples) | metrics
+            ended = time.perf_counter()
+            metrics |= {
+                "tokens_per_second": count_tokens(groups) / (ended - began),
+                "seconds": ended - began,
+                "seconds/sampling": sampled - began,
+                "cpu_seconds": time.process_time() + cpu_seconds(engine) - began_cpu,
+            }
+            ctx.log.step(step + 1, config.max_steps, metrics)
+            if config.guards != Guards():
+                watch(config.guards, read_rows(ctx.work / "metrics.jsonl"))
     tasks, rewards = ", ".join(config.tasks), ", ".join(config.reward_funcs)
     how = [f"GRPO: {config.max_steps} steps on {tasks}, rewards {rewards}"]
-    finish_model(policy, chat, ctx, config.model, how)
+    finish_model(learner, chat, ctx, config.model, how)
+
+
+def open_reference(source: Path, config: Config, learner: Learner) -> Any:
+    """π_ref, or None without a KL term. With adapters it is the policy itself, which `update` asks without them."""
+    if config.kl_penalty == 0 or config.lora is not None:
+        return learner.model if config.kl_penalty else None
+    device = learner.model.device
+    return load_model(source, pick_dtype(config.dtype, device), "cpu" if config.offload_reference else str(device))
 
 
 def to_examples(group: Group, advantage: str) -> list[PolicyExample]:
@@ -165,7 +179,7 @@ def update(
     config: Config,
     learner: Learner,
     loss: PolicyLoss,
-    reference: torch.nn.Module | None,
+    reference: Any,
     groups: Sequence[Sequence[PolicyExample]],
 ) -> dict[str, float]:
     """All updates of one step: `num_iterations` passes over `num_mini_batches` parts of its groups.
@@ -186,7 +200,8 @@ def update(
         if config.num_mini_batches * config.num_iterations > 1:
             parts = with_old(parts, learner.model, config.temperature)
         if reference is not None:
-            parts = with_reference(parts, reference, config.temperature)
+            with without_adapters(reference), on_device(reference, learner.model.device):
+                parts = with_reference(parts, reference, config.temperature)
         minibatches.append(parts)
     history = []
     for _ in range(config.num_iterations):

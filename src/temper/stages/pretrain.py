@@ -16,7 +16,7 @@ from temper.errors import DataError, Fault, TemperError
 from temper.models.create import create_model
 from temper.rng import seed_for
 from temper.stages.context import StageContext
-from temper.stages.shared import finish_model, shuffled
+from temper.stages.shared import check_training, finish_model, open_learner, shuffled
 from temper.text.chat import ChatFormat
 from temper.text.train_tokenizer import train_tokenizer
 from temper.train.learner import Learner, LossSum, OptimizerConfig
@@ -57,16 +57,23 @@ class Config(OptimizerConfig):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-3
     log_steps: Annotated[int, Field(ge=1)] = 10
 
+    @model_validator(mode="after")
+    def _whole(self) -> Config:
+        if self.lora is not None:
+            raise ValueError("lora: adapters change a model that was trained before, and here is none")
+        return self
+
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
+    faults = check_training(config)
     path = ctx.inputs.get(config.data)
     if path is None or config.data.startswith("@"):
-        return []
+        return faults
     try:
         load_texts(path, config.columns)
     except TemperError as error:
-        return list(error.faults)
-    return []
+        return [*faults, *error.faults]
+    return faults
 
 
 def run(config: Config, ctx: StageContext) -> None:
@@ -77,7 +84,7 @@ def run(config: Config, ctx: StageContext) -> None:
     model = create_model(config.architecture, chat, seed_for(ctx.seed, ctx.name, "weights"))
     blocks = cut_into_blocks(texts, chat, config.block_size)
     ctx.log.info(f"{blocks.numel():,} tokens in {len(blocks):,} blocks; {model.num_parameters():,} parameters")
-    learner = Learner(model, config, config.max_steps)
+    learner = open_learner(model, config, config.max_steps, ctx)
     for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping):
         began, began_cpu = time.perf_counter(), time.process_time()
         chosen = blocks[block_numbers(len(blocks), config.batch_size, step, (ctx.seed, ctx.name))]
@@ -90,7 +97,8 @@ def run(config: Config, ctx: StageContext) -> None:
                 "tokens_per_second": chosen.numel() / seconds,
             }
             ctx.log.step(step + 1, config.max_steps, metrics | timing)
-    finish_model(model, chat, ctx, "random weights", [f"pretraining: {config.max_steps} steps on {len(texts)} texts"])
+    how = [f"pretraining: {config.max_steps} steps on {len(texts)} texts"]
+    finish_model(learner, chat, ctx, "random weights", how)
 
 
 def cut_into_blocks(texts: list[str], chat: ChatFormat, size: int) -> torch.Tensor:
@@ -121,6 +129,7 @@ def update(learner: Learner, blocks: torch.Tensor) -> dict[str, float]:
     """One optimiser step on the mean −log π of every token but each block's first."""
 
     def loss(part: torch.Tensor) -> LossSum:
+        part = part.to(learner.model.device)
         logits = learner.model(input_ids=part, use_cache=False).logits[:, :-1]
         logprobs = chosen_logprobs(logits.flatten(0, 1), part[:, 1:].flatten())
         return LossSum(negative_log_likelihood(logprobs).sum(), {})

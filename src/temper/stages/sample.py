@@ -9,15 +9,15 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from temper.config import DataRef, ModelRef, StrictModel, TaskName
+from temper.config import DataRef, ModelRef, TaskName
 from temper.data.conversations import load_conversations
 from temper.errors import DataError, Fault, Preempted
 from temper.models.load import load_model
 from temper.report.rollouts import read_rows, write_rows
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect
-from temper.rollout.engine import Sampling
-from temper.rollout.native import NativeEngine
+from temper.rollout.open import open_engine
+from temper.rollout.options import SamplingConfig, sampling_of
 from temper.stages.context import StageContext
 from temper.stages.shared import (
     check_conversations,
@@ -36,16 +36,13 @@ VERSION = 1
 PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again after a kill
 
 
-class Config(StrictModel):
+class Config(SamplingConfig):
     """The filters are R1's (2501.12948, section 2.3.3): mixed languages, long paragraphs and code blocks go."""
 
     model: ModelRef
     tasks: list[TaskName] = Field(min_length=1)
     num_generations: Annotated[int, Field(ge=1)] = 4
     max_prompts: Annotated[int, Field(ge=1)] | None = None  # of each task's training file
-    temperature: Annotated[float, Field(gt=0, le=10)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    max_completion_length: Annotated[int, Field(ge=1)] = 256
     min_rewards: dict[str, float] = {"accuracy": 1.0, "format": 1.0}  # every named reward must reach its bound
     drop_code_blocks: bool = True
     max_paragraph_length: Annotated[int, Field(ge=1)] | None = 2000  # characters, in the thought
@@ -73,30 +70,30 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
 def run(config: Config, ctx: StageContext) -> None:
     """Sample, filter, dedupe, cap per prompt, mix, shuffle: `data.jsonl` holds what is kept, `harvest.json` counts."""
     chat = ChatFormat.load(ctx.inputs[config.model])
-    model = load_model(ctx.inputs[config.model])
+    model = load_model(ctx.inputs[config.model], warn=ctx.log.warn)
     opened = open_prompts(config.tasks, "train", ctx)
     prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
     check_lengths(prompts, chat)
     scorer = Scorer(open_rewards(list(config.min_rewards), ctx), None)
-    engine = NativeEngine(model)
-    sampling = Sampling(config.max_completion_length, config.temperature, config.top_p, stop_ids=chat.eos_ids)
+    sampling = sampling_of(config, chat)
     chunks = -(-len(prompts) // PROMPTS_A_CHUNK)
     kept: list[dict] = []
     verdicts: Counter[str] = Counter()
-    for number in range(chunks):
-        file = ctx.work / "chunks" / f"{number:05d}.jsonl"
-        if not file.exists():
-            of_chunk = prompts[number * PROMPTS_A_CHUNK : (number + 1) * PROMPTS_A_CHUNK]
-            groups = collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, (ctx.seed, ctx.name))
-            write_rows(file, harvest(groups, config))
-        rows = read_rows(file)
-        kept += [row["keep"] for row in rows if "keep" in row]
-        for row in rows:
-            verdicts[row["verdict"]] += 1
-        share = {"kept": verdicts["kept"], "harvest/kept": verdicts["kept"] / verdicts.total()}
-        ctx.log.step(number + 1, chunks, share)
-        if ctx.stopping():
-            raise Preempted(f"sampled {number + 1} of {chunks} chunks of prompts")
+    with open_engine(model) as engine:
+        for number in range(chunks):
+            file = ctx.work / "chunks" / f"{number:05d}.jsonl"
+            if not file.exists():
+                of_chunk = prompts[number * PROMPTS_A_CHUNK : (number + 1) * PROMPTS_A_CHUNK]
+                groups = collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, (ctx.seed, ctx.name))
+                write_rows(file, harvest(groups, config))
+            rows = read_rows(file)
+            kept += [row["keep"] for row in rows if "keep" in row]
+            for row in rows:
+                verdicts[row["verdict"]] += 1
+            share = {"kept": verdicts["kept"], "harvest/kept": verdicts["kept"] / verdicts.total()}
+            ctx.log.step(number + 1, chunks, share)
+            if ctx.stopping():
+                raise Preempted(f"sampled {number + 1} of {chunks} chunks of prompts")
     if not kept:
         raise DataError(
             Fault(

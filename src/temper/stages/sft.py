@@ -11,13 +11,14 @@ from temper.algorithms.losses import negative_log_likelihood
 from temper.config import DataRef, ModelRef
 from temper.data.batching import make_batch, split_by_tokens
 from temper.errors import Fault
-from temper.models.load import load_model
 from temper.stages.context import StageContext
 from temper.stages.shared import (
     check_conversations,
     check_model,
+    check_training,
     conversation_examples,
     finish_model,
+    open_learner,
     shuffled,
 )
 from temper.text.chat import ChatFormat
@@ -41,17 +42,17 @@ class Config(OptimizerConfig):
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
-    return check_model(config.model, ctx) + check_conversations(config.data, config.columns, ctx)
+    faults = check_training(config) + check_model(config.model, ctx)
+    return faults + check_conversations(config.data, config.columns, ctx)
 
 
 def run(config: Config, ctx: StageContext) -> None:
     """Per step: a batch of conversations, −log π of every assistant token, averaged over the step's tokens."""
     source = ctx.inputs[config.model]
     chat = ChatFormat.load(source)
-    model = load_model(source)
     examples = conversation_examples(ctx.inputs[config.data], config.columns, chat)
     steps_per_epoch = -(-len(examples) // config.batch_size)
-    learner = Learner(model, config, config.num_train_epochs * steps_per_epoch)
+    learner = open_learner(source, config, config.num_train_epochs * steps_per_epoch, ctx)
     for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping):
         began, began_cpu = time.perf_counter(), time.process_time()
         epoch, at = divmod(step, steps_per_epoch)
@@ -66,7 +67,7 @@ def run(config: Config, ctx: StageContext) -> None:
             "tokens_per_second": tokens / seconds,
         }
         ctx.log.step(step + 1, learner.total_steps, metrics | timing)
-    finish_model(model, chat, ctx, config.model, [f"supervised fine-tuning on {len(examples)} conversations"])
+    finish_model(learner, chat, ctx, config.model, [f"supervised fine-tuning on {len(examples)} conversations"])
 
 
 def update(learner: Learner, examples: list[Example], budget: int) -> dict[str, float]:

@@ -13,6 +13,9 @@ from temper.data.findings import Note, tell_all
 from temper.data.overlap import overlap
 from temper.data.tasks import load_prompts
 from temper.errors import ConfigError, Exit, Fault, TemperError
+from temper.models.adapters import FOLDER, add_adapters, merge_adapters, missing_peft
+from temper.models.device import missing_device, pick_device, pick_dtype
+from temper.models.load import load_model
 from temper.models.save import save_model
 from temper.rewards import Reward, load_rewards
 from temper.rewards.user import probe_rewards
@@ -20,6 +23,8 @@ from temper.rng import seed_for
 from temper.stages.context import StageContext
 from temper.text.chat import ChatFormat
 from temper.text.templates import missing_template_fault
+from temper.train.learner import Learner, OptimizerConfig
+from temper.train.optimizers import missing_optimizer
 from temper.types import Example, Prompt
 
 
@@ -179,6 +184,26 @@ def conversation_examples(path: Path, columns: Mapping[str, str], chat: ChatForm
     return chat.conversation_examples(load_conversations(path, columns))
 
 
-def finish_model(model: Any, chat: ChatFormat, ctx: StageContext, trained_from: str, how: Sequence[str]) -> None:
-    """Leave the trained model as the stage's artifact."""
+def check_training(config: OptimizerConfig) -> list[Fault]:
+    """Faults of what a training stage asks for and this machine or installation does not have."""
+    return missing_device(config.device) + missing_peft(config.lora) + missing_optimizer(config.optim)
+
+
+def open_learner(source: Path | Any, config: OptimizerConfig, total_steps: int, ctx: StageContext) -> Learner:
+    """A learner of the model in the directory `source`, or of `source` itself, on the device the config asks for and
+    with new adapters where it asks for them."""
+    device = pick_device(config.device)
+    if isinstance(source, Path):
+        # the learner rounds the weights it trains; those that adapters keep as they are, are rounded when they are read
+        dtype = "float32" if config.lora is None else pick_dtype(config.dtype, device)
+        source = load_model(source, dtype, str(device), warn=ctx.log.warn)
+    model = source.to(device)
+    if config.lora is not None:
+        model = add_adapters(model, config.lora, seed_for(ctx.seed, ctx.name, "adapters"))
+    return Learner(model, config, total_steps, seed_for(ctx.seed, ctx.name), ctx.log.warn)
+
+
+def finish_model(learner: Learner, chat: ChatFormat, ctx: StageContext, trained_from: str, how: Sequence[str]) -> None:
+    """Leave what was trained as the stage's artifact: a whole model in float32, and beside it the adapter, if any."""
+    model = merge_adapters(learner.trained_model(), ctx.out / FOLDER)
     save_model(model, chat, ctx.out, card={"stage": ctx.name, "trained_from": trained_from, "how": list(how)})

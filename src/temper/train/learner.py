@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -11,11 +12,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from temper.config import StrictModel
+from temper.models.adapters import LoraConfig, dropouts, dropping_out
+from temper.models.device import DeviceConfig, pick_dtype
+from temper.models.layers import in_place, training_forwards
+from temper.text.tokenizer import one_line
+from temper.train.optimizers import OptimizerName, load_optimizer_state, make_optimizer, optimizer_state
+from temper.train.precision import Weights
 
 
-class OptimizerConfig(StrictModel):
-    """The optimiser keys every training stage has."""
+class OptimizerConfig(DeviceConfig):
+    """The optimiser keys every training stage has. `dtype` is of the weights that are computed with: narrower ones than
+    float32 are rounded copies of float32 masters, which are trained and, at the end, saved."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)]
     warmup_steps: Annotated[int, Field(ge=0)] = 0
@@ -27,6 +34,12 @@ class OptimizerConfig(StrictModel):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192  # speed and memory only: the gradient does not depend on it
     save_steps: Annotated[int, Field(ge=1)] = 20
+    # Memory for time: the gradient is the same
+    gradient_checkpointing: bool = False  # each layer is computed again in the backward pass: memory − much, time + 1/3
+    compile: bool = False  # the layers, by torch.compile: half a minute at the start, then 5 to 10 % less time on a CPU
+    # Memory for exactness
+    optim: OptimizerName = "adamw"  # adamw_8bit: Adam's moments in 2 bytes a weight instead of 8
+    lora: LoraConfig | None = None  # train low-rank adapters, keep the weights; they are merged at the end
 
 
 @dataclass(frozen=True)
@@ -42,70 +55,102 @@ class LossSum:
 class Learner:
     """A model and its optimiser; `step` counts the updates made."""
 
-    def __init__(self, model: Any, config: OptimizerConfig, total_steps: int):
+    def __init__(
+        self,
+        model: Any,
+        config: OptimizerConfig,
+        total_steps: int,
+        seed: int = 0,
+        warn: Callable[[str], None] = lambda text: None,
+    ):
+        """`model` comes with its weights as they are stored: they are rounded to `config.dtype` here. `seed` is that of
+        the adapters' dropout."""
         self.model = model
         self.config = config
         self.total_steps = total_steps
         self.step = 0
-        decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-        plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            betas=(config.adam_beta1, config.adam_beta2),
-            fused=True,
+        self.weights = Weights(model, getattr(torch, pick_dtype(config.dtype, next(model.parameters()).device)))
+        betas = (config.adam_beta1, config.adam_beta2)
+        self.optimizer = make_optimizer(
+            config.optim, self.weights.masters, config.learning_rate, betas, config.weight_decay
         )
+        self._forwards = training_forwards(model, config.gradient_checkpointing, config.compile)
+        self._dropouts = dropouts(model)
+        self._to_compile = config.compile
+        self._seed, self._warn = seed, warn
 
     def update(self, losses: Iterable[Callable[[], LossSum]], divisor: float) -> dict[str, float]:
         """Back-propagate each loss divided by `divisor`, clip, step. An empty `losses` is a step with gradient 0.
 
-        Raises FloatingPointError, before any weight changes, if the gradient is not finite.
+        Raises FloatingPointError, before any weight changes, if the gradient is not finite; one that is too large for
+        float16 is computed again from a smaller loss.
         """
-        self.optimizer.zero_grad(set_to_none=False)
-        metrics = {"loss": 0.0}
-        for make_loss in losses:
-            part = make_loss()
-            (part.loss / divisor).backward()
-            for name, value in {"loss": float(part.loss.detach()), **part.sums}.items():
-                metrics[name] = metrics.get(name, 0.0) + value / divisor
-            for name, value in part.peaks.items():
-                metrics[name] = max(metrics.get(name, value), value)
-        parameters = [p for p in self.model.parameters() if p.requires_grad]
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm))
-        if not math.isfinite(norm):
-            raise FloatingPointError(_not_finite(self.model))
+        makers = list(losses)
+        compiling = self._compile(makers[0]) if makers and self._to_compile else {}
+        while True:
+            metrics = self._gather_gradients(makers, divisor)
+            norm = torch.nn.utils.get_total_norm(self.weights.gradients())
+            if math.isfinite(norm):
+                break
+            scale = self.weights.scale
+            if scale is None or not math.isfinite(metrics["loss"]) or not scale.lower():
+                raise FloatingPointError(self.weights.first_not_finite())
         rate = learning_rate(self.config, self.step, self.total_steps)
+        self._move_weights(norm, rate)
+        return {**metrics, **compiling, "gradient_norm": float(norm), "learning_rate": rate}
+
+    def _gather_gradients(self, makers: Sequence[Callable[[], LossSum]], divisor: float) -> dict[str, float]:
+        """Of all losses together, in the masters; the sums over the losses come back divided."""
+        self.weights.zero_gradients()
+        metrics = {"loss": 0.0}
+        with in_place(self._forwards), dropping_out(self._dropouts, (self._seed, self.step)):
+            for make_loss in makers:
+                part = make_loss()
+                self.weights.scaled(part.loss / divisor).backward()
+                for name, value in {"loss": float(part.loss.detach()), **part.sums}.items():
+                    metrics[name] = metrics.get(name, 0.0) + value / divisor
+                for name, value in part.peaks.items():
+                    metrics[name] = max(metrics.get(name, value), value)
+        return metrics
+
+    def _move_weights(self, norm: Tensor, rate: float) -> None:
+        torch.nn.utils.clip_grads_with_norm_(self.weights.masters.values(), self.config.max_grad_norm, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        self.weights.round_into_model()
+        if self.weights.scale is not None:
+            self.weights.scale.count()
         self.step += 1
-        return {**metrics, "gradient_norm": norm, "learning_rate": rate}
+
+    def _compile(self, make_loss: Callable[[], LossSum]) -> dict[str, float]:
+        """Compile by a first pass, forward and backward, whose gradient is thrown away; without a compiler go on."""
+        self._to_compile = False
+        began = time.perf_counter()
+        try:
+            self._gather_gradients([make_loss], 1.0)
+        except FloatingPointError:
+            raise
+        except Exception as problem:  # of many kinds: no C++ compiler, no Triton, an architecture it cannot follow
+            self._forwards = training_forwards(self.model, self.config.gradient_checkpointing, compiled=False)
+            self._warn(f"the layers are not compiled, since here they cannot be: {one_line(problem)}")
+            return {}
+        return {"seconds/compiling": time.perf_counter() - began}
 
     def state(self) -> dict[str, Tensor]:
-        """Everything an exact resume needs, by name."""
-        names = {id(p): name for name, p in self.model.named_parameters()}
-        tensors = {f"model.{name}": p.detach() for name, p in self.model.named_parameters()}
-        for parameter, moments in self.optimizer.state.items():
-            for key, value in moments.items():
-                tensors[f"optimizer.{names[id(parameter)]}.{key}"] = value
-        return tensors
+        """Everything an exact resume needs, by name; weights that are not trained are not in it."""
+        return self.weights.state() | optimizer_state(self.optimizer, self.weights.masters)
 
     def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go on from `state()` as saved after `step` updates."""
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                parameter.copy_(tensors[f"model.{name}"])
-                moments = {
-                    key: tensors[f"optimizer.{name}.{key}"].clone()
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                    if f"optimizer.{name}.{key}" in tensors
-                }
-                if moments:
-                    self.optimizer.state[parameter] = moments
+        self.weights.load_state(tensors)
+        load_optimizer_state(self.optimizer, self.weights.masters, tensors)
         self.step = step
+
+    def trained_model(self) -> Any:
+        """The model with the masters as its weights, in float32. No update can follow."""
+        self.weights.widen_model()
+        return self.model
 
 
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
@@ -125,10 +170,3 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
     else:
         left = 0.5 * (1 + math.cos(math.pi * done))
     return config.learning_rate * (config.min_lr_ratio + (1 - config.min_lr_ratio) * left)
-
-
-def _not_finite(model: Any) -> str:
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-            return f"the gradient of `{name}` is not finite"
-    return "the norm of the gradient is not finite"

@@ -1,0 +1,125 @@
+"""Low-rank adapters (LoRA, 2106.09685) through `peft`: a few matrices are trained, the model's own weights stay.
+
+Without its adapters the model is what it was before training, so it is its own reference.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from temper.config import StrictModel
+from temper.errors import ConfigError, Exit, Fault, TemperError
+from temper.rng import seed_for
+from temper.text.tokenizer import one_line
+
+FOLDER = "adapter"  # in a model's directory: the adapter alone
+
+
+class LoraConfig(StrictModel):
+    """A weight W becomes W + (alpha / r) B A, with A [r, in] and B [out, r] trained; B starts at 0."""
+
+    r: Annotated[int, Field(ge=1)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: str | list[str] = "all-linear"  # names of linear layers; "all-linear" is all but the head
+
+
+def add_adapters(model: Any, config: LoraConfig, seed: int) -> Any:
+    """`model` with new adapters, drawn from `seed`, that change nothing yet; only they require gradients.
+
+    Raises TemperError with exit code 9 where peft is not installed, ConfigError if no layer has such a name.
+    """
+    peft = _peft()
+    settings = peft.LoraConfig(
+        r=config.r,
+        lora_alpha=config.alpha,
+        lora_dropout=config.dropout,
+        target_modules=config.target_modules,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # it asks transformers by names that were renamed
+        torch.manual_seed(seed)
+        try:
+            return peft.get_peft_model(model, settings).eval()
+        except ValueError as problem:  # no layer has such a name
+            raise ConfigError(Fault("`lora` does not fit the model", why=one_line(problem))) from problem
+
+
+def has_adapters(model: Any) -> bool:
+    return hasattr(model, "disable_adapter")
+
+
+def without_adapters(model: Any) -> AbstractContextManager[Any]:
+    """Within it `model` is what it was before `add_adapters`; a model without adapters stays as it is."""
+    return model.disable_adapter() if has_adapters(model) else nullcontext()
+
+
+def merge_adapters(model: Any, folder: Path) -> Any:
+    """The model inside with the adapters added to its weights; what they are alone is written to `folder` first."""
+    if not has_adapters(model):
+        return model
+    _save(model, folder)
+    return model.merge_and_unload()
+
+
+def _save(model: Any, folder: Path) -> None:
+    """The same adapters give the same bytes: nothing of where the model was, no order of a set."""
+    model.save_pretrained(folder, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)
+    file = folder / "adapter_config.json"
+    settings = json.loads(file.read_text(encoding="utf-8"))
+    settings["base_model_name_or_path"] = None
+    if isinstance(settings["target_modules"], list):
+        settings["target_modules"].sort()
+    file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+
+
+def missing_peft(config: LoraConfig | None) -> list[Fault]:
+    """The fault, if `config` asks for adapters and peft is not installed."""
+    try:
+        if config is not None:
+            _peft()
+    except TemperError as error:
+        return list(error.faults)
+    return []
+
+
+def _peft() -> Any:
+    try:
+        import peft  # type: ignore[import-not-found]
+    except ImportError:
+        what, fix = "`lora` needs peft, which is not installed", 'pip install "temper-rl[lora]"'
+        raise TemperError(Fault(what, fix=fix), Exit.OPTIONAL_PART) from None
+    return peft
+
+
+def dropouts(model: nn.Module) -> list[nn.Module]:
+    """The dropout of the adapters, the only one of the model that training uses."""
+    return [m for name, m in model.named_modules() if "lora_dropout" in name and isinstance(m, nn.Dropout)]
+
+
+@contextmanager
+def dropping_out(modules: Sequence[nn.Module], key: Sequence[int]) -> Iterator[None]:
+    """Within it `modules` drop out, drawn from `key` alone."""
+    if not modules:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed_for("dropout", *key))
+        for module in modules:
+            module.training = True
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.training = False
