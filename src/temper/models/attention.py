@@ -96,14 +96,8 @@ def merge_parts(parts: Sequence[Partial]) -> Partial:
 def register() -> None:
     """Make `attn_implementation="temper"` known to transformers; doing it twice changes nothing."""
     from transformers import AttentionInterface
-    from transformers.masking_utils import AttentionMaskInterface
 
-    AttentionInterface.register(NAME, _attention)
-    AttentionMaskInterface.register(NAME, _no_mask)
-
-
-def _no_mask(*_: Any, **__: Any) -> None:
-    return None
+    AttentionInterface.register(NAME, _attention)  # no mask function beside it: transformers then makes no mask
 
 
 def _attention(

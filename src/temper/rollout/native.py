@@ -63,14 +63,7 @@ class NativeEngine:
 
     def _waves(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Pending]]:
         """Rows that are decoded together, those of one prompt side by side; without rows that have no room left."""
-        pending = []
-        for number, request in enumerate(requests):
-            tokens = request.prompt_ids + request.drawn
-            wanted = sampling.max_tokens if request.max_tokens is None else request.max_tokens
-            limit = min(wanted, self.context - len(tokens))
-            if limit > 0:
-                pending.append(Pending(number, tokens, request.key, len(request.drawn), limit))
-        pending.sort(key=lambda row: (len(row.tokens), row.tokens, row.number))
+        pending = plan_rows(requests, sampling, self.context)
         columns = max((row.limit for row in pending), default=0)
         waves: list[list[Pending]] = []
         used = 0
@@ -133,6 +126,16 @@ class Pending:
     key: int
     drawn: int
     limit: int
+
+
+def plan_rows(requests: Sequence[Request], sampling: Sampling, context: int) -> list[Pending]:
+    """Those with room for a token, those of one prompt side by side."""
+    rows = []
+    for number, request in enumerate(requests):
+        tokens = request.prompt_ids + request.drawn
+        wanted = sampling.max_tokens if request.max_tokens is None else request.max_tokens
+        rows.append(Pending(number, tokens, request.key, len(request.drawn), min(wanted, context - len(tokens))))
+    return sorted((row for row in rows if row.limit > 0), key=lambda row: (len(row.tokens), row.tokens, row.number))
 
 
 @dataclass

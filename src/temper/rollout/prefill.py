@@ -33,13 +33,13 @@ class Prefilled:
 
 def prefill(model: Any, prompts: Sequence[tuple[int, ...]]) -> Prefilled:
     """`prompts` are distinct and not empty."""
-    cut = _common_prefix(prompts)
+    cut = common_prefix(prompts)
     prefix, runs = prompts[0][:cut], [prompt[cut:] for prompt in prompts]
     lengths = tuple(map(len, runs))
     logits: list[Tensor] = []
     laid: Layers = []
     head: Layers = []
-    for chunk in _chunks(lengths):
+    for chunk in chunks(lengths):
         part, packed, places = _forward(model, prefix, [runs[i] for i in chunk])
         logits.append(part)
         if not laid:
@@ -78,7 +78,7 @@ def _forward(
     return logits, plan.kept, places
 
 
-def _chunks(lengths: Sequence[int]) -> Iterator[range]:
+def chunks(lengths: Sequence[int]) -> Iterator[range]:
     """Neighbouring runs of at most `TOKENS_A_FORWARD` tokens together (one alone may be longer)."""
     start = tokens = 0
     for i, length in enumerate(lengths):
@@ -89,10 +89,10 @@ def _chunks(lengths: Sequence[int]) -> Iterator[range]:
     yield range(start, len(lengths))
 
 
-def _common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
+def common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
     """How many first tokens of the prompts are computed once for all; each keeps at least one of its own.
 
-    >>> _common_prefix([(1,) * 70 + (2,), (1,) * 80]), _common_prefix([(1, 2), (1, 3)])
+    >>> common_prefix([(1,) * 70 + (2,), (1,) * 80]), common_prefix([(1, 2), (1, 3)])
     (70, 0)
     """
     low, high = min(prompts), max(prompts)
@@ -102,5 +102,8 @@ def _common_prefix(prompts: Sequence[tuple[int, ...]]) -> int:
 
 
 def _lay_out(packed_NHD: Tensor, places: Sequence[range], into_RHTD: Tensor) -> None:
-    for run, place in zip(into_RHTD, places, strict=True):
-        run[:, : len(place)] = packed_NHD[place.start : place.stop].transpose(0, 1)
+    """Runs to rows; past a run's end stand tokens of another, which no query may see."""
+    starts = torch.tensor([place.start for place in places])
+    index = starts[:, None] + torch.arange(max(map(len, places)))
+    rows = packed_NHD[index.clamp_max(len(packed_NHD) - 1).to(packed_NHD.device)]
+    into_RHTD[:, :, : rows.shape[1]] = rows.transpose(1, 2)

@@ -20,8 +20,8 @@ from temper.rollout.buffers import ALIVE, Buffers, Heads, Layout, SlotAttention,
 from temper.rollout.engine import Request, Sampling, Watch
 from temper.rollout.graphs import Graphs
 from temper.rollout.memory import is_out_of_memory
-from temper.rollout.native import Pending
-from temper.rollout.prefill import _chunks, _common_prefix, prefill
+from temper.rollout.native import Pending, plan_rows
+from temper.rollout.prefill import chunks, common_prefix, prefill
 from temper.types import Completion
 
 POLL = 16  # steps between two looks of the host, unless every token must be told of
@@ -73,7 +73,7 @@ class SlotEngine:
         """All of `rows`, at most `slots` at a time."""
         if not rows:
             return
-        cut = _common_prefix(list({row.tokens for row in rows}))
+        cut = common_prefix(list({row.tokens for row in rows}))
         buffers = self._room_for(Layout.of(rows, cut, slots))
         buffers.reset(cut)
         flight = Flight(self.model, buffers, rows, min(slots, buffers.layout.slots), tally)
@@ -103,16 +103,6 @@ class SlotEngine:
         """What the model's layers keep of a token."""
         runs = prefill(self.model, [(0,)]).runs
         return [(keys.shape[1], keys.shape[-1], values.shape[-1]) for keys, values in runs], runs[0][0].dtype
-
-
-def plan_rows(requests: Sequence[Request], sampling: Sampling, context: int) -> list[Pending]:
-    """Those with room for a token, those of one prompt side by side."""
-    rows = []
-    for number, request in enumerate(requests):
-        tokens = request.prompt_ids + request.drawn
-        wanted = sampling.max_tokens if request.max_tokens is None else request.max_tokens
-        rows.append(Pending(number, tokens, request.key, len(request.drawn), min(wanted, context - len(tokens))))
-    return sorted((row for row in rows if row.limit > 0), key=lambda row: (len(row.tokens), row.tokens, row.number))
 
 
 class Tally:
@@ -207,7 +197,7 @@ class Flight:
         spare = iter(sorted(set(range(self.buffers.layout.runs)) - set(self.places.values())))
         logits, self.ahead = self.ahead, {}
         new = list(dict.fromkeys(row.tokens for row in rows if row.tokens not in logits))
-        for chunk in _chunks(list(map(len, new))) if new else ():
+        for chunk in chunks(list(map(len, new))) if new else ():
             prompts = new[chunk.start : chunk.stop]
             filled = prefill(self.model, prompts)
             self.places |= {tokens: next(spare) for tokens in prompts}
