@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import json
 from pathlib import Path
 from typing import Any
@@ -244,17 +243,11 @@ def test_a_reference_that_is_replaced_needs_weights_of_its_own() -> None:
 
 
 def test_without_peft_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def missing(name: str, *rest: Any) -> Any:
-        if name == "peft":
-            raise ImportError
-        return real(name, *rest)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+    monkeypatch.setattr("temper.models.adapters.find_spec", lambda name: None)
     with pytest.raises(TemperError, match="needs peft") as refused:
         add_adapters(tiny_model("llama"), LoraConfig(), seed=0)
     assert refused.value.code == Exit.OPTIONAL_PART
     [fault] = missing_peft(LoraConfig())
     assert fault.fix == 'pip install "temper-rl[lora]"'
+    assert fault.code == Exit.OPTIONAL_PART
     assert not missing_peft(None)

@@ -12,6 +12,8 @@ from torch import Tensor
 from unpackable_models import unpackable
 
 from temper.data.batching import make_batch
+from temper.rollout.engine import Request, Sampling
+from temper.rollout.plain import PlainEngine
 from temper.train.forward import plan_batch, score_targets
 from temper.train.plain import plain_logits
 from temper.types import Example
@@ -72,3 +74,19 @@ def test_padding_changes_neither_logits_nor_gradients(architecture: str) -> None
     ours, theirs = (gradients(model, (chosen(x, batch.targets) * weights).sum()) for x in (found, expected))
     for mine, other in zip(ours, theirs, strict=True):
         assert (mine - other).abs().max() <= 1e-4 * other.abs().max() + 1e-7
+
+
+@pytest.mark.parametrize("architecture", ["gpt_oss", "mamba"])
+def test_trainer_and_sampler_agree_on_a_model_that_cannot_be_packed(architecture: str) -> None:
+    model = unpackable(architecture)
+    asked = [Request((5, 6, 7 + i % 3), i) for i in range(12)]
+    drawn = PlainEngine(model).generate(asked, Sampling(9, 0.8, stop_ids=(1,)))
+    rows = [
+        Example(r.prompt_ids + c.token_ids, (False,) * 3 + (True,) * len(c.token_ids))
+        for r, c in zip(asked, drawn, strict=True)
+    ]
+    batch = make_batch(rows)
+    scored = score_targets(model, batch, plan_batch(batch), 0.8)
+    sampled = torch.tensor([value for completion in drawn for value in completion.sampler_logprobs])
+    assert (scored.logprobs_M - sampled).abs().max() < 1e-5
+    assert scored.logprobs_M.requires_grad

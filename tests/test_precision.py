@@ -13,12 +13,13 @@ import torch
 from tiny_models import tiny_model
 
 from temper.data.batching import make_batch
-from temper.errors import Preempted
+from temper.errors import Exit, Preempted, TemperError
 from temper.models.device import missing_device, on_device, pick_dtype
 from temper.train import precision
 from temper.train.forward import plan_batch, score_targets
 from temper.train.learner import Learner, LossSum, OptimizerConfig
 from temper.train.loop import resumable_steps
+from temper.train.optimizers import missing_optimizer
 from temper.types import Example
 
 NARROW = ("bfloat16", "float16")
@@ -236,6 +237,15 @@ def test_eight_bit_moments_take_a_quarter_of_the_memory_and_train_alike() -> Non
     large = [p for p in narrow.model.parameters() if p.numel() >= 4096]
     held = sum(narrow.optimizer.state[p][key].nbytes for p in large for key in ("state1", "state2"))
     assert held == 2 * sum(p.numel() for p in large)
+
+
+def test_without_bitsandbytes_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("temper.train.optimizers.find_spec", lambda name: None)
+    assert not missing_optimizer("adamw")
+    with pytest.raises(TemperError, match="needs bitsandbytes") as refused:
+        new_learner(optim="adamw_8bit")
+    assert refused.value.code == Exit.OPTIONAL_PART
+    assert refused.value.faults[0].fix == 'pip install "temper-rl[8bit]"'
 
 
 @pytest.mark.parametrize("options", [{}, {"dtype": "bfloat16", "gradient_checkpointing": True}], ids=str)

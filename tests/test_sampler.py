@@ -123,8 +123,13 @@ def test_a_stop_rule_ends_a_completion() -> None:
         def ends(self, token_ids: Sequence[int]) -> bool:
             return len(token_ids) == 3 + token_ids[0] % 2
 
-    drawn = NativeEngine(tiny_model("llama")).generate(requests(), Sampling(30, stop_rule=ThreeTokens()))
+    engine, sampling = NativeEngine(tiny_model("llama")), Sampling(30, stop_rule=ThreeTokens())
+    drawn = engine.generate(requests(), sampling)
     assert all(len(c.token_ids) == 3 + c.token_ids[0] % 2 and c.finish_reason == "stop" for c in drawn)
+    continued = engine.generate(
+        [Request(r.prompt_ids, r.key, c.token_ids[:2]) for r, c in zip(requests(), drawn, strict=True)], sampling
+    )
+    assert [c.token_ids for c in continued] == [c.token_ids[2:] for c in drawn]
 
 
 def test_every_token_is_shown_as_it_is_drawn() -> None:

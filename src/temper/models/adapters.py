@@ -9,6 +9,7 @@ import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +39,10 @@ def add_adapters(model: Any, config: LoraConfig, seed: int) -> Any:
 
     Raises TemperError with exit code 9 where peft is not installed, ConfigError if no layer has such a name.
     """
-    peft = _peft()
+    if faults := missing_peft(config):
+        raise TemperError(faults, Exit.OPTIONAL_PART)
+    import peft  # type: ignore[import-not-found]
+
     settings = peft.LoraConfig(
         r=config.r,
         lora_alpha=config.alpha,
@@ -86,21 +90,10 @@ def _save(model: Any, folder: Path) -> None:
 
 def missing_peft(config: LoraConfig | None) -> list[Fault]:
     """The fault, if `config` asks for adapters and peft is not installed."""
-    try:
-        if config is not None:
-            _peft()
-    except TemperError as error:
-        return list(error.faults)
-    return []
-
-
-def _peft() -> Any:
-    try:
-        import peft  # type: ignore[import-not-found]
-    except ImportError:
-        what, fix = "`lora` needs peft, which is not installed", 'pip install "temper-rl[lora]"'
-        raise TemperError(Fault(what, fix=fix), Exit.OPTIONAL_PART) from None
-    return peft
+    if config is None or find_spec("peft") is not None:
+        return []
+    fix = 'pip install "temper-rl[lora]"'
+    return [Fault("`lora` needs peft, which is not installed", fix=fix, code=Exit.OPTIONAL_PART)]
 
 
 def dropouts(model: nn.Module) -> list[nn.Module]:

@@ -127,6 +127,11 @@ class Pending:
     drawn: int
     limit: int
 
+    @property
+    def begun(self) -> list[int]:
+        """The tokens of its completion that were drawn before."""
+        return list(self.tokens[len(self.tokens) - self.drawn :])
+
 
 def plan_rows(requests: Sequence[Request], sampling: Sampling, context: int) -> list[Pending]:
     """Those with room for a token, those of one prompt side by side."""
@@ -190,8 +195,9 @@ class Flight:
             for row, token in zip(self.row_B.tolist(), tokens_B.tolist(), strict=True):
                 watch(self.wave[row].number, token)
         if sampling.stop_rule is not None:
-            drawn = self.tokens[self.row_B, : self.step].tolist()
-            stopped |= torch.tensor([sampling.stop_rule.ends(tokens) for tokens in drawn])
+            drawn = zip(self.row_B.tolist(), self.tokens[self.row_B, : self.step].tolist(), strict=True)
+            ends = [sampling.stop_rule.ends(self.wave[row].begun + tokens) for row, tokens in drawn]
+            stopped |= torch.tensor(ends)
         self.stopped[self.row_B] = stopped
         return stopped | (self.limits_B <= self.step)
 

@@ -125,7 +125,7 @@ class Tally:
                 self.watch(row.number, token)
             self._told[row.number] = max(told, len(tokens))
         rule = self.sampling.stop_rule
-        ruled = rule is not None and rule.ends(tokens)
+        ruled = rule is not None and rule.ends(row.begun + tokens)
         if alive and not ruled:
             return False
         reason = "stop" if ruled or tokens[-1] in self.sampling.stop_ids else "length"

@@ -10,8 +10,10 @@ from torch import Tensor
 
 from temper.algorithms import logprobs
 from temper.data.batching import Batch, make_batch
+from temper.models.load import supports_shared_prefix
 from temper.models.packed import AttentionPlan, Row
 from temper.train.head import score_hidden, take_apart
+from temper.train.plain import plain_logits
 from temper.types import Example
 
 
@@ -36,14 +38,19 @@ def score_targets(
 ) -> Scored:
     """log π(target) and entropy at `temperature` for every target of `batch`, float32, [M].
 
-    The head is applied to the positions that predict a target and to no other, a chunk of them at a time.
+    The head is applied to the positions that predict a target and to no other, a chunk of them at a time. A model that
+    cannot be packed takes the plain way, with all its logits.
     """
-    parts = take_apart(model, _probe)
+    packed = supports_shared_prefix(model)
+    parts = take_apart(model, _probe) if packed else None
     if parts is not None:
         hidden = _run(parts.backbone, batch, plan).last_hidden_state[0, batch.sources]
         chosen, entropy = score_hidden(parts.head, hidden, batch.targets, temperature)
     else:
-        logits = _run(model, batch, plan, logits_to_keep=batch.sources).logits[0]
+        if packed:
+            logits = _run(model, batch, plan, logits_to_keep=batch.sources).logits[0]
+        else:
+            logits = plain_logits(model, batch)
         chosen = logprobs.chosen_logprobs(logits, batch.targets, temperature)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropy = logprobs.entropy(logits, temperature)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -24,27 +26,25 @@ def make_optimizer(
     vectors = [weight for weight in weights.values() if weight.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
     if name == "adamw_8bit":
-        return _bitsandbytes().optim.AdamW8bit([group for group in groups if group["params"]], lr=rate, betas=betas)
+        return _adamw_8bit()([group for group in groups if group["params"]], lr=rate, betas=betas)
     return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+
+
+def _adamw_8bit() -> Any:
+    if faults := missing_optimizer("adamw_8bit"):
+        raise TemperError(faults, Exit.OPTIONAL_PART)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels for inference
+    import bitsandbytes  # type: ignore[import-not-found]
+
+    return bitsandbytes.optim.AdamW8bit
 
 
 def missing_optimizer(name: OptimizerName) -> list[Fault]:
     """The fault, if the library behind `name` is not installed."""
-    try:
-        if name == "adamw_8bit":
-            _bitsandbytes()
-    except TemperError as error:
-        return list(error.faults)
-    return []
-
-
-def _bitsandbytes() -> Any:
-    try:
-        import bitsandbytes  # type: ignore[import-not-found]
-    except ImportError:
-        what, fix = "`optim: adamw_8bit` needs bitsandbytes, which is not installed", 'pip install "temper-rl[8bit]"'
-        raise TemperError(Fault(what, fix=fix), Exit.OPTIONAL_PART) from None
-    return bitsandbytes
+    if name == "adamw" or find_spec("bitsandbytes") is not None:
+        return []
+    what, fix = f"`optim: {name}` needs bitsandbytes, which is not installed", 'pip install "temper-rl[8bit]"'
+    return [Fault(what, fix=fix, code=Exit.OPTIONAL_PART)]
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
