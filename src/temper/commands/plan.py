@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(plan: Plan) -> dict[str, Any]:
     """The plan as one JSON value; what cannot be known before a stage ran is None."""
-    from temper.pipeline.cost import estimate, memory_available, model_sizes
+    from temper.pipeline.cost import memory_available
+    from temper.pipeline.estimate import estimate, model_sizes
     from temper.pipeline.preflight import disk_free
 
     sizes = model_sizes(plan.recipe, plan.artifacts())
@@ -49,6 +50,7 @@ def describe(plan: Plan) -> dict[str, Any]:
                 "fingerprint": planned.fingerprint,
                 "seconds": entry.get("seconds") if entry.get("state") == "done" else None,
                 "memory_bytes": need.memory_bytes if planned.runs else None,
+                "cache_bytes": need.cache_bytes if planned.runs else None,
                 "disk_bytes": need.disk_bytes if planned.runs else 0,
             }
         )
@@ -76,14 +78,15 @@ def render(data: dict[str, Any]) -> str:
     from temper.pipeline.cost import show_bytes
     from temper.report.lines import duration
 
-    rows: list[tuple[str, ...]] = [("stage", "kind", "", "time", "memory", "disk", "why")]
+    rows: list[tuple[str, ...]] = [("stage", "kind", "", "time", "memory", "of it cache", "disk", "why")]
     for stage in data["stages"]:
         time = "unknown" if stage["seconds"] is None else "~" + duration(stage["seconds"])
-        needs = (time, show_bytes(stage["memory_bytes"]), show_bytes(stage["disk_bytes"]))
-        needs = needs if stage["runs"] else ("", "", "")
+        cache = show_bytes(stage["cache_bytes"]) if stage["cache_bytes"] else "–"
+        needs = (time, show_bytes(stage["memory_bytes"]), cache, show_bytes(stage["disk_bytes"]))
+        needs = needs if stage["runs"] else ("", "", "", "")
         rows.append((stage["stage"], stage["kind"], STATES[stage["state"]], *needs, "; ".join(stage["why"])))
-    widths = [max(len(row[column]) for row in rows) for column in range(6)]
-    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[6]]).rstrip()
+    widths = [max(len(row[column]) for row in rows) for column in range(7)]
+    lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[7]]).rstrip()
              for row in rows]  # fmt: skip
     count = sum(stage["runs"] for stage in data["stages"])
     free, available = show_bytes(data["disk_free_bytes"]), show_bytes(data["memory_available_bytes"])

@@ -1,9 +1,8 @@
-"""What a stage costs: measured while it runs, estimated before."""
+"""What a stage costs, measured while it runs (before: `estimate.py`)."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import resource
 import sys
@@ -12,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from temper.pipeline.recipe import Recipe, Stage
 
 
 @dataclass(frozen=True)
@@ -69,102 +66,6 @@ class Meter:
 def _cpu() -> float:
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
-
-
-# -- estimates --------------------------------------------------------------------------------------------------------
-
-_SHAPE = ("hidden_size", "num_hidden_layers", "vocab_size")
-PROCESS_BYTES = 450_000_000  # Python and its libraries, before any model
-TRAINED_BYTES = 16  # a parameter in training: weight, gradient and Adam's two moments, 4 bytes each
-ACTIVATIONS = 24  # values kept a token, layer and hidden unit for the backward pass of a usual decoder
-
-
-@dataclass(frozen=True)
-class ModelSize:
-    """What can be told of a model without loading it; `shape` is (hidden size, layers, vocabulary) where known."""
-
-    parameters: int
-    bytes: int
-    shape: tuple[int, int, int] | None
-
-
-def model_size(folder: Path) -> ModelSize | None:
-    """The size of a model directory, from the headers of its weights; None if they cannot be read."""
-    parameters = total = 0
-    try:
-        for path in sorted(folder.glob("*.safetensors")):
-            with path.open("rb") as file:
-                length = int.from_bytes(file.read(8), "little")
-                header = json.loads(file.read(min(length, 64 << 20)))
-            for name, tensor in header.items():
-                if name != "__metadata__":
-                    begin, end = tensor["data_offsets"]
-                    total += end - begin
-                    parameters += _product(tensor["shape"])
-        config = json.loads((folder / "config.json").read_bytes())
-        config = config.get("text_config", config)
-        shape = tuple(config[key] for key in _SHAPE) if all(isinstance(config.get(k), int) for k in _SHAPE) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return ModelSize(parameters, total, shape) if parameters else None  # type: ignore[arg-type]
-
-
-def _product(shape: list[int]) -> int:
-    result = 1
-    for length in shape:
-        result *= int(length)
-    return result
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Rough needs of a stage; None where they cannot be known before it ran."""
-
-    memory_bytes: int | None
-    disk_bytes: int | None
-
-
-def estimate(stage: Stage, sizes: Mapping[str, ModelSize | None]) -> Estimate:
-    """What a stage will need. `sizes` is by model reference; stages that make no model write little."""
-    models = [ref.text for ref in stage.references if ref.kind == "model"]
-    known = [size for text in models if (size := sizes.get(text)) is not None]
-    if len(known) < len(models) or (not models and stage.makes == "model"):
-        return Estimate(None, None)
-    if not models:
-        return Estimate(PROCESS_BYTES, None)
-    largest = max(known, key=lambda size: size.parameters)
-    if stage.makes != "model" or stage.kind == "import_model":
-        memory = PROCESS_BYTES + 4 * largest.parameters
-        return Estimate(memory, largest.bytes if stage.makes == "model" else None)
-    memory = PROCESS_BYTES + TRAINED_BYTES * largest.parameters + _activations(stage, largest)
-    if getattr(stage.config, "kl_penalty", 0):
-        memory += 4 * largest.parameters  # the reference model
-    checkpoints = 2 * 12 * largest.parameters  # two are kept: weights and Adam's two moments
-    return Estimate(memory, largest.bytes + checkpoints)
-
-
-def _activations(stage: Stage, size: ModelSize) -> int:
-    """What the backward pass keeps of one micro-batch, and its logits three times over."""
-    tokens = getattr(stage.config, "micro_batch_tokens", None)
-    if size.shape is None or not isinstance(tokens, int):
-        return 0
-    hidden, layers, vocabulary = size.shape
-    return 4 * tokens * (ACTIVATIONS * hidden * layers + 3 * vocabulary)
-
-
-def model_sizes(recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[str, ModelSize | None]:
-    """The size of the model behind every model reference: read where it exists, else that of what it starts from."""
-    sizes: dict[str, ModelSize | None] = {}
-    for stage in recipe.stages:
-        for ref in (ref for ref in stage.references if ref.kind == "model"):
-            if ref.text not in sizes:
-                folder = ref.path or artifacts.get(ref.stage or "")
-                sizes[ref.text] = model_size(folder) if folder else sizes.get(f"@{ref.stage}")
-        own = [sizes[ref.text] for ref in stage.references if ref.kind == "model"]
-        if stage.makes == "model" and f"@{stage.name}" not in sizes:
-            folder = artifacts.get(stage.name)
-            sizes[f"@{stage.name}"] = model_size(folder) if folder else (own[0] if own else None)
-    return sizes
 
 
 def memory_available() -> int | None:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from temper.errors import DataError, Exit, Fault, ResourceError, TemperError
-from temper.pipeline.cost import estimate, memory_available, model_sizes, show_bytes
+from temper.pipeline.cost import memory_available, show_bytes
+from temper.pipeline.estimate import estimate, model_sizes
 from temper.pipeline.graph import Ref
 from temper.pipeline.plan import Plan, make_plan
 from temper.pipeline.recipe import Recipe, Stage, load_recipe
