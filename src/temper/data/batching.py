@@ -57,13 +57,15 @@ def make_batch(examples: Sequence[Example]) -> Batch:
 
     shared = _shared_prefixes(examples)
     laid: dict[tuple[int, ...], range] = {}
+    for example in examples:  # prefixes first: what follows them then lies end to end
+        prefix_tokens = example.token_ids[: example.prefix_length]
+        if prefix_tokens in shared and prefix_tokens not in laid:
+            laid[prefix_tokens] = lay(example, 0, example.prefix_length)
     layouts, sources, targets, rows, lengths = [], [], [], [], []
     for row, example in enumerate(examples):
         cut = example.prefix_length
         prefix_tokens = example.token_ids[:cut]
         if prefix_tokens in shared:
-            if prefix_tokens not in laid:
-                laid[prefix_tokens] = lay(example, 0, cut)
             prefix = laid[prefix_tokens]
         else:
             cut, prefix = 0, range(0)

@@ -8,8 +8,8 @@ Shapes: N packed tokens, R runs of a block, Q and K its longest query and key ru
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +19,8 @@ from torch import Tensor
 from temper.models.attention import Layers, Options, scores_and_mix
 
 ROWS_A_BLOCK = 64
+FAMILIES_A_BLOCK = 8
+SPREAD = 1.25  # the longest run of a block to its shortest
 
 
 @dataclass(frozen=True)
@@ -30,22 +32,51 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Rows of similar length, padded to the longest. Index N stands for padding."""
+class Runs:
+    """Where the tokens of some runs stand, [R, Q], short runs padded. Runs that lie end to end are read as they lie."""
 
-    queries_RQ: Tensor
-    keys_RK: Tensor
-    causal: bool  # queries and keys are the same run
-    hidden: Tensor | None  # [R, 1, 1, K], −inf at padded keys, where there are any
+    index_RQ: Tensor  # N at padding
+    padded: bool
+    start: int | None  # of runs of equal length that follow one another; None if they do not
 
     @staticmethod
-    def of(queries: Sequence[Iterable[int]], keys: Sequence[Iterable[int]], causal: bool, padding: int) -> Block:
-        queries_RQ = _pad(queries, padding)
-        keys_RK = queries_RQ if causal else _pad(keys, padding)
+    def of(runs: Sequence[Sequence[int]], padding: int) -> Runs:
+        tensors = [torch.tensor(run) for run in runs]
+        index = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=padding)
+        start = int(index[0, 0])
+        follow = torch.equal(index.flatten(), torch.arange(start, start + index.numel()))
+        return Runs(index, bool((index == padding).any()), start if follow else None)
+
+    def rows(self, packed: Tensor) -> Tensor:
+        """[R, H, Q(, D)] of packed [N, H(, D)]; at padding stands some token, or token N where there is one."""
+        rows, length = self.index_RQ.shape
+        if self.start is not None:
+            flat = packed[self.start : self.start + rows * length]
+        else:
+            flat = packed.index_select(0, self.index_RQ.flatten().clamp_max(len(packed) - 1))
+        return flat.unflatten(0, (rows, length)).transpose(1, 2)
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of similar length."""
+
+    queries: Runs
+    keys: Runs
+    causal: bool  # queries and keys are the same run
+    hidden: Tensor | None  # [R, 1, 1, K], −inf at padded keys that a query could reach
+
+    @staticmethod
+    def of(queries: Sequence[Sequence[int]], keys: Sequence[Sequence[int]] | None, padding: int) -> Block:
+        """Runs that see themselves causally, or, with `keys`, runs that see others whole."""
+        asking = Runs.of(queries, padding)
+        if keys is None:
+            return Block(asking, asking, True, None)
+        seen = Runs.of(keys, padding)
         hidden = None
-        if not causal and bool((keys_RK == padding).any()):
-            hidden = torch.zeros(keys_RK.shape).masked_fill_(keys_RK == padding, float("-inf"))[:, None, None]
-        return Block(queries_RQ, keys_RK, causal, hidden)
+        if seen.padded:
+            hidden = torch.zeros(seen.index_RQ.shape).masked_fill_(seen.index_RQ == padding, float("-inf"))
+        return Block(asking, seen, False, None if hidden is None else hidden[:, None, None])
 
 
 @dataclass(frozen=True)
@@ -54,16 +85,16 @@ class Part:
     `key_places` where each stands in the blocks' rows laid end to end."""
 
     blocks: tuple[Block, ...]
-    queries: Tensor
-    query_places: Tensor
-    keys: Tensor
-    key_places: Tensor
+    queries: Tensor | slice
+    query_places: Tensor | slice
+    keys: Tensor | slice
+    key_places: Tensor | slice
 
     @staticmethod
     def of(blocks: Sequence[Block], padding: int) -> Part:
-        queries, query_places = _places([block.queries_RQ for block in blocks], padding)
-        keys, key_places = _places([block.keys_RK for block in blocks], padding)
-        return Part(tuple(blocks), queries, query_places, keys, key_places)
+        queries, query_places = _places([block.queries.index_RQ for block in blocks], padding)
+        keys, key_places = _places([block.keys.index_RQ for block in blocks], padding)
+        return Part(tuple(blocks), *map(_as_slice, (queries, query_places, keys, key_places)))
 
 
 class AttentionPlan:
@@ -80,22 +111,20 @@ class AttentionPlan:
     def parts(self) -> tuple[Part, ...]:
         """What runs see of themselves, then what they see of their prefixes."""
         padding = len(self.positions_N)
-        ordered = sorted(self.rows, key=lambda row: len(row.own))
-        own = [
-            Block.of([row.own for row in chunk], [], True, padding) for chunk in _chunks(ordered, ROWS_A_BLOCK)
-        ]
+        ordered = sorted((row.own for row in self.rows), key=len)
+        own = Part.of([Block.of(chunk, None, padding) for chunk in _alike(ordered)], padding)
         families: dict[range, list[int]] = {}
         for row in self.rows:
             if len(row.prefix):
                 families.setdefault(row.prefix, []).extend(row.own)
         if not families:
-            return (Part.of(own, padding),)
+            return (own,)
         by_length = sorted(families.items(), key=lambda family: (len(family[0]), len(family[1])))
         shared = [
-            Block.of([asking for _, asking in chunk], [prefix for prefix, _ in chunk], False, padding)
-            for chunk in _chunks(by_length, ROWS_A_BLOCK // 8)
+            Block.of([asking for _, asking in chunk], [prefix for prefix, _ in chunk], padding)
+            for chunk in _chunks(by_length, FAMILIES_A_BLOCK)
         ]
-        return Part.of(own, padding), Part.of(shared, padding)
+        return own, Part.of(shared, padding)
 
     @cached_property
     def masked(self) -> MaskedBlocks:
@@ -133,7 +162,9 @@ class _MergedFlash(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         query, key, value, mixed, logsum = ctx.saved_tensors
-        padded = torch.cat([gradient, gradient.new_zeros(1, *gradient.shape[1:])])
+        padded = gradient
+        if any(block.queries.padded for part in ctx.parts for block in part.blocks):  # a padded query has none
+            padded = torch.cat([gradient, gradient.new_zeros(1, *gradient.shape[1:])])
         own, *shared = ctx.parts
         gradients = _flash_backward(padded, query, key, value, mixed, logsum, own, ctx.scale)
         for part in shared:
@@ -149,8 +180,7 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, part: Part, scale: float) 
     attention = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     mixed, logsums = [], []
     for block in part.blocks:
-        keys, values = _rows(key, block.keys_RK), _rows(value, block.keys_RK)
-        asked = _rows(query, block.queries_RQ)
+        asked, keys, values = block.queries.rows(query), block.keys.rows(key), block.keys.rows(value)
         out, logsum = attention(asked, keys, values, 0.0, block.causal, attn_mask=_mask(block, asked), scale=scale)
         mixed.append(out.transpose(1, 2).flatten(0, 1))
         logsums.append(logsum.transpose(1, 2).flatten(0, 1))
@@ -160,18 +190,19 @@ def _flash(query: Tensor, key: Tensor, value: Tensor, part: Part, scale: float) 
 def _flash_backward(
     gradient: Tensor, query: Tensor, key: Tensor, value: Tensor, mixed: Tensor, logsum: Tensor, part: Part, scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the part's queries, keys and values. `gradient` has a row of zeros more, for padded queries."""
+    """Gradients of the part's queries, keys and values. `gradient` has a row of zeros more where
+    queries are padded."""
     backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     gradients: list[list[Tensor]] = [[], [], []]
     for block in part.blocks:
-        asked = _rows(query, block.queries_RQ)
+        asked = block.queries.rows(query)
         of_block = backward(
-            gradient[block.queries_RQ].transpose(1, 2),
+            block.queries.rows(gradient),
             asked,
-            _rows(key, block.keys_RK),
-            _rows(value, block.keys_RK),
-            _rows(mixed, block.queries_RQ),
-            _rows(logsum, block.queries_RQ).contiguous(),
+            block.keys.rows(key),
+            block.keys.rows(value),
+            block.queries.rows(mixed),
+            block.queries.rows(logsum).contiguous(),
             0.0,
             block.causal,
             attn_mask=_mask(block, asked),
@@ -181,13 +212,6 @@ def _flash_backward(
             gathered.append(tensor.transpose(1, 2).flatten(0, 1))
     places = (part.query_places, part.key_places, part.key_places)
     return tuple(torch.cat(tensors)[place] for tensors, place in zip(gradients, places, strict=True))  # type: ignore
-
-
-def _rows(packed: Tensor, index_RQ: Tensor) -> Tensor:
-    """[R, H, Q(, D)] of packed [N, H(, D)]; at padding stands some token."""
-    rows, length = index_RQ.shape
-    index = index_RQ.flatten().clamp_max(len(packed) - 1)
-    return packed.index_select(0, index).unflatten(0, (rows, length)).transpose(1, 2)
 
 
 def _mask(block: Block, query: Tensor) -> Tensor | None:
@@ -202,12 +226,11 @@ class MaskedBlocks:
         padding = len(positions)
         self.masks: dict[tuple[int, int | None], Tensor] = {}
         self.blocks = []
-        ordered = sorted(rows, key=lambda row: (len(row.own), len(row.prefix)))
-        for chunk in _chunks(ordered, ROWS_A_BLOCK):
-            queries = _pad([row.own for row in chunk], padding)
-            keys = _pad([[*row.prefix, *row.own] for row in chunk], padding)
-            self.blocks.append((queries.to(device), keys.to(device)))
-        _, self.places = _places([queries.cpu() for queries, _ in self.blocks], padding)
+        for chunk in _chunks(sorted(rows, key=lambda row: (len(row.own), len(row.prefix))), ROWS_A_BLOCK):
+            asking = Runs.of([row.own for row in chunk], padding)
+            seen = Runs.of([[*row.prefix, *row.own] for row in chunk], padding)
+            self.blocks.append(tuple(replace(r, index_RQ=r.index_RQ.to(device)) for r in (asking, seen)))
+        _, self.places = _places([queries.index_RQ.cpu() for queries, _ in self.blocks], padding)
         self.places = self.places.to(device)
         self.query_positions = torch.cat([positions, torch.tensor([-1])]).to(device)  # a padded query sees no key
         self.key_positions = torch.cat([positions, torch.tensor([1 << 40])]).to(device)  # no query sees a padded key
@@ -216,7 +239,7 @@ class MaskedBlocks:
         mixed = []
         query, key, value = (torch.cat([x, x.new_zeros(1, *x.shape[1:])]) for x in (query, key, value))
         for number, (queries, keys) in enumerate(self.blocks):
-            asked, seen, values = (_rows(x, i) for x, i in ((query, queries), (key, keys), (value, keys)))
+            asked, seen, values = queries.rows(query), keys.rows(key), keys.rows(value)
             out = scores_and_mix(asked, seen, values, self._mask(number, options.window), options)
             mixed.append(out.transpose(1, 2).flatten(0, 1))
         return torch.cat(mixed).index_select(0, self.places)
@@ -225,8 +248,8 @@ class MaskedBlocks:
         """[R, 1, Q, K], true where a query may look; computed once for each window length."""
         if (number, window) not in self.masks:
             queries, keys = self.blocks[number]
-            asking = self.query_positions[queries]
-            distance = asking[:, :, None] - self.key_positions[keys][:, None, :]
+            asking = self.query_positions[queries.index_RQ]
+            distance = asking[:, :, None] - self.key_positions[keys.index_RQ][:, None, :]
             seen = distance >= 0
             if window is not None:
                 seen &= distance < window
@@ -235,17 +258,29 @@ class MaskedBlocks:
         return self.masks[number, window]
 
 
-def _pad(runs: Sequence[Iterable[int]], padding: int) -> Tensor:
-    tensors = [torch.tensor(run if isinstance(run, list) else list(run)) for run in runs]
-    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=padding)
-
-
 def _places(indices: Sequence[Tensor], padding: int) -> tuple[Tensor, Tensor]:
     """The tokens that the index tensors name, in ascending order, and where each stands in them laid end to end."""
     flat = torch.cat([index.flatten() for index in indices])
     real = (flat < padding).nonzero().squeeze(-1)
     tokens, order = flat[real].sort()
     return tokens, real[order]
+
+
+def _as_slice(index: Tensor) -> Tensor | slice:
+    """The slice that says what `index` says, if there is one: reading by it copies nothing."""
+    start = int(index[0])
+    last = start + len(index)
+    return slice(start, last) if torch.equal(index, torch.arange(start, last)) else index
+
+
+def _alike(runs: Sequence[range]) -> Iterator[Sequence[range]]:
+    """Runs in order of length, in chunks whose longest is not much longer than their shortest."""
+    start = 0
+    for i, run in enumerate(runs):
+        if i - start == ROWS_A_BLOCK or len(run) > SPREAD * len(runs[start]):
+            yield runs[start:i]
+            start = i
+    yield runs[start:]
 
 
 def _chunks(items: Sequence[Any], size: int) -> Iterable[Sequence[Any]]:
