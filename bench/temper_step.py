@@ -7,8 +7,10 @@ Usage: python temper_step.py SPEC.json
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -23,10 +25,10 @@ from temper.rng import seed_for
 from temper.rollout.engine import Engine, Request, Sampling
 from temper.rollout.open import open_engine
 from temper.rollout.statistics import rollout_metrics
-from temper.stages.grpo import Config, to_examples, update
+from temper.stages.grpo import Config, open_reference, to_examples, update
+from temper.stages.shared import open_learner
 from temper.text.reply import parse_reply
 from temper.text.tokenizer import Tokenizer, load_tokenizer
-from temper.train.learner import Learner
 from temper.train.policy import PolicyLoss
 from temper.types import Completion, Group, Prompt, Rollout
 
@@ -48,6 +50,8 @@ def configure(work: Workload, steps: int) -> Config:
         "prompts_per_step": work.prompts,
         "max_completion_length": work.new_tokens,
         "kl_penalty": work.kl,
+        "device": work.device,
+        "dtype": work.dtype,
     }
     if work.micro_batch_tokens is not None:
         values["micro_batch_tokens"] = work.micro_batch_tokens
@@ -93,8 +97,9 @@ def groups_of(
     return groups
 
 
-def run_samples(job: Job, policy: Any) -> None:
+def run_samples(job: Job) -> None:
     """Generation alone."""
+    policy = load_model(job.model, job.work.dtype, job.work.device)  # type: ignore[arg-type]
     with make_engine(policy) as engine:
         for number in job.numbers:
             draws = draw_step(job.work, number)
@@ -105,15 +110,17 @@ def run_samples(job: Job, policy: Any) -> None:
             check_lengths(completions, draws)
 
 
-def run_steps(job: Job, policy: Any) -> None:
+def run_steps(job: Job) -> None:
     """Whole steps."""
     work = job.work
     config = configure(work, len(job.numbers))
     tokenizer = load_tokenizer(tokenizer_of(job.model))
-    learner = Learner(policy, config, config.max_steps)
-    reference = load_model(job.model, work.dtype, work.device) if work.kl > 0 else None  # type: ignore[arg-type]
+    log = SimpleNamespace(warn=lambda text: print(text, file=sys.stderr))
+    context: Any = SimpleNamespace(name="bench", seed=work.seed, log=log)  # what a learner is told of its stage
+    learner = open_learner(job.model, config, config.max_steps, context)
+    reference = open_reference(job.model, config, learner)
     loss = PolicyLoss(config.clip_range, config.clip_range, config.kl_penalty, config.temperature)
-    with make_engine(policy, lambda: learner.step) as engine:
+    with make_engine(learner.model, lambda: learner.step) as engine:
         for number in job.numbers:
             draws = draw_step(work, number)
             texts = [text_of(prompt) for prompt in draws.prompts]
@@ -131,11 +138,10 @@ def run_steps(job: Job, policy: Any) -> None:
 
 def main() -> None:
     job = connect()
-    policy = load_model(job.model, job.work.dtype, job.work.device)  # type: ignore[arg-type]
     if job.sample_only:
-        run_samples(job, policy)
+        run_samples(job)
     else:
-        run_steps(job, policy)
+        run_steps(job)
     versions = {"temper": temper.__version__, "torch": torch.__version__}
     job.result(versions=versions, sha256=digest(job.model), peak_memory_bytes=cuda_peak(job.work), settings={})
 

@@ -38,7 +38,7 @@ class Workload:
     dead_groups: float = 0.0  # share of groups whose rewards are all equal
     kl: float = 0.0
     seed: int = 0
-    peer_micro_batch: int = 128
+    peer_micro_batch: int = 64
     micro_batch_tokens: int | None = None
 
     @property
@@ -61,7 +61,7 @@ class Workload:
 _SHORT = Workload()
 _05B = Workload(
     hidden=896, intermediate=4864, layers=24, heads=14, kv_heads=2, vocab=151_936, dtype="bfloat16", device="cuda",
-    prompt_tokens=256, new_tokens=512, peer_micro_batch=64,
+    prompt_tokens=256, new_tokens=512,
 )  # fmt: skip
 _15B = replace(
     _05B, hidden=1536, intermediate=8960, layers=28, heads=12, new_tokens=1024, peer_micro_batch=32

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from temper.models.adapters import LoraConfig, add_adapters, merge_adapters, mis
 from temper.rollout.engine import Request, Sampling
 from temper.rollout.native import NativeEngine
 from temper.stages.grpo import Config as GrpoConfig
+from temper.stages.grpo import update
 from temper.train.learner import Learner, OptimizerConfig
 from temper.train.loop import resumable_steps
+from temper.train.policy import PolicyLoss
 
 needs_peft = pytest.mark.usefixtures("peft")
 
@@ -233,6 +236,46 @@ def test_the_sampler_draws_with_the_adapters() -> None:
 
 def merge_into_plain(learner: Learner) -> Any:
     return learner.trained_model().merge_and_unload()
+
+
+@needs_peft
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_policy_without_its_adapter_anchors_the_kl_term(dtype: str) -> None:
+    from test_grpo import config, groups
+
+    settings = config(kl_penalty=0.1, dtype=dtype)
+    learners = [new_learner(dtype=dtype), new_learner(dtype=dtype)]
+    references = [learners[0].model, tiny_model("llama").to(getattr(torch, dtype))]
+    for ours, theirs in zip(references[0].buffers(), references[1].buffers(), strict=True):
+        theirs.data = ours.data.clone()  # `to` rounds buffers too, loading and learning do not
+    found = []
+    for learner, reference in zip(learners, references, strict=True):
+        for _ in range(3):
+            take_step(learner)
+        found.append(update(settings, learner, PolicyLoss(0.2, 0.2, 0.1, 1.0), reference, groups()))
+    assert found[0]["policy/kl_divergence"] > 0
+    assert found[0] == found[1]
+    for ours, theirs in zip(learners[0].weights.masters.values(), learners[1].weights.masters.values(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@needs_peft
+def test_compiled_adapters_train_alike_and_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    torch._dynamo.reset()
+    counters.clear()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    plain, compiled = new_learner(), new_learner(compile=True)
+    graphs = []
+    for step in range(3):
+        losses = [take_step(learner, ROWS[step:])["loss"] for learner in (plain, compiled)]
+        assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+        with without_adapters(compiled.model):
+            logprobs(compiled.model)
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[-1] > 0
+    torch._dynamo.reset()
 
 
 def test_a_reference_that_is_replaced_needs_weights_of_its_own() -> None:

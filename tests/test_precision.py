@@ -6,15 +6,21 @@ import copy
 import gc
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from model_zoo import make
 from tiny_models import tiny_model
 
 from temper.data.batching import make_batch
 from temper.errors import Exit, Preempted, TemperError
+from temper.models.adapters import LoraConfig
 from temper.models.device import missing_device, on_device, pick_dtype
+from temper.models.load import load_model
+from temper.stages.shared import finish_model, open_learner
+from temper.text.chat import ChatFormat
 from temper.train import precision
 from temper.train.forward import plan_batch, score_targets
 from temper.train.learner import Learner, LossSum, OptimizerConfig
@@ -83,6 +89,14 @@ def test_in_float32_the_weights_are_their_own_masters() -> None:
     learner = new_learner()
     for name, weight in learner.model.named_parameters():
         assert learner.weights.masters[name] is weight
+
+
+def test_in_float64_a_model_stays_as_it_is() -> None:
+    model = tiny_model("llama").double()
+    learner = Learner(model, OptimizerConfig(learning_rate=1e-3), 3)
+    take_step(learner)
+    assert {p.dtype for p in model.parameters()} == {torch.float64}
+    assert {m["exp_avg"].dtype for m in learner.optimizer.state.values()} == {torch.float64}
 
 
 def test_buffers_are_not_rounded() -> None:
@@ -286,6 +300,28 @@ def test_what_is_saved_is_the_masters_and_training_goes_on_from_them(tmp_path: P
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "float32"
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
     assert torch.equal(torch.cat([p.detach().flatten() for p in loaded.parameters()]), kept)
+
+
+@pytest.mark.parametrize("options", [{}, {"dtype": "bfloat16"}, {"lora": LoraConfig(r=2)}], ids=str)
+def test_what_a_stage_leaves_behind_loads_and_says_what_was_trained(tmp_path: Path, options: dict[str, Any]) -> None:
+    if "lora" in options:
+        pytest.importorskip("peft")
+    source = make("qwen3", tmp_path / "source")
+    log = SimpleNamespace(warn=lambda text: None)
+    ctx: Any = SimpleNamespace(seed=0, name="stage", out=tmp_path / "out", log=log)
+    learner = open_learner(source, OptimizerConfig(learning_rate=1e-2, **options), 3, ctx)
+    before = learner.update([], divisor=1)
+    assert before["gradient_norm"] == 0
+    for _ in range(3):
+        take_step(learner)
+    finish_model(learner, ChatFormat.load(source), ctx, "@source", ["trained"])
+    left = load_model(tmp_path / "out", dtype="auto")
+    assert left.dtype == torch.float32
+    assert (tmp_path / "out" / "adapter").exists() == ("lora" in options)
+    with torch.no_grad():
+        found, trained, untrained = (loss(model, ROWS).loss for model in (left, learner.model, load_model(source)))
+    assert found == pytest.approx(float(trained), rel=1e-5)
+    assert found < 0.99 * untrained
 
 
 def test_a_dtype_that_is_chosen_for_you_is_one_the_device_is_fast_with() -> None:

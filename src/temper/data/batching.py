@@ -35,6 +35,13 @@ class Batch:
     rows: Tensor  # [M]
     lengths: Tensor  # [M]
 
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on `device`."""
+        tensors = (self.sources, self.targets, self.rows, self.lengths)
+        return Batch(
+            self.tokens.to(device), self.positions.to(device), self.layouts, *(tensor.to(device) for tensor in tensors)
+        )
+
 
 def make_batch(examples: Sequence[Example]) -> Batch:
     """Pack `examples` into one row.

@@ -50,7 +50,7 @@ def add_adapters(model: Any, config: LoraConfig, seed: int) -> Any:
         target_modules=config.target_modules,
         task_type="CAUSAL_LM",
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # it asks transformers by names that were renamed
         torch.manual_seed(seed)
         try:
@@ -107,7 +107,7 @@ def dropping_out(modules: Sequence[nn.Module], key: Sequence[int]) -> Iterator[N
     if not modules:
         yield
         return
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_for("dropout", *key))
         for module in modules:
             module.training = True

@@ -49,6 +49,21 @@ def pick_dtype(name: DtypeName, device: torch.device) -> Literal["float32", "bfl
     return name
 
 
+def placed(config: DeviceConfig) -> tuple[Literal["float32", "bfloat16", "float16"], str]:
+    """(dtype, device) as `load_model` takes them. Raises ResourceError."""
+    device = pick_device(config.device)
+    return pick_dtype(config.dtype, device), str(device)
+
+
+
+def pin(model: Any) -> Any:
+    """`model`, its weights in main memory that a CUDA device reads fast; where there is no such device, as it is."""
+    if torch.cuda.is_available():
+        for tensor in (*model.parameters(), *model.buffers()):
+            tensor.data = tensor.data.pin_memory()
+    return model
+
+
 @contextmanager
 def on_device(model: Any, device: torch.device) -> Iterator[Any]:
     """Within it the weights of `model` are on `device`; after it they are where they were, and the copies are freed.

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from temper.config import ModelRef, StrictModel, TaskName
 from temper.errors import Fault, Preempted
+from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
 from temper.report.rollouts import read_rows, write_rows
 from temper.rewards import REWARDS
@@ -40,7 +41,7 @@ class Claim(StrictModel):
     by: float = 0.0  # … by this much
 
 
-class Config(SamplingConfig):
+class Config(SamplingConfig, DeviceConfig):
     """T 0.6 and top-p 0.95 are R1's evaluation setting."""
 
     models: list[ModelRef] = Field(min_length=1)
@@ -65,7 +66,7 @@ class Config(SamplingConfig):
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
-    faults = check_tasks(config.tasks, "test", ctx)
+    faults = missing_device(config.device) + check_tasks(config.tasks, "test", ctx)
     for ref in config.models:
         faults += check_model(ref, ctx)
     return faults
@@ -111,7 +112,7 @@ def evaluate_model(
 ) -> tuple[dict[str, Any], list[dict]]:
     """(the numbers of one model on one task, its completions as rows)."""
     chat = ChatFormat.load(path)
-    model = load_model(path, warn=warn)
+    model = load_model(path, *placed(config), warn=warn)
     check_lengths(prompts, chat)
     scorer = Scorer({name: REWARDS[name] for name in MEASURED}, [1.0] + [0.0] * (len(MEASURED) - 1))
     with open_engine(model) as engine:

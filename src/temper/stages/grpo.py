@@ -14,7 +14,7 @@ from temper.algorithms.advantages import ADVANTAGES
 from temper.config import ModelRef, RewardName, TaskName
 from temper.errors import DataError, Fault
 from temper.models.adapters import without_adapters
-from temper.models.device import on_device, pick_dtype
+from temper.models.device import on_device, pick_dtype, pin
 from temper.models.load import load_model
 from temper.report.metrics import read_rows
 from temper.report.rollouts import write_rows
@@ -146,7 +146,8 @@ def open_reference(source: Path, config: Config, learner: Learner) -> Any:
     if config.kl_penalty == 0 or config.lora is not None:
         return learner.model if config.kl_penalty else None
     device = learner.model.device
-    return load_model(source, pick_dtype(config.dtype, device), "cpu" if config.offload_reference else str(device))
+    dtype = pick_dtype(config.dtype, device)
+    return pin(load_model(source, dtype)) if config.offload_reference else load_model(source, dtype, str(device))
 
 
 def to_examples(group: Group, advantage: str) -> list[PolicyExample]:
@@ -196,7 +197,7 @@ def update(
             for example in group
             if reference is not None or any(example.advantages)
         ]
-        parts = policy_batches(alive, config.micro_batch_tokens)
+        parts = policy_batches(alive, config.micro_batch_tokens, learner.model.device)
         if config.num_mini_batches * config.num_iterations > 1:
             parts = with_old(parts, learner.model, config.temperature)
         if reference is not None:

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from temper.config import DataRef, ModelRef, TaskName
 from temper.data.conversations import load_conversations
 from temper.errors import DataError, Fault, Preempted
+from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
 from temper.report.rollouts import read_rows, write_rows
 from temper.rewards.score import Scorer
@@ -36,7 +37,7 @@ VERSION = 1
 PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again after a kill
 
 
-class Config(SamplingConfig):
+class Config(SamplingConfig, DeviceConfig):
     """The filters are R1's (2501.12948, section 2.3.3): mixed languages, long paragraphs and code blocks go."""
 
     model: ModelRef
@@ -60,7 +61,7 @@ class Config(SamplingConfig):
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
-    faults = check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
+    faults = missing_device(config.device) + check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
     faults += check_rewards(list(config.min_rewards), ctx)
     for ref in config.mix:
         faults += check_conversations(ref, config.columns, ctx)
@@ -70,7 +71,7 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
 def run(config: Config, ctx: StageContext) -> None:
     """Sample, filter, dedupe, cap per prompt, mix, shuffle: `data.jsonl` holds what is kept, `harvest.json` counts."""
     chat = ChatFormat.load(ctx.inputs[config.model])
-    model = load_model(ctx.inputs[config.model], warn=ctx.log.warn)
+    model = load_model(ctx.inputs[config.model], *placed(config), warn=ctx.log.warn)
     opened = open_prompts(config.tasks, "train", ctx)
     prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
     check_lengths(prompts, chat)

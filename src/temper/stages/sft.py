@@ -74,7 +74,7 @@ def update(learner: Learner, examples: list[Example], budget: int) -> dict[str, 
     """One optimiser step on the mean −log π over all target tokens of `examples`."""
 
     def loss(chosen: list[Example]) -> LossSum:
-        batch = make_batch(chosen)
+        batch = make_batch(chosen).to(learner.model.device)
         scored = score_targets(learner.model, batch, plan_batch(batch))
         return LossSum(negative_log_likelihood(scored.logprobs_M).sum(), {})
 

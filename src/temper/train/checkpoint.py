@@ -33,9 +33,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     for leftover in (aside, final):
         shutil.rmtree(leftover, ignore_errors=True)
     aside.mkdir(parents=True)
-    save_file(
-        {name: tensor.contiguous().clone() for name, tensor in checkpoint.tensors.items()}, aside / "state.safetensors"
-    )
+    tensors = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in checkpoint.tensors.items()}
+    save_file(tensors, aside / "state.safetensors")
     note = {"step": checkpoint.step, "sha256": hash_file(aside / "state.safetensors"), "meta": checkpoint.meta}
     (aside / "checkpoint.json").write_text(json.dumps(note), encoding="utf-8")
     for path in (aside / "state.safetensors", aside / "checkpoint.json", aside):

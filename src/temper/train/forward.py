@@ -70,5 +70,6 @@ def _run(module: Any, batch: Batch, plan: AttentionPlan, **options: Any) -> Any:
 def _probe(module: Any) -> Any:
     """A few tokens through a model or its backbone."""
     size = len(module.get_input_embeddings().weight)
-    batch = make_batch([Example(tuple((7 + 31 * i) % size for i in range(8)), (False,) * 7 + (True,))])
+    tokens = tuple((7 + 31 * i) % size for i in range(8))
+    batch = make_batch([Example(tokens, (False,) * 7 + (True,))]).to(module.device)
     return _run(module, batch, plan_batch(batch))

@@ -34,9 +34,9 @@ class OptimizerConfig(DeviceConfig):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192  # speed and memory only: the gradient does not depend on it
     save_steps: Annotated[int, Field(ge=1)] = 20
-    # Memory for time: the gradient is the same
-    gradient_checkpointing: bool = False  # each layer is computed again in the backward pass: memory − much, time + 1/3
-    compile: bool = False  # the layers, by torch.compile: half a minute at the start, then 5 to 10 % less time on a CPU
+    # Memory and time; the gradient is the same
+    gradient_checkpointing: bool = False  # each layer is computed again in the backward pass: a third more time
+    compile: bool = False  # the layers, by torch.compile: up to a minute at the start, then 5 to 15 % less time
     # Memory for exactness
     optim: OptimizerName = "adamw"  # adamw_8bit: Adam's moments in 2 bytes a weight instead of 8
     lora: LoraConfig | None = None  # train low-rank adapters, keep the weights; they are merged at the end
@@ -129,8 +129,6 @@ class Learner:
         began = time.perf_counter()
         try:
             self._gather_gradients([make_loss], 1.0)
-        except FloatingPointError:
-            raise
         except Exception as problem:  # of many kinds: no C++ compiler, no Triton, an architecture it cannot follow
             self._forwards = training_forwards(self.model, self.config.gradient_checkpointing, compiled=False)
             self._warn(f"the layers are not compiled, since here they cannot be: {one_line(problem)}")

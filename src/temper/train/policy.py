@@ -66,18 +66,20 @@ class PolicyLoss:
         )
 
 
-def policy_batches(examples: Sequence[PolicyExample], budget: int) -> list[PolicyBatch]:
+def policy_batches(
+    examples: Sequence[PolicyExample], budget: int, device: torch.device | str = "cpu"
+) -> list[PolicyBatch]:
     """Micro-batches of at most `budget` tokens; the completions of one prompt share its forward pass."""
     parts = []
     for indices in split_by_tokens(examples, budget):
         chosen = [examples[i] for i in indices]
-        batch = make_batch(chosen)
+        batch = make_batch(chosen).to(device)
         parts.append(
             PolicyBatch(
                 batch,
                 plan_batch(batch),
-                torch.tensor([value for example in chosen for value in example.advantages]),
-                torch.tensor([value for example in chosen for value in example.sampler_logprobs]),
+                torch.tensor([value for example in chosen for value in example.advantages], device=device),
+                torch.tensor([value for example in chosen for value in example.sampler_logprobs], device=device),
             )
         )
     return parts

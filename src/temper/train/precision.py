@@ -54,7 +54,7 @@ class Weights:
     than float32 a copy, else the weight itself. Gradients gather in the masters' `grad`."""
 
     def __init__(self, model: nn.Module, dtype: torch.dtype):
-        """Rounds the floating-point parameters of `model` to `dtype`, trained ones and frozen ones; buffers stay."""
+        """Rounds the parameters of `model` to `dtype` if it is a narrow one, trained and frozen ones; buffers stay."""
         self.model = model
         self.scale = LossScale() if dtype == torch.float16 else None
         self.masters: dict[str, nn.Parameter] = {}
@@ -103,9 +103,10 @@ class Weights:
 
     @torch.no_grad()
     def round_into_model(self) -> None:
-        """Write the masters into the model's own tensors."""
+        """Write the masters into the model's own tensors. Their gradients are freed: sampling needs room."""
         for weight, master in self._copies:
             weight.copy_(master)
+            master.grad = None
 
     def widen_model(self) -> None:
         """Give the model its masters as weights: what was trained, unrounded. Training it ends with this."""
@@ -136,8 +137,8 @@ class Weights:
 
 
 def _narrow_dtype(model: Any, name: str, weight: Tensor, dtype: torch.dtype) -> torch.dtype:
-    """What `weight` is computed with: `dtype`, but nothing is made wider and what an architecture wants wide stays."""
-    if not weight.is_floating_point() or weight.dtype.itemsize <= dtype.itemsize:
+    """What `weight` is computed with: a narrow `dtype`, but where the architecture wants float32; else what it has."""
+    if not weight.is_floating_point() or dtype.itemsize > 2 or weight.dtype.itemsize <= 2:
         return weight.dtype
     wide = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ())
     if dtype == torch.float16:
