@@ -55,7 +55,6 @@ def placed(config: DeviceConfig) -> tuple[Literal["float32", "bfloat16", "float1
     return pick_dtype(config.dtype, device), str(device)
 
 
-
 def pin(model: Any) -> Any:
     """`model`, its weights in main memory that a CUDA device reads fast; where there is no such device, as it is."""
     if torch.cuda.is_available():

@@ -51,9 +51,7 @@ def _two_replies_packed(model: Any) -> Tensor:
     rows = [Row(prompt), Row(first, prompt), Row(second, prompt)]
     positions = torch.tensor([*prompt, *first, *(_PROMPT + i for i in range(_REPLIES[1]))])
     plan = AttentionPlan(rows, positions)
-    packed = model(
-        input_ids=probe_ids(model)[None], position_ids=positions[None], attention_plan=plan, use_cache=False
-    )
+    packed = model(input_ids=probe_ids(model)[None], position_ids=positions[None], attention_plan=plan, use_cache=False)
     return packed.logits[0, _PROMPT:]
 
 

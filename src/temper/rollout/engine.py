@@ -56,9 +56,7 @@ class Request:
 class Engine(Protocol):
     """A sampler."""
 
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None
-    ) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None) -> list[Completion]:
         """One completion a request, in order. The log-probs are of the distribution at `sampling.temperature`,
         before any cut of the tail; at temperature 0 they are of the distribution at temperature 1."""
         ...

@@ -41,9 +41,7 @@ class NativeEngine:
         self.version = version
 
     @torch.no_grad()
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None
-    ) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None) -> list[Completion]:
         was_training = self.model.training
         self.model.eval()
         done: dict[int, Completion] = {}

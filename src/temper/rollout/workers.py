@@ -45,9 +45,7 @@ class ParallelEngine:
         self._processes = wanted if can_fork(engine.model) else 1
         self._workers: list[Worker] = []
 
-    def generate(
-        self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None
-    ) -> list[Completion]:
+    def generate(self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None) -> list[Completion]:
         count = min(self._processes, len(requests) // ROWS_A_PROCESS)
         if count < 2 or watch is not None or sampling.stop_rule is not None:  # both call back into this process
             return self.engine.generate(requests, sampling, watch)
