@@ -99,6 +99,18 @@ def test_an_error_in_a_process_is_an_error_here(monkeypatch: pytest.MonkeyPatch)
         engine.generate(many(), SAMPLING)
 
 
+def test_after_an_interrupt_new_processes_answer_the_next_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("llama")
+    with ParallelEngine(NativeEngine(model), processes=2) as engine:
+        expected = engine.generate(many(), SAMPLING)
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.engine, "generate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                engine.generate(many(), Sampling(3))
+        assert children() == []
+        assert engine.generate(many(), SAMPLING) == expected
+
+
 @given(st.lists(st.integers(0, 5), max_size=40), st.integers(1, 4))
 def test_every_request_is_dealt_once_and_the_shares_are_even(prompts: list[int], count: int) -> None:
     shares = deal([Request((prompt,), key) for key, prompt in enumerate(prompts)], count)

@@ -21,7 +21,12 @@ REQUIRED = {
     "torch": "2.11", "transformers": "5.10", "tokenizers": "0.22", "safetensors": "0.5", "numpy": "1.26",
     "pydantic": "2.10", "pyyaml": "6.0", "rich": "13.7", "jinja2": "3.1",
 }  # fmt: skip
-OPTIONAL = {"parquet": ("pyarrow", "parquet files"), "hub": ("datasets", "data sets from the Hub")}
+OPTIONAL = {
+    "parquet": ("pyarrow", "parquet files"),
+    "hub": ("datasets", "data sets from the Hub"),
+    "lora": ("peft", "training low-rank adapters"),
+    "8bit": ("bitsandbytes", "the optimiser's moments in 8 bits"),
+}
 GIGABYTE = 1e9
 MEMORY_NEEDED = 3 * GIGABYTE  # the default recipe
 DISK_NEEDED = 2 * GIGABYTE
@@ -144,6 +149,11 @@ def check_devices() -> Iterator[Check]:
     slow = platform.machine() in ("x86_64", "AMD64") and kind in ("DEFAULT", "NO AVX")
     fix = "this processor has no AVX2: everything works, but slowly" if slow else ""
     yield Check("cpu", "warn" if slow else "ok", kind, fix)
+    from temper.rollout.kernel import available
+
+    built = available()
+    fix = "" if built else "install a C compiler (gcc or clang): sampling on the CPU is then faster"
+    yield Check("compiler", "ok" if built else "warn", "the sampler's kernel is built" if built else "none", fix)
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         yield Check("gpu", "ok", ", ".join(names))

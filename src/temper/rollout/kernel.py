@@ -47,6 +47,11 @@ def attend_own(
     return out
 
 
+def available() -> bool:
+    """Whether the kernel is compiled here, or can be."""
+    return _kernel() is not None
+
+
 @functools.cache
 def _kernel() -> ctypes._NamedFuncPointer | None:  # type: ignore[name-defined]
     """The compiled function, or None where it cannot be had."""

@@ -51,15 +51,20 @@ class ParallelEngine:
             return self.engine.generate(requests, sampling, watch)
         if not self._workers:
             self._start()
-        version = self.engine.version()
-        shares = deal(requests, count)
-        for worker, share in zip(self._workers, shares[1:], strict=False):
-            worker.ask([requests[i] for i in share], sampling, version)
-        done: dict[int, Completion] = {}
+        try:
+            return self._together(requests, sampling, deal(requests, count))
+        except BaseException:  # what the others were asked must not be the answer to the next question
+            self.end()
+            raise
+
+    def _together(self, requests: Sequence[Request], sampling: Sampling, shares: list[list[int]]) -> list[Completion]:
+        busy = list(zip(self._workers, shares[1:], strict=False))
+        for worker, share in busy:
+            worker.ask([requests[i] for i in share], sampling, self.engine.version())
         with one_thread():
             drawn = self.engine.generate([requests[i] for i in shares[0]], sampling)
-        done.update(zip(shares[0], drawn, strict=True))
-        for worker, share in zip(self._workers, shares[1:], strict=False):
+        done = dict(zip(shares[0], drawn, strict=True))
+        for worker, share in busy:
             drawn, cpu_seconds = worker.answer()
             self.cpu_seconds += cpu_seconds
             done.update(zip(share, drawn, strict=True))
@@ -75,6 +80,10 @@ class ParallelEngine:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """End the processes; the next call starts new ones."""
         for worker in self._workers:
             worker.end()
         self._workers = []
