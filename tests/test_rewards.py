@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reward_rows import QUICK, THINKING, answered, prompt
 
-from temper.errors import ConfigError
+from temper.errors import ConfigError, Fault, ResourceError
 from temper.rewards import REWARDS, load_rewards
 from temper.rewards.score import Scorer
 from temper.rewards.user import WrongReturn
@@ -144,6 +144,69 @@ def test_a_reward_that_fails_counts_as_0_and_is_named(value):
 
 def test_a_reward_that_exits_does_not_end_the_run():
     assert Scorer({"leaves": lambda p, r: sys.exit(1)}).score(prompt("5"), RIGHT).failures == ("leaves",)
+
+
+class Batched:
+    """A reward with `batch`, which notes how often and how it is asked."""
+
+    def __init__(self, answer):
+        self.answer, self.calls = answer, []
+
+    def __call__(self, p, r):
+        self.calls.append("alone")
+        if r is HALF:
+            raise ValueError("no verdict")
+        return 0.5
+
+    def batch(self, pairs):
+        self.calls.append(len(pairs))
+        return self.answer(pairs)
+
+
+PAIRS = [(prompt("5"), RIGHT), (prompt("5"), HALF), (prompt("6"), RIGHT)]
+
+
+def test_all_replies_are_scored_in_one_call_where_a_reward_can():
+    reward = Batched(lambda pairs: [0.25, ValueError("no verdict"), 1])
+    scores = Scorer({"batched": reward, "format": REWARDS["format"]}, [1.0, 0.5]).score_all(PAIRS)
+    assert reward.calls == [3]
+    assert [score.total for score in scores] == [0.75, 0.0, 1.5]
+    assert [dict(score.reasons) for score in scores] == [{}, {"batched": "ValueError: no verdict"}, {}]
+    assert Scorer({"batched": reward}).score_all([]) == []
+    assert reward.calls == [3]
+
+
+@QUICK
+@given(st.lists(st.sampled_from(PAIRS), max_size=6))
+def test_scoring_all_is_scoring_each(pairs):
+    scorer = Scorer(load_rewards(list(REWARDS)))
+    assert scorer.score_all(pairs) == [scorer.score(*pair) for pair in pairs]
+
+
+@pytest.mark.parametrize("answer", [lambda pairs: 1 / 0, lambda pairs: [1.0], lambda pairs: None, lambda pairs: "abc"])
+def test_where_a_batch_fails_each_reply_is_scored_alone(answer):
+    reward = Batched(answer)
+    scores = Scorer({"batched": reward}).score_all(PAIRS)
+    assert reward.calls == [3, "alone", "alone", "alone"]
+    assert [score.total for score in scores] == [0.5, 0.0, 0.5]
+    assert [score.failures for score in scores] == [(), ("batched",), ()]
+
+
+def test_one_wrong_value_of_a_batch_fails_that_reply_alone():
+    rewards = {"batched": Batched(lambda pairs: [1.0, math.nan, None])}
+    assert [score.failures for score in Scorer(rewards).score_all(PAIRS)] == [(), ("batched",), ("batched",)]
+    with pytest.raises(WrongReturn, match="`batched` got nan"):
+        Scorer(rewards, strict=True).score_all(PAIRS)
+
+
+def test_a_reward_that_cannot_go_on_stops_the_run():
+    def spent(*_):
+        raise ResourceError(Fault("the budget is spent"))
+
+    with pytest.raises(ResourceError):
+        Scorer({"alone": spent}).score_all(PAIRS)
+    with pytest.raises(ResourceError):
+        Scorer({"batched": Batched(spent)}).score_all(PAIRS)
 
 
 @pytest.mark.parametrize("weights", [[], [1.0], [1.0, 2.0, 3.0], [1.0, math.nan], [1.0, math.inf]])

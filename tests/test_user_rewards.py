@@ -136,3 +136,33 @@ def test_a_reward_that_raises_when_tried_is_a_warning_with_the_reply():
     (warning,) = probe_rewards({"picky": lambda p, r: float(r.answer.strip())})
     assert "AttributeError" in warning.why
     assert "no idea" in warning.why
+
+
+def batched(alone, together):
+    def reward(prompt, reply):
+        return alone
+
+    reward.batch = lambda pairs: together(len(pairs))  # type: ignore[attr-defined]
+    return reward
+
+
+def test_a_batch_is_tried_too(write):
+    code = "def f(p, r):\n    return f.batch([(p, r)])[0]\nf.batch = lambda pairs: [len(r.text) for _, r in pairs]\n"
+    rewards = load_rewards([write(code) + ":f"])
+    assert probe_rewards(rewards) == ()
+    assert Scorer(rewards).score_all([(prompt("5"), parse_reply("five"))])[0].total == 4.0
+
+
+@pytest.mark.parametrize("together", [lambda n: [0.5], lambda n: None, lambda n: [None] * n, lambda n: 0.5])
+def test_a_batch_that_gives_no_number_for_each_reply_is_refused_when_tried(together):
+    with pytest.raises(ConfigError) as raised:
+        probe_rewards({"mine": batched(0.5, together)})
+    assert raised.value.faults[0].why.startswith("`batch` got ")
+
+
+def test_a_batch_that_contradicts_the_reward_or_fails_is_a_warning():
+    (warning,) = probe_rewards({"mine": batched(0.5, lambda n: [0.5] * (n - 1) + [0.7])})
+    assert "says something else than the reward" in warning.what
+    assert "0.7, and 0.5 alone" in warning.why
+    (warning,) = probe_rewards({"mine": batched(0.5, lambda n: [1 / 0] * n)})
+    assert "ZeroDivisionError" in warning.why

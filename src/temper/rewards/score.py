@@ -1,4 +1,8 @@
-"""Several rewards, weighed: one total a reply, each reward kept beside it."""
+"""Several rewards, weighed: one total a reply, each reward kept beside it.
+
+A reward that would rather see many replies in one call (a model, a judge) carries a second function, `batch`:
+`batch(pairs)` returns one value a pair of (prompt, reply), in order, an exception standing for a reply that failed.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from temper.errors import ConfigError, Fault
-from temper.rewards.user import WrongReturn, checked, describe
+from temper.errors import ConfigError, Fault, TemperError
+from temper.rewards.user import WrongReturn, checked, checked_all, describe
 from temper.types import Prompt, Reply
+
+Pair = tuple[Prompt, Reply]
 
 
 @dataclass(frozen=True)
@@ -57,18 +63,60 @@ class Scorer:
         self.strict = strict
 
     def score(self, prompt: Prompt, reply: Reply) -> Score:
-        """Every reward of one reply. One that raises, or returns anything but a finite number, counts as 0 and is named
-        in `failures`; with `strict` a wrong return raises WrongReturn instead."""
+        """Every reward of one reply; see `score_all`."""
+        return self.score_all([(prompt, reply)])[0]
+
+    def score_all(self, pairs: Sequence[Pair]) -> list[Score]:
+        """Every reward of every reply, in order. One that raises, or gives anything but a finite number, counts as 0
+        and is named in that reply's `failures`; with `strict` a wrong return raises WrongReturn instead. A TemperError
+        is no failure of one reply (a judge's budget is spent): it is raised."""
+        columns = {name: outcomes(reward, pairs) for name, reward in self.rewards.items()}
+        return [self._weigh({name: column[i] for name, column in columns.items()}) for i in range(len(pairs))]
+
+    def _weigh(self, outcome: Mapping[str, float | BaseException]) -> Score:
         values: dict[str, float] = {}
         reasons: dict[str, str] = {}
-        for name, reward in self.rewards.items():
-            try:
-                values[name] = checked(reward(prompt, reply))
-            except (Exception, SystemExit) as error:
-                if self.strict and isinstance(error, WrongReturn):
-                    raise WrongReturn(f"the reward `{name}` {error}") from None
-                values[name] = 0.0
-                reasons[name] = describe(error)
+        for name, value in outcome.items():
+            if isinstance(value, BaseException):
+                if self.strict and isinstance(value, WrongReturn):
+                    raise WrongReturn(f"the reward `{name}` {value}") from None
+                reasons[name] = describe(value)
+            values[name] = 0.0 if isinstance(value, BaseException) else value
         # fsum: the total does not depend on the order of the rewards
         total = math.fsum(self.weights[name] * value for name, value in values.items())
         return Score(values, total, reasons)
+
+
+def outcomes(reward: Callable[[Prompt, Reply], float], pairs: Sequence[Pair]) -> list[float | BaseException]:
+    """What a reward says of each reply: a finite float, or the exception by which it failed on it.
+
+    With `batch` all are asked about at once; where that call fails as a whole, each reply is tried alone.
+
+    >>> class Lengths:
+    ...     def __call__(self, prompt, reply):
+    ...         return self.batch([(prompt, reply)])[0]
+    ...     def batch(self, pairs):
+    ...         return [len(reply.text) for _, reply in pairs]
+    >>> prompt = Prompt("1", "arithmetic", (), gold="5")
+    >>> outcomes(Lengths(), [(prompt, Reply(text, None, None, False)) for text in ("five", "5")])
+    [4.0, 1.0]
+    """
+    batch = getattr(reward, "batch", None)
+    if batch is None or not pairs:
+        return [_outcome(lambda pair=pair: checked(reward(*pair))) for pair in pairs]
+    try:
+        values = checked_all(batch(pairs), len(pairs))
+    except TemperError:
+        raise
+    except (Exception, SystemExit):
+        return [_outcome(lambda pair=pair: checked(reward(*pair))) for pair in pairs]
+    return [_outcome(lambda value=value: checked(value)) for value in values]
+
+
+def _outcome(ask: Callable[[], float]) -> float | BaseException:
+    try:
+        return ask()
+    except TemperError:
+        raise
+    except (Exception, SystemExit) as error:
+        return error

@@ -20,6 +20,7 @@ from temper.text.reply import parse_reply
 from temper.types import Message, Prompt, Reply
 
 SIGNATURE = "(prompt, reply) -> float"
+BATCH_TOLERANCE = 1e-2  # by which a reply's value may depend on its batch: a narrow model rounds it otherwise
 
 
 def load_function(name: str, folder: Path | None = None) -> Callable[..., float]:
@@ -142,10 +143,30 @@ def checked(value: object) -> float:
     """
     if isinstance(value, Real) and math.isfinite(value):
         return float(value)
+    if isinstance(value, Exception):  # a batch says so where it failed on one reply
+        raise value
     shown = "None" if value is None else str(value) if isinstance(value, Real) else f"a {type(value).__qualname__}"
     if not isinstance(value, Real) and hasattr(value, "__len__") and not isinstance(value, str):
         shown += " (rewards are scored one reply at a time)"
     raise WrongReturn(f"got {shown}, expected one finite float")
+
+
+def checked_all(values: object, count: int) -> Sequence[object]:
+    """What a batch returned, if that is one value a reply. Raises WrongReturn for anything else.
+
+    >>> checked_all([1.0, 0.5], 2)
+    [1.0, 0.5]
+    >>> checked_all([1.0], 2)
+    Traceback (most recent call last):
+        ...
+    temper.rewards.user.WrongReturn: got 1 values for 2 replies
+    """
+    if not isinstance(values, Sequence) or isinstance(values, str | bytes):
+        shown = "None" if values is None else f"a {type(values).__qualname__}"
+        raise WrongReturn(f"got {shown}, expected a list with one finite float a reply")
+    if len(values) != count:
+        raise WrongReturn(f"got {len(values)} values for {count} replies")
+    return values
 
 
 _QUESTION = Prompt("probe", "probe", (Message("user", "What is 2+3?"),), gold="5")
@@ -162,15 +183,18 @@ PROBES: tuple[tuple[Prompt, Reply], ...] = tuple(
 def probe_rewards(
     rewards: Mapping[str, Callable[[Prompt, Reply], float]], samples: Sequence[tuple[Prompt, Reply]] = PROBES
 ) -> tuple[Fault, ...]:
-    """Warnings about rewards tried twice on each sample: one that raises, one that says something else the second time.
+    """Warnings about rewards tried twice on each sample: one that raises, one that says something else the second time,
+    one whose `batch` says something else than it says of each reply alone.
 
-    Raises ConfigError for a reward that returns anything but a finite number, all of them together.
+    Raises ConfigError for a reward that returns anything but a finite number (`batch`: one a reply), all of them
+    together.
     """
     faults: list[Fault] = []
     warnings: list[Fault] = []
     for name, reward in rewards.items():
         try:
-            _probe(name, reward, samples, warnings)
+            warning = _probe_alone(name, reward, samples) or _probe_batch(name, reward, samples)
+            warnings += [warning] if warning else []
         except WrongReturn as error:
             fix = "return one finite float for each reply"
             faults.append(Fault(f"the reward `{name}` does not return a number", why=str(error), fix=fix))
@@ -179,7 +203,7 @@ def probe_rewards(
     return tuple(warnings)
 
 
-def _probe(name: str, reward: Callable, samples: Sequence[tuple[Prompt, Reply]], warnings: list[Fault]) -> None:
+def _probe_alone(name: str, reward: Callable, samples: Sequence[tuple[Prompt, Reply]]) -> Fault | None:
     for prompt, reply in samples:
         try:
             first, second = (checked(reward(prompt, reply)) for _ in range(2))
@@ -187,9 +211,27 @@ def _probe(name: str, reward: Callable, samples: Sequence[tuple[Prompt, Reply]],
             raise
         except (Exception, SystemExit) as error:
             why = f"{describe(error)}, on the reply {reply.text[:60]!r}; such a reply scores 0 and is counted"
-            warnings.append(Fault(f"the reward `{name}` failed when it was tried", why=why))
-            return
+            return Fault(f"the reward `{name}` failed when it was tried", why=why)
         if first != second:
             why = f"{first:g}, then {second:g} for the same reply: runs cannot be repeated, and equal replies differ"
-            warnings.append(Fault(f"the reward `{name}` is not deterministic", why=why))
-            return
+            return Fault(f"the reward `{name}` is not deterministic", why=why)
+    return None
+
+
+def _probe_batch(name: str, reward: Callable, samples: Sequence[tuple[Prompt, Reply]]) -> Fault | None:
+    batch = getattr(reward, "batch", None)
+    if batch is None or not samples:
+        return None
+    try:
+        together = [checked(value) for value in checked_all(batch(samples), len(samples))]
+    except WrongReturn as error:
+        raise WrongReturn(f"`batch` {error}") from None
+    except (Exception, SystemExit) as error:
+        why = f"{describe(error)}; each reply is then scored alone"
+        return Fault(f"`batch` of the reward `{name}` failed when it was tried", why=why)
+    for (prompt, reply), one in zip(samples, together, strict=True):
+        alone = checked(reward(prompt, reply))
+        if not math.isclose(one, alone, rel_tol=BATCH_TOLERANCE, abs_tol=BATCH_TOLERANCE):
+            why = f"{one:g}, and {alone:g} alone, for the reply {reply.text[:60]!r}"
+            return Fault(f"`batch` of the reward `{name}` says something else than the reward", why=why)
+    return None

@@ -9,7 +9,7 @@ from temper.rewards.score import Scorer
 from temper.rng import seed_for
 from temper.rollout.engine import Engine, Request, Sampling
 from temper.text.reply import parse_reply
-from temper.types import Completion, Group, Message, Prompt, Rollout
+from temper.types import Group, Message, Prompt, Rollout
 
 
 class Chat(Protocol):
@@ -38,17 +38,17 @@ def collect(
         for sample in range(samples)
     ]
     completions = engine.generate(requests, sampling)
-    groups = []
-    for i, (prompt, ids) in enumerate(zip(prompts, prompt_ids, strict=True)):
-        drawn = completions[i * samples : (i + 1) * samples]
-        groups.append(Group(prompt, ids, tuple(_score(chat, scorer, prompt, completion) for completion in drawn)))
-    return groups
-
-
-def _score(chat: Chat, scorer: Scorer, prompt: Prompt, completion: Completion) -> Rollout:
-    reply = parse_reply(chat.decode(completion.token_ids), thinking_opened=chat.thinking_opened)
-    score = scorer.score(prompt, reply)
-    return Rollout(prompt, completion, reply, score.rewards, score.total, tuple(score.failures))
+    asked = [prompt for prompt in prompts for _ in range(samples)]
+    replies = [parse_reply(chat.decode(it.token_ids), thinking_opened=chat.thinking_opened) for it in completions]
+    scores = scorer.score_all(list(zip(asked, replies, strict=True)))
+    rollouts = [
+        Rollout(prompt, completion, reply, score.rewards, score.total, score.failures)
+        for prompt, completion, reply, score in zip(asked, completions, replies, scores, strict=True)
+    ]
+    return [
+        Group(prompt, ids, tuple(rollouts[i * samples : (i + 1) * samples]))
+        for i, (prompt, ids) in enumerate(zip(prompts, prompt_ids, strict=True))
+    ]
 
 
 def rollout_row(rollout: Rollout, sample: int) -> dict:
