@@ -95,3 +95,12 @@ def test_held_out_accuracy_that_falls_while_the_reward_rises_is_found():
 def test_stages_without_rl_and_empty_configs_are_silent():
     assert find("sft", HEALTHY_CONFIG | {"learning_rate": 0.5}, healthy()) == []
     assert find("grpo", {}, [{"step": 1}]) == []
+
+
+def test_ppo_needs_no_group_and_hears_nothing_of_small_ones():
+    rows = [{"step": step, "reward/accuracy": 0.5, "reward/total": 0.5} for step in range(1, 12)]
+    config = {"num_generations": 1, "num_mini_batches": 1, "num_iterations": 1}
+    assert {"few_generations", "loss_is_zero"} <= {finding.key for finding in find("grpo", config, rows)}
+    assert find("ppo", config, rows) == []
+    drifting = [row | {"policy/kl_divergence": 0.2} for row in rows]
+    assert [finding.key for finding in find("ppo", config | {"kl_penalty": 0.01}, drifting)] == ["kl_high"]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from temper.report.charts import Series, line_chart, stacked_chart
+from temper.report.metrics import RL_KINDS
 from temper.report.warnings import HIGHEST_KL
 
 PASS_RATES = ("0–20 %", "20–40 %", "40–60 %", "60–80 %", "80–100 %")
@@ -15,6 +16,7 @@ RATE = ("Learning rate", "learning_rate")
 SPEED = ("Speed", "tokens_per_second", "tokens a second")
 ADVANTAGE = ("Advantage, standard deviation", "advantage/std")
 CLIPPED = ("Clipped", "policy/clip_fraction", "share of tokens")
+VALUE_LOSS = ("Value loss", "value/loss", "half the squared error of a return")
 MISMATCH = ("Sampler against trainer", "policy/mismatch_max", "largest difference of a log-prob")
 Metrics = Mapping[str, Sequence[Any]]  # columns, as `gather` gives them
 
@@ -27,7 +29,7 @@ def points(metrics: Metrics, name: str) -> tuple[tuple[float, float], ...]:
 
 def main_curves(kind: str, metrics: Metrics) -> list[str]:
     """The figures that tell how the stage went."""
-    charts = rl_curves(metrics) if kind == "grpo" else [_single(metrics, *curve) for curve in (LOSS, NORM, RATE)]
+    charts = rl_curves(metrics) if kind in RL_KINDS else [_single(metrics, *curve) for curve in (LOSS, NORM, RATE)]
     return [chart for chart in charts if chart]
 
 
@@ -60,16 +62,18 @@ def rl_curves(metrics: Metrics) -> list[str]:
         one("Entropy", "policy/entropy", unit="nats a token"),
         one("Reflection words", "reflection_words", unit="per completion"),
         one("Truncated", "completion/truncated", unit="share of completions"),
+        one("Value model, explained variance", "value/explained_variance", unit="share of that of the returns"),
     ]
 
 
 def more_curves(kind: str, metrics: Metrics) -> list[str]:
     """What one looks at when something is wrong."""
-    if kind != "grpo":
+    if kind not in RL_KINDS:
         charts = [_single(metrics, *SPEED)]
     else:
         loss = _single(metrics, "Loss", "loss", "about 0 by construction at one update a rollout", y_from=None)
-        charts = [loss, *(_single(metrics, *curve) for curve in (ADVANTAGE, CLIPPED, MISMATCH, NORM, RATE, SPEED))]
+        others = (ADVANTAGE, CLIPPED, VALUE_LOSS, MISMATCH, NORM, RATE, SPEED)
+        charts = [loss, *(_single(metrics, *curve) for curve in others)]
     return [chart for chart in charts if chart]
 
 

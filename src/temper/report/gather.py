@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from temper.report.metrics import read_rows
+from temper.report.metrics import RL_KINDS, read_rows
 from temper.report.picks import pick
 from temper.report.progress import read_warnings
 from temper.report.runfiles import read_lines, read_object, rollout_files, stage_work
@@ -210,7 +210,7 @@ def _add_held_out(stages: Sequence[Json], models: Sequence[Json]) -> None:
     for stage in stages:
         start = next((i["stage"] for i in stage["inputs"] if i["carries"] == "model"), None)
         trained = next((c["value"] for c in stage["config"] if c["key"] == "tasks"), None)
-        if stage["kind"] != "grpo" or start not in accuracy or not isinstance(trained, list):
+        if stage["kind"] not in RL_KINDS or start not in accuracy or not isinstance(trained, list):
             continue
         before, after = (
             _average([_mapping(accuracy.get(name, {}).get(task)).get("accuracy") for task in trained])

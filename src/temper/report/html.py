@@ -14,7 +14,8 @@ from temper.report import sections
 from temper.report.completions import completions
 from temper.report.curves import main_curves, more_curves
 from temper.report.gather import gather
-from temper.report.settings import cost, harvests, settings
+from temper.report.metrics import RL_KINDS
+from temper.report.settings import cost, harvests, memory_parts, settings
 
 # Nothing but what stands in the file: no request, no frame, no form, whatever a model wrote.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -54,6 +55,7 @@ def page(data: Mapping[str, Any]) -> str:
         completions(data),
         settings(data),
         cost(data),
+        memory_parts(data),
         foot(data),
     ]
     return (
@@ -68,7 +70,7 @@ def page(data: Mapping[str, Any]) -> str:
 def curves(data: Mapping[str, Any]) -> str:
     """The curves of every stage that trained, the RL stages first: they are what one looks at."""
     blocks = []
-    for stage in sorted(data["stages"], key=lambda stage: stage["kind"] != "grpo"):
+    for stage in sorted(data["stages"], key=lambda stage: stage["kind"] not in RL_KINDS):
         main = main_curves(stage["kind"], stage["metrics"]) if stage["makes"] == "model" else []
         if main:
             more = "".join(more_curves(stage["kind"], stage["metrics"]))

@@ -15,6 +15,7 @@ SHOWN = (
     "completion/length",
     "completion/truncated",
     "groups/dead",
+    "value/explained_variance",
     "learning_rate",
     "gradient_norm",
     "tokens_per_second",

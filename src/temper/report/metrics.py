@@ -12,6 +12,7 @@ from typing import Any
 from temper.errors import Fault, ResourceError
 
 Row = dict[str, Any]
+RL_KINDS = ("grpo", "ppo")  # kinds of stages whose rows tell of rewards
 
 
 def clean(value: Any) -> Any:

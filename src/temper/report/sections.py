@@ -16,6 +16,7 @@ KIND_NAMES = {
     "pretrain": "pretraining",
     "sft": "SFT",
     "grpo": "GRPO",
+    "ppo": "PPO",
     "sample": "rejection sampling",
     "evaluate": "evaluation",
     "import_model": "model",

@@ -70,6 +70,31 @@ def cost(data: Json) -> str:
     return f"<section><h2>Cost</h2>{table}</section>"
 
 
+def memory_parts(data: Json) -> str:
+    """Bytes of weights, gradients and optimisers of every stage that counted them, part by part."""
+    columns = {stage["name"]: _first_numbers(stage["metrics"], "memory/") for stage in data["stages"]}
+    counted = {name: parts for name, parts in columns.items() if parts}
+    if not counted:
+        return ""
+    names = list(dict.fromkeys(part for parts in counted.values() for part in parts if part != "total"))
+    heads = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in [*names, "together"])
+    rows = "".join(
+        f'<tr><th scope="row">{escape(stage)}</th>'
+        + "".join(f"<td>{memory(parts.get(name))}</td>" for name in [*names, "total"])
+        + "</tr>"
+        for stage, parts in counted.items()
+    )
+    table = f'<table class="cost"><thead><tr><th></th>{heads}</tr></thead><tbody>{rows}</tbody></table>'
+    return f'<section><h2>Memory of training, without activations</h2><div class="scroll">{table}</div></section>'
+
+
+def _first_numbers(metrics: Json, prefix: str) -> dict[str, float]:
+    """The first number of each metric whose name starts with `prefix`, by the rest of its name."""
+    named = {name.removeprefix(prefix): values for name, values in metrics.items() if name.startswith(prefix)}
+    numbers = {name: [value for value in values if isinstance(value, (int, float))] for name, values in named.items()}
+    return {name: values[0] for name, values in numbers.items() if values}
+
+
 def _spent(stage: Json) -> float:
     return stage["cpu_seconds"] or stage["seconds"] or 0.0
 

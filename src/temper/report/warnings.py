@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from temper.report.metrics import RL_KINDS
+
 Rows = Sequence[Mapping[str, Any]]
 Config = Mapping[str, Any]
 
@@ -40,9 +42,10 @@ def find(kind: str, config: Config, rows: Rows) -> list[Finding]:
     >>> [finding.key for finding in find("grpo", {"kl_penalty": 0.001}, rows)]
     ['kl_high']
     """
-    if kind != "grpo" or not rows:
+    if kind not in RL_KINDS or not rows:
         return []
-    return [found for rule in RULES if (found := rule(config, rows)) is not None]
+    rules = RULES if kind in GROUP_KINDS else [rule for rule in RULES if rule not in GROUP_RULES]
+    return [found for rule in rules if (found := rule(config, rows)) is not None]
 
 
 def few_generations(config: Config, rows: Rows) -> Finding | None:
@@ -237,6 +240,9 @@ RULES: tuple[Callable[[Config, Rows], Finding | None], ...] = (
     truncation,
     reward_without_accuracy,
 )
+# Of methods that compare the completions of one prompt
+GROUP_KINDS = ("grpo",)
+GROUP_RULES = (few_generations, loss_is_zero, dead_groups)
 
 
 def _mean(rows: Rows, name: str) -> float | None:
