@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+HeadName = Literal["CausalLM", "SequenceClassification", "TokenClassification"]  # transformers' AutoModelFor…
 
 _SHOWN = 3  # tensors named one by one; the others are counted
 
@@ -41,18 +42,33 @@ def load_model(
     ArtifactError: broken files, an architecture that transformers does not know as a causal language model, tensors
     missing or of another shape than config.json says, NaN or infinity, a model that looks at the tokens to come.
     """
-    path = Path(path)
+    model, _ = read_model(Path(path), "CausalLM", dtype, attention)
+    if attention == NAME and not share_prefixes(model):
+        _check_causal(model, Path(path))
+        if warn is not None:
+            warn(slow_way(model))
+    return model.to(device).eval()  # type: ignore[arg-type]
+
+
+def read_model(path: Path, head: HeadName, dtype: Dtype, attention: str = NAME) -> tuple[Any, bool]:
+    """The model in `path` under `head`, checked, and whether its head is new: not in the files, drawn at random.
+
+    Raises ArtifactError for what `load_model` does, and for a head that transformers has not for the architecture.
+    """
     if faults := check_model_dir(path, values=False):
         raise ArtifactError(faults)
     quiet_transformers()
     register()
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    config = _read_config(path)
-    blank = _blank_model(path, config)
+    auto = getattr(transformers, f"AutoModelFor{head}")
+    config = _read_config(path, head)
+    if head != "CausalLM":
+        config.num_labels = 1
+    blank = _blank_model(path, config, auto)
     _check_shapes(path, blank)
     try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto.from_pretrained(
             str(path),
             config=config,
             dtype=dtype if dtype == "auto" else getattr(torch, dtype),
@@ -66,16 +82,19 @@ def load_model(
         fault = Fault("the model does not load", where=str(path), why=one_line(problem))
         raise ArtifactError(fault) from problem
     model, info = loaded
-    if missing := sorted(info["missing_keys"]):
-        raise ArtifactError(_named("tensors that config.json asks for are missing", path, missing))
+    missing = sorted(info["missing_keys"])
+    inside = [name for name in missing if head == "CausalLM" or name.startswith(f"{model.base_model_prefix}.")]
+    if inside:
+        raise ArtifactError(_named("tensors that config.json asks for are missing", path, inside))
     if surplus := _more_of_the_same(info["unexpected_keys"], blank):
         raise ArtifactError(_named("config.json asks for fewer layers than the weights have", path, surplus))
     check_finite(model, str(path))
-    if attention == NAME and not share_prefixes(model):
-        _check_causal(model, path)
-        if warn is not None:
-            warn(f"`{model.config.model_type}` does not fit temper's attention: it is sampled and trained the slow way")
-    return model.to(device).eval()  # type: ignore[arg-type]
+    return model, bool(missing)
+
+
+def slow_way(model: Any) -> str:
+    """What to warn of where a model does not fit temper's attention."""
+    return f"`{model.config.model_type}` does not fit temper's attention: it is sampled and trained the slow way"
 
 
 def supports_shared_prefix(model: Any) -> bool:
@@ -109,10 +128,10 @@ def _is_finite(tensor: Tensor) -> bool:
     return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
-def _read_config(path: Path) -> Any:
+def _read_config(path: Path, head: HeadName) -> Any:
     from transformers import AutoConfig, __version__
+    from transformers.models.auto import modeling_auto
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
     kind = read_json(path / "config.json").get("model_type")
     if kind not in CONFIG_MAPPING:
@@ -121,14 +140,25 @@ def _read_config(path: Path) -> Any:
         raise ArtifactError(Fault(what, where=f"{path / 'config.json'}", fix=fix))
     try:
         config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=False)
-        known = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING
+        known = type(config) in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING
+        headed = type(config) in getattr(modeling_auto, f"MODEL_FOR_{_MAPPINGS[head]}_MAPPING")
     except Exception as problem:
         raise _no_model(path, problem) from problem
     if not known:
         why = "only models that predict the next token can be sampled and trained here"
         what = f"`{config.model_type}` is not a causal language model of transformers"
         raise ArtifactError(Fault(what, where=f"{path / 'config.json'}", why=why))
+    if not headed:
+        what = f"transformers has no `{head}` head for `{config.model_type}`"
+        raise ArtifactError(Fault(what, where=f"{path / 'config.json'}", fix="another architecture"))
     return config
+
+
+_MAPPINGS: dict[HeadName, str] = {
+    "CausalLM": "CAUSAL_LM",
+    "SequenceClassification": "SEQUENCE_CLASSIFICATION",
+    "TokenClassification": "TOKEN_CLASSIFICATION",
+}
 
 
 def _no_model(path: Path, problem: Exception) -> ArtifactError:
@@ -136,13 +166,11 @@ def _no_model(path: Path, problem: Exception) -> ArtifactError:
     return ArtifactError(Fault(what, where=f"{path / 'config.json'}", why=why))
 
 
-def _blank_model(path: Path, config: Any) -> PreTrainedModel:
+def _blank_model(path: Path, config: Any, auto: Any) -> PreTrainedModel:
     """The architecture without storage: what config.json asks for costs nothing until the files are seen to hold it."""
-    from transformers import AutoModelForCausalLM
-
     try:
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+            return auto.from_config(config, attn_implementation="eager")
     except Exception as problem:
         raise _no_model(path, problem) from problem
 

@@ -43,7 +43,7 @@ def _two_replies_alone(model: Any) -> Tensor:
     ids = probe_ids(model)
     first, second = ids[_PROMPT:].split(_REPLIES)
     rows = [torch.cat([ids[:_PROMPT], reply])[None] for reply in (first, second)]
-    return torch.cat([model(input_ids=row, use_cache=False).logits[0, _PROMPT:] for row in rows])
+    return torch.cat([_said(model(input_ids=row, use_cache=False))[0, _PROMPT:] for row in rows])
 
 
 def _two_replies_packed(model: Any) -> Tensor:
@@ -52,7 +52,12 @@ def _two_replies_packed(model: Any) -> Tensor:
     positions = torch.tensor([*prompt, *first, *(_PROMPT + i for i in range(_REPLIES[1]))])
     plan = AttentionPlan(rows, positions)
     packed = model(input_ids=probe_ids(model)[None], position_ids=positions[None], attention_plan=plan, use_cache=False)
-    return packed.logits[0, _PROMPT:]
+    return _said(packed)[0, _PROMPT:]
+
+
+def _said(output: Any) -> Tensor:
+    """Logits, or of a backbone the last hidden states."""
+    return output.logits if "logits" in output else output.last_hidden_state
 
 
 def agree(found: Tensor, plain: Tensor) -> bool:

@@ -88,24 +88,27 @@ def _readme(model: PreTrainedModel, chat: ChatFormat, history: Sequence[Mapping[
     backend = chat.tokenizer.backend
     ends = ", ".join(f"`{backend.id_to_token(i)}`" for i in chat.eos_ids)
     stages = "\n".join(_stage_lines(entry) for entry in history)
+    kind = type(model).__name__.partition("For")[2]
+    tag, what, use = _USES.get(kind, _USES["CausalLM"])
     if chat.is_chat:
         opened = " The prompt ends with `<think>`: a reply starts inside its thinking." if chat.thinking_opened else ""
         talk = f"Ask it through its chat template (`chat_template.jinja`).{opened}"
         ask = 'prompt = tokenizer.apply_chat_template([{"role": "user", "content": "…"}], add_generation_prompt=True,\n'
-        ask += '                                       return_dict=True, return_tensors="pt")'
+        ask += '                                       tokenize=False)'
     else:
         talk = "It continues text; it has no chat template."
-        ask = 'prompt = tokenizer("…", return_tensors="pt")'
+        ask = 'prompt = "…"'
+    end = backend.id_to_token(chat.end_id)
     return f"""---
 library_name: transformers
-pipeline_tag: text-generation
+pipeline_tag: {tag}
 license: unknown
 tags: [temper, reasoning]
 ---
 
 # {history[-1]["stage"] or "model"}
 
-A causal language model ({model.config.model_type}, {sum(p.numel() for p in model.parameters()):,} parameters,
+{what} ({model.config.model_type}, {sum(p.numel() for p in model.parameters()):,} parameters,
 {str(model.dtype).removeprefix("torch.")}), trained with temper.
 
 ## How it was made
@@ -117,18 +120,40 @@ A causal language model ({model.config.model_type}, {sum(p.numel() for p in mode
 {talk} Generation stops at {ends}; padding is `{backend.id_to_token(chat.pad_id)}`.
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelFor{kind}, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained(".")
-model = AutoModelForCausalLM.from_pretrained(".")
+model = AutoModelFor{kind}.from_pretrained(".")
 {ask}
-print(tokenizer.decode(model.generate(**prompt, max_new_tokens=256)[0]))
+{use.format(end=end)}
 ```
 
 ## Licence
 
 Not stated: the terms of the model it was trained from and of the data it was trained on apply.
 """
+
+
+# By the head: the hub's tag, what it is, and how it is asked with `prompt` at hand.
+_INPUTS = 'inputs = tokenizer({text}, add_special_tokens=False, return_tensors="pt")'
+_USES = {
+    "CausalLM": (
+        "text-generation",
+        "A causal language model",
+        _INPUTS.replace("{text}", "prompt")
+        + "\nprint(tokenizer.decode(model.generate(**inputs, max_new_tokens=256)[0]))",
+    ),
+    "SequenceClassification": (
+        "text-classification",
+        "A reward model: one number for a reply to a prompt",
+        _INPUTS.replace("{text}", 'prompt + "the reply" + "{end}"') + "\nprint(float(model(**inputs).logits[0, 0]))",
+    ),
+    "TokenClassification": (
+        "token-classification",
+        "A process reward model: the log-odds that a step is right, at the step's last token",
+        _INPUTS.replace("{text}", 'prompt + "the reply" + "{end}"') + "\nprint(model(**inputs).logits[0, :, 0])",
+    ),
+}
 
 
 def _stage_lines(entry: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from temper.algorithms import logprobs
 from temper.data.batching import Batch, make_batch
 from temper.models.load import supports_shared_prefix
 from temper.models.packed import AttentionPlan, Row
-from temper.train.head import score_hidden, take_apart
+from temper.train.head import Parts, score_hidden, take_apart
 from temper.train.plain import plain_logits
 from temper.types import Example
 
@@ -42,13 +42,13 @@ def score_targets(
     cannot be packed takes the plain way, with all its logits.
     """
     packed = supports_shared_prefix(model)
-    parts = take_apart(model, _probe) if packed else None
+    parts = take_model_apart(model)
     if parts is not None:
-        hidden = _run(parts.backbone, batch, plan).last_hidden_state[0, batch.sources]
+        hidden = run_packed(parts.backbone, batch, plan).last_hidden_state[0, batch.sources]
         chosen, entropy = score_hidden(parts.head, hidden, batch.targets, temperature)
     else:
         if packed:
-            logits = _run(model, batch, plan, logits_to_keep=batch.sources).logits[0]
+            logits = run_packed(model, batch, plan, logits_to_keep=batch.sources).logits[0]
         else:
             logits = plain_logits(model, batch)
         chosen = logprobs.chosen_logprobs(logits, batch.targets, temperature)
@@ -57,7 +57,13 @@ def score_targets(
     return Scored(chosen, entropy if entropy_gradient else entropy.detach())
 
 
-def _run(module: Any, batch: Batch, plan: AttentionPlan, **options: Any) -> Any:
+def take_model_apart(model: Any) -> Parts | None:
+    """The backbone and the head of a packed model, where they are all of it."""
+    return take_apart(model, _probe) if supports_shared_prefix(model) else None
+
+
+def run_packed(module: Any, batch: Batch, plan: AttentionPlan, **options: Any) -> Any:
+    """The output of a model, or of its backbone, for the one packed row."""
     return module(
         input_ids=batch.tokens[None],
         position_ids=batch.positions[None],
@@ -72,4 +78,4 @@ def _probe(module: Any) -> Any:
     size = len(module.get_input_embeddings().weight)
     tokens = tuple((7 + 31 * i) % size for i in range(8))
     batch = make_batch([Example(tokens, (False,) * 7 + (True,))]).to(module.device)
-    return _run(module, batch, plan_batch(batch))
+    return run_packed(module, batch, plan_batch(batch))

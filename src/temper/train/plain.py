@@ -21,10 +21,7 @@ def plain_logits(model: Any, batch: Batch) -> Tensor:
 
     Rows are padded on the right: no token of a causal model, recurrent or not, depends on what follows it.
     """
-    examples = [
-        torch.cat([batch.tokens[part.start : part.stop] for part in (layout.prefix, layout.own)])
-        for layout in batch.layouts
-    ]
+    examples = [_tokens_of(batch, row) for row in range(len(batch.layouts))]
     by_length = sorted(batch.rows.unique().tolist(), key=lambda row: len(examples[row]))
     parts, order = [], []
     for start in range(0, len(by_length), ROWS_A_FORWARD):
@@ -50,3 +47,24 @@ def _forward(model: Any, batch: Batch, rows: list[Tensor], chunk: list[int]) -> 
     row_of = torch.empty(len(batch.layouts), dtype=torch.long, device=tokens.device)
     row_of[torch.tensor(chunk, device=tokens.device)] = torch.arange(len(chunk), device=tokens.device)
     return logits[row_of[batch.rows[targets]], places - first]
+
+
+def plain_hidden(backbone: Any, batch: Batch, positions_K: Tensor) -> Tensor:
+    """The last hidden states [K, E] at packed positions of `batch`, by the backbone's own forward over padded rows."""
+    home: dict[int, tuple[int, int]] = {}  # packed position -> (example, its token); a shared prefix is any one's
+    for row, layout in enumerate(batch.layouts):
+        home |= {place: (row, i) for i, place in enumerate((*layout.prefix, *layout.own))}
+    asked = [home[place] for place in positions_K.tolist()]
+    rows = sorted({row for row, _ in asked}, key=lambda row: len(_tokens_of(batch, row)))
+    found: dict[int, Tensor] = {}
+    for start in range(0, len(rows), ROWS_A_FORWARD):
+        chunk = rows[start : start + ROWS_A_FORWARD]
+        padded = torch.nn.utils.rnn.pad_sequence([_tokens_of(batch, row) for row in chunk], batch_first=True)
+        hidden = backbone(input_ids=padded, use_cache=False).last_hidden_state
+        found |= dict(zip(chunk, hidden, strict=True))
+    return torch.stack([found[row][i] for row, i in asked])
+
+
+def _tokens_of(batch: Batch, row: int) -> Tensor:
+    layout = batch.layouts[row]
+    return torch.cat([batch.tokens[part.start : part.stop] for part in (layout.prefix, layout.own)])
