@@ -72,6 +72,22 @@ class Reply:
 
 
 @dataclass(frozen=True)
+class Step:
+    """A part of a reply that is judged by itself (`text/steps.py`): characters `start` to `end` of `Reply.text`.
+
+    The steps of a reply follow each other without a gap and cover its text; `is_answer` marks the one, always the last,
+    that holds the final answer.
+    """
+
+    start: int
+    end: int
+    is_answer: bool = False
+
+    def text_of(self, reply: Reply) -> str:
+        return reply.text[self.start : self.end]
+
+
+@dataclass(frozen=True)
 class Rollout:
     """A scored completion: each reward by name beside the weighted total."""
 
