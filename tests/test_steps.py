@@ -18,7 +18,7 @@ from temper.text.steps import reply_steps, split_steps, step_ends, token_ends
 CHAT = ChatFormat.load(Path(temper.__file__).parent / "assets" / "tiny-base", "plain")
 PIECES = (
     "First 38+33=71.", " Then", " ", "\n", "\n\n", ".", "...", "!", "? ", "3.5", " e.g. ", "z. B. ", "Step 2: ", "1. ",
-    "é", "完。", "😀", "---", "<think>", "</think>", "<answer>", "</answer>", "x=5", "\ufffd", "\r\n", "\u2028", "**", "(a)",
+    "é", "完。", "😀", "---", "<think>", "</think>", "<answer>", "</answer>", "x=5", "\ufffd", "\r\n", "\u2028", "**",
 )  # fmt: skip
 texts = st.one_of(st.lists(st.sampled_from(PIECES), max_size=25).map("".join), st.text(max_size=60))
 
@@ -61,7 +61,8 @@ def test_a_steps_end_is_the_first_token_with_which_it_is_whole(text):
     assert found[-1] == len(ids) - 1
     assert found == sorted(found)
     for step, end in zip(steps[:-1], found, strict=False):
-        assert ids[: end + 1] == list(text[: step.end].encode())
+        late = text[step.end - 1] == "\ufffd"  # reads like a piece of a character: known with the token after it
+        assert ids[: end + 1 - late] == list(text[: step.end].encode())
 
 
 @given(texts)

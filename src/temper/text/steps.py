@@ -114,7 +114,7 @@ def token_ends(decode: Callable[[Sequence[int]], str], token_ids: Sequence[int])
     """For each token the number of characters of `decode(token_ids)` that are whole once it is there; ascending.
 
     `decode` gives the text of any first tokens of a reply. Exact for byte-level vocabularies: a character that is split
-    over tokens is whole with its last one.
+    over tokens is whole with its last one (a U+FFFD that the text itself holds, with the token after it).
 
     >>> token_ends(lambda ids: bytes(ids).decode("utf-8", "replace"), "aé!".encode())
     [1, 1, 2, 3]
