@@ -41,16 +41,11 @@ def score_targets(
     The head is applied to the positions that predict a target and to no other, a chunk of them at a time. A model that
     cannot be packed takes the plain way, with all its logits.
     """
-    packed = supports_shared_prefix(model)
     parts = take_model_apart(model)
     if parts is not None:
-        hidden = run_packed(parts.backbone, batch, plan).last_hidden_state[0, batch.sources]
-        chosen, entropy = score_hidden(parts.head, hidden, batch.targets, temperature)
+        chosen, entropy = score_hidden(parts.head, target_hidden(parts, batch, plan), batch.targets, temperature)
     else:
-        if packed:
-            logits = run_packed(model, batch, plan, logits_to_keep=batch.sources).logits[0]
-        else:
-            logits = plain_logits(model, batch)
+        logits = target_logits(model, batch, plan)
         chosen = logprobs.chosen_logprobs(logits, batch.targets, temperature)
         with torch.set_grad_enabled(entropy_gradient and torch.is_grad_enabled()):
             entropy = logprobs.entropy(logits, temperature)
@@ -60,6 +55,18 @@ def score_targets(
 def take_model_apart(model: Any) -> Parts | None:
     """The backbone and the head of a packed model, where they are all of it."""
     return take_apart(model, _probe) if supports_shared_prefix(model) else None
+
+
+def target_hidden(parts: Parts, batch: Batch, plan: AttentionPlan) -> Tensor:
+    """The last hidden states [M, E] that predict the targets of `batch`."""
+    return run_packed(parts.backbone, batch, plan).last_hidden_state[0, batch.sources]
+
+
+def target_logits(model: Any, batch: Batch, plan: AttentionPlan) -> Tensor:
+    """The logits [M, V] that predict the targets of `batch`, of any model, all at once."""
+    if supports_shared_prefix(model):
+        return run_packed(model, batch, plan, logits_to_keep=batch.sources).logits[0]
+    return plain_logits(model, batch)
 
 
 def run_packed(module: Any, batch: Batch, plan: AttentionPlan, **options: Any) -> Any:

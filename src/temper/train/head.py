@@ -54,10 +54,14 @@ def score_hidden(
     [tensor([-1.3863]), tensor([1.3863])]
     """
     weight = head.linear.weight
-    if rows is None:  # what fits a CPU's cache, but never so few that a product is little but reading the weight
-        chunk_bytes = 16 << 20 if weight.device.type == "cpu" else 256 << 20
-        rows = max(64, chunk_bytes // (4 * len(weight)))
+    rows = rows or rows_a_chunk(weight)
     return _Scores.apply(hidden_ME, weight, head.linear.bias, targets_M, head, temperature, rows)  # type: ignore
+
+
+def rows_a_chunk(weight: Tensor) -> int:
+    """As many as fit a CPU's cache, but never so few that a product is little but reading the weight."""
+    chunk_bytes = 16 << 20 if weight.device.type == "cpu" else 256 << 20
+    return max(64, chunk_bytes // (4 * len(weight)))
 
 
 class _Scores(torch.autograd.Function):
@@ -67,7 +71,7 @@ class _Scores(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, head: Head, t: float, rows: int
     ) -> tuple[Tensor, Tensor]:
-        logprobs, entropy, logsums = (_wide(hidden, len(targets)) for _ in range(3))
+        logprobs, entropy, logsums = (wide(hidden, len(targets)) for _ in range(3))
         for at, logits, powers in _chunks(hidden, weight, rows):
             head.logits(hidden[at], t, out=logits)
             peak = logits.amax(-1, keepdim=True)
@@ -90,8 +94,8 @@ class _Scores(torch.autograd.Function):
         of_entropy = gradients[1]
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         of_hidden = torch.empty_like(hidden) if needs_hidden else None
-        of_weight = _wide(weight, *weight.shape).zero_() if needs_weight else None
-        of_bias = _wide(weight, len(weight)).zero_() if needs_bias else None
+        of_weight = wide(weight, *weight.shape).zero_() if needs_weight else None
+        of_bias = wide(weight, len(weight)).zero_() if needs_bias else None
         for at, logits, gradient in _chunks(hidden, weight, ctx.rows):
             ctx.head.logits(hidden[at], ctx.temperature, out=logits)
             torch.sub(logits, logsums[at, None], out=gradient).exp_()  # the probabilities π
@@ -101,19 +105,19 @@ class _Scores(torch.autograd.Function):
                 surprise = logits - (logsums - entropy)[at, None]
                 gradient.mul_(surprise.mul_(-of_entropy[at, None]).sub_(of_logprobs[at, None]))
             gradient.scatter_add_(-1, targets[at, None], of_logprobs[at, None])
-            _through_transform(gradient, logits, ctx.head, ctx.temperature)
+            through_transform(gradient, logits, ctx.head, ctx.temperature)
             narrow = gradient.to(weight.dtype)
             if of_hidden is not None:
                 torch.mm(narrow, weight, out=of_hidden[at])
             if of_weight is not None:
-                _add_product(of_weight, narrow.T, hidden[at])
+                add_product(of_weight, narrow.T, hidden[at])
             if of_bias is not None:
                 of_bias += gradient.sum(0)
         of_weight, of_bias = (None if x is None else x.to(weight.dtype) for x in (of_weight, of_bias))
         return of_hidden, of_weight, of_bias, None, None, None, None
 
 
-def _through_transform(gradient: Tensor, logits: Tensor, head: Head, temperature: float) -> None:
+def through_transform(gradient: Tensor, logits: Tensor, head: Head, temperature: float) -> None:
     """From the gradient of logits / temperature to that of what `linear` gave, in place; `logits` is used up."""
     if head.softcap is not None:
         gradient.mul_(logits.mul_(temperature / head.softcap).square_().neg_().add_(1))
@@ -124,17 +128,17 @@ def _through_transform(gradient: Tensor, logits: Tensor, head: Head, temperature
 def _chunks(hidden: Tensor, weight: Tensor, rows: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
     """Slices of the targets, each with two work spaces [R, V], the same memory every time."""
     count = len(hidden)
-    first, second = (_wide(hidden, min(rows, count), len(weight)) for _ in range(2))
+    first, second = (wide(hidden, min(rows, count), len(weight)) for _ in range(2))
     for start in range(0, count, rows):
         stop = min(start + rows, count)
         yield slice(start, stop), first[: stop - start], second[: stop - start]
 
 
-def _wide(like: Tensor, *shape: int) -> Tensor:
+def wide(like: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
 
 
-def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+def add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     if total.dtype == left.dtype:
         total.addmm_(left, right)
     else:
