@@ -96,6 +96,34 @@ def test_none_says_that_a_model_only_continues_text(tmp_path):
     assert not ChatFormat.load(tmp_path / "out").is_chat
 
 
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma2", "gemma3", "gpt2"])
+def test_some_layers_make_a_whole_model_that_is_those_layers(kind, tmp_path):
+    source = make(kind, tmp_path / "source", **({"n_layer": 5} if kind == "gpt2" else {"num_hidden_layers": 5}))
+    imported(source, tmp_path / "out", layers=[0, 3, 4])
+    whole, shallow = (AutoModelForCausalLM.from_pretrained(path).eval() for path in (source, tmp_path / "out"))
+    assert shallow.config.num_hidden_layers == 3
+    layers = whole.transformer.h if kind == "gpt2" else whole.model.layers
+    for number in (2, 1):  # gone from the end, so that numbers before stay
+        del layers[number]
+    kinds = getattr(whole.config, "layer_types", None)
+    if kinds is not None:
+        whole.config.layer_types = [kinds[0], kinds[3], kinds[4]]
+        assert shallow.config.layer_types == whole.config.layer_types
+    whole.config.num_hidden_layers = 3
+    tokens = torch.arange(5, 25)[None]
+    assert torch.equal(whole(tokens, use_cache=False).logits, shallow(tokens, use_cache=False).logits)
+    assert "only its layers 0, 3, 4" in str(read_history(tmp_path / "out")[-1]["how"])
+
+
+def test_layers_that_are_not_there_or_not_rising_are_faults_of_the_config(tmp_path):
+    source = make("llama", tmp_path / "source")
+    [fault] = import_model.check(Config(model="m", layers=[0, 2]), context(source, tmp_path / "out"))
+    assert (fault.what, fault.why) == ("`layers` names layer 2", "the model has the layers 0 to 1")
+    for wrong in ([1, 0], [1, 1], [], [-1]):
+        with pytest.raises(ValidationError):
+            Config(model="m", layers=wrong)
+
+
 @pytest.mark.parametrize("template", ["nonesuch", "{{ 'a' * 10**9 }}", "{% for %}", "/dev/zero", "/no/such/file.jinja"])
 def test_a_template_that_cannot_be_used_is_a_config_fault(template, tmp_path):
     source = make("gpt2", tmp_path / "source")

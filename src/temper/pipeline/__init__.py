@@ -29,6 +29,7 @@ STAGES: dict[str, StageKind] = {
     "import_model": StageKind("temper.stages.import_model", "model", "config.json"),
     "pretrain": StageKind("temper.stages.pretrain", "model", "config.json"),
     "sft": StageKind("temper.stages.sft", "model", "config.json"),
+    "distill": StageKind("temper.stages.distill", "model", "config.json"),
     "grpo": StageKind("temper.stages.grpo", "model", "config.json"),
     "sample": StageKind("temper.stages.sample", "dataset", "data.jsonl"),
     "evaluate": StageKind("temper.stages.evaluate", "evaluation", "evaluation.json"),

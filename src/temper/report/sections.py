@@ -15,6 +15,7 @@ Json = Mapping[str, Any]
 KIND_NAMES = {
     "pretrain": "pretraining",
     "sft": "SFT",
+    "distill": "distillation",
     "grpo": "GRPO",
     "ppo": "PPO",
     "sample": "rejection sampling",

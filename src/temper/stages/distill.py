@@ -6,8 +6,9 @@ Distillation of *data* (R1's own, 2501.12948 section 2.4) needs no stage of its 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,11 +20,12 @@ from temper.errors import ArtifactError, DataError, Fault
 from temper.models.device import on_device, pick_dtype, pin
 from temper.models.load import load_model
 from temper.report.rollouts import write_rows
+from temper.rewards import REWARDS
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect, rollout_row
 from temper.rollout.open import cpu_seconds, open_engine
 from temper.rollout.options import SamplingConfig, sampling_of
-from temper.rollout.statistics import score_metrics
+from temper.rollout.statistics import count_tokens
 from temper.stages.context import StageContext
 from temper.stages.shared import (
     check_conversations,
@@ -36,7 +38,6 @@ from temper.stages.shared import (
     finish_model,
     open_learner,
     open_prompts,
-    open_rewards,
     shuffled,
     too_few,
 )
@@ -48,12 +49,20 @@ from temper.train.loop import resumable_steps
 from temper.types import Example, Group
 
 VERSION = 1
+OWN_DIVERGENCE: dict[str, DivergenceName] = {"forward_kl": "forward_kl", "on_policy": "reverse_kl"}  # of a mode
+FOREIGN = {  # keys that say nothing in a mode
+    "forward_kl": (
+        "tasks", "max_steps", "prompts_per_step", "num_generations", "keep_rollouts_steps",
+        *(name for name in SamplingConfig.model_fields if name != "temperature"),
+    ),
+    "on_policy": ("data", "columns", "num_train_epochs", "batch_size"),
+}  # fmt: skip
 WATCHED = ("accuracy", "format")  # of the student's own replies: shown, not trained on
 
 
 class Config(OptimizerConfig, SamplingConfig):
     """`forward_kl`: KL(teacher ‖ student) on the tokens of `data`, which the teacher wrote (a harvest of it).
-    `on_policy`: KL(student ‖ teacher) on what the student samples for the prompts of `tasks` (GKD 2306.13649 with λ = 1).
+    `on_policy`: KL(student ‖ teacher) on what the student samples for the prompts of `tasks` (GKD 2306.13649, λ = 1).
 
     `temperature` is of both softmaxes and, on policy, of the sampling.
     """
@@ -75,10 +84,9 @@ class Config(OptimizerConfig, SamplingConfig):
     keep_rollouts_steps: Annotated[int, Field(ge=1)] = 10  # on_policy: samples of every n-th step stay on disk
 
     @model_validator(mode="after")
-    def _consistent(self) -> Config:
+    def _one_mode(self) -> Config:
         needed = ("data",) if self.mode == "forward_kl" else ("tasks", "max_steps")
-        foreign = {"forward_kl": ("tasks", "max_steps", "prompts_per_step", "num_generations"),
-                   "on_policy": ("data", "columns", "num_train_epochs", "batch_size")}[self.mode]  # fmt: skip
+        foreign = FOREIGN[self.mode]
         if missing := [name for name in needed if not getattr(self, name)]:
             raise ValueError(f"mode `{self.mode}` needs `{missing[0]}`")
         if wrong := [name for name in foreign if name in self.model_fields_set]:
@@ -86,12 +94,20 @@ class Config(OptimizerConfig, SamplingConfig):
         return self
 
 
+@dataclass(frozen=True)
+class Batches:
+    """What the steps train on: `draw(step, engine)` gives a step's examples and what is to be logged of them."""
+
+    steps: int
+    draw: Callable[[int, Any], tuple[list[Example], dict[str, float]]]
+    about: str
+
+
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     faults = check_training(config) + check_model(config.model, ctx) + check_model(config.teacher, ctx)
-    paths = [ctx.inputs.get(ref) for ref in (config.model, config.teacher)]
-    if not faults and not any(ref.startswith("@") for ref in (config.model, config.teacher)) and all(paths):
-        student, teacher = (ChatFormat.load(path) for path in paths if path is not None)
-        faults += other_vocabulary(student, teacher)
+    if not faults and not any(ref.startswith("@") for ref in (config.model, config.teacher)):
+        chats = [ChatFormat.load(ctx.inputs[ref]) for ref in (config.model, config.teacher) if ref in ctx.inputs]
+        faults += other_vocabulary(*chats) if len(chats) == 2 else []
     if config.data is not None:
         return faults + check_conversations(config.data, config.columns, ctx)
     faults += check_tasks(config.tasks, "train", ctx)
@@ -101,17 +117,124 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
 
 
 def run(config: Config, ctx: StageContext) -> None:
-    """Per step: a batch of conversations, or of the student's own samples; its mean divergence over the step's tokens."""
+    """Per step: conversations, or the student's own samples, and the mean divergence over all their reply tokens."""
     source, origin = ctx.inputs[config.model], ctx.inputs[config.teacher]
     chat = open_chat(source, origin, ctx)
-    (teach, how) = (on_data if config.mode == "forward_kl" else on_policy)(config, chat, ctx)
-    learner = open_learner(source, config, how.steps, ctx)
+    batches = own_samples(config, chat, ctx) if config.mode == "on_policy" else given_tokens(config, chat, ctx)
+    learner = open_learner(source, config, batches.steps, ctx)
     teacher = open_teacher(origin, config, learner)
     wanted = Divergence(
-        config.divergence or ("forward_kl" if config.mode == "forward_kl" else "reverse_kl"),
+        config.divergence or OWN_DIVERGENCE[config.mode],
         config.temperature,
-        shared_vocabulary(learner.model, teacher, chat),
+        min(len(model.get_output_embeddings().weight) for model in (learner.model, teacher)),
     )
-    with batches(config, chat, learner, ctx) as batch_of:
+    engine: Any  # None where nothing is sampled
+    with open_engine(learner.model) if config.mode == "on_policy" else nullcontext() as engine:
         for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping):
-            began = time.perf_counter()
+            began, began_cpu = time.perf_counter(), time.process_time() + cpu_seconds(engine)
+            examples, metrics = batches.draw(step, engine)
+            with on_device(teacher, learner.model.device):
+                metrics |= update(learner, teacher, wanted, examples)
+            metrics["seconds"] = time.perf_counter() - began
+            metrics["cpu_seconds"] = time.process_time() + cpu_seconds(engine) - began_cpu
+            metrics["tokens_per_second"] = sum(sum(example.mask) for example in examples) / metrics["seconds"]
+            ctx.log.step(step + 1, learner.total_steps, metrics)
+    how = [f"distilled from `{config.teacher}`: {wanted.name}, {learner.total_steps} steps on {batches.about}"]
+    finish_model(learner, chat, ctx, config.model, how)
+
+
+def open_chat(source: Path, origin: Path, ctx: StageContext) -> ChatFormat:
+    """The student's chat format, which the teacher is asked in too. Raises ArtifactError for another vocabulary."""
+    student, teacher = ChatFormat.load(source), ChatFormat.load(origin)
+    if faults := other_vocabulary(student, teacher):
+        raise ArtifactError(faults)
+    if student.template != teacher.template:
+        ctx.log.warn("the teacher has another chat template: it is asked in the student's, which it may not know")
+    return student
+
+
+def other_vocabulary(student: ChatFormat, teacher: ChatFormat) -> list[Fault]:
+    """The fault of two models whose token ids do not mean the same."""
+    ours, theirs = (chat.tokenizer.backend.get_vocab() for chat in (student, teacher))
+    if ours == theirs:
+        return []
+    differing = sum(theirs.get(token) != number for token, number in ours.items())
+    return [
+        Fault(
+            "the student and the teacher have different tokenizers",
+            why=f"{differing:,} of the student's {len(ours):,} tokens are others, or missing, in the teacher's "
+            f"{len(theirs):,}: their distributions are over different things",
+            fix="a teacher of the student's family, or distil data instead: `sample` from the teacher, then `sft`",
+        )
+    ]
+
+
+def open_teacher(path: Path, config: Config, learner: Learner) -> Any:
+    device = learner.model.device
+    dtype = pick_dtype(config.dtype, device)
+    return pin(load_model(path, dtype)) if config.offload_teacher else load_model(path, dtype, str(device))
+
+
+def given_tokens(config: Config, chat: ChatFormat, ctx: StageContext) -> Batches:
+    """Conversations of a file, every one once an epoch."""
+    assert config.data is not None
+    examples = conversation_examples(ctx.inputs[config.data], config.columns, chat)
+    steps_per_epoch = -(-len(examples) // config.batch_size)
+
+    def draw(step: int, _: Any) -> tuple[list[Example], dict[str, float]]:
+        epoch, at = divmod(step, steps_per_epoch)
+        order = shuffled(len(examples), (ctx.seed, ctx.name, epoch))
+        return [examples[i] for i in order[at * config.batch_size : (at + 1) * config.batch_size]], {}
+
+    return Batches(config.num_train_epochs * steps_per_epoch, draw, f"{len(examples):,} conversations")
+
+
+def own_samples(config: Config, chat: ChatFormat, ctx: StageContext) -> Batches:
+    """What the student itself replies to the prompts of a step. Its rewards are shown and train nothing."""
+    assert config.max_steps is not None
+    prompts = open_prompts(config.tasks, "train", ctx)
+    if few := too_few(prompts, config.prompts_per_step):
+        raise DataError(few)
+    check_lengths([prompt for of_task in prompts.values() for prompt in of_task], chat)
+    scorer = Scorer({name: REWARDS[name] for name in WATCHED}, None)
+    sampling, total = sampling_of(config, chat), config.max_steps
+
+    def draw(step: int, engine: Any) -> tuple[list[Example], dict[str, float]]:
+        drawn = draw_prompts(prompts, config.prompts_per_step, step, (ctx.seed, ctx.name))
+        groups = collect(engine, chat, scorer, drawn, config.num_generations, sampling, (ctx.seed, ctx.name, step))
+        if step % config.keep_rollouts_steps == 0 or step + 1 == total:
+            rows = [{"step": step + 1, **rollout_row(r, i)} for group in groups for i, r in enumerate(group.rollouts)]
+            write_rows(ctx.work / "rollouts" / f"step-{step + 1:06d}.jsonl.gz", rows)
+        return [example for group in groups for example in to_examples(group)], watch(groups)
+
+    return Batches(total, draw, f"its own replies to {', '.join(config.tasks)}")
+
+
+def to_examples(group: Group) -> list[Example]:
+    """Every sampled token is a target, whatever it was worth."""
+    asked = len(group.prompt_ids)
+    return [
+        Example(group.prompt_ids + ids, (False,) * asked + (True,) * len(ids))
+        for ids in (rollout.completion.token_ids for rollout in group.rollouts)
+    ]
+
+
+def watch(groups: Sequence[Group]) -> dict[str, float]:
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    count = len(rollouts)
+    metrics = {f"reward/{name}": sum(rollout.rewards[name] for rollout in rollouts) / count for name in WATCHED}
+    metrics["completion/length"] = count_tokens(groups) / count
+    metrics["completion/truncated"] = sum(rollout.completion.finish_reason == "length" for rollout in rollouts) / count
+    return metrics
+
+
+def update(learner: Learner, teacher: Any, wanted: Divergence, examples: Sequence[Example]) -> dict[str, float]:
+    """One optimiser step on the mean divergence over all target tokens of `examples`."""
+
+    def loss(chosen: list[Example]) -> LossSum:
+        batch = make_batch(chosen).to(learner.model.device)
+        return LossSum(diverge_targets(learner.model, teacher, batch, plan_batch(batch), wanted).sum(), {})
+
+    parts = [[examples[i] for i in indices] for indices in split_by_tokens(examples, learner.config.micro_batch_tokens)]
+    targets = sum(sum(example.mask) for example in examples)
+    return learner.update([lambda part=part: loss(part) for part in parts], divisor=targets)

@@ -1,12 +1,19 @@
-"""Take a model directory that somebody else made into a run: checked, with the chat template that the recipe names."""
+"""Take a model directory that somebody else made into a run: checked, with the chat template that the recipe names,
+whole or only some of its layers."""
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator
 
 from temper.config import ModelRef, StrictModel
 from temper.errors import ConfigError, Fault, TemperError
 from temper.models.checks import check_model_dir
+from temper.models.files import read_json
 from temper.stages.context import StageContext
 from temper.text.templates import NO_TEMPLATE, TEMPLATES, find_template, missing_template_fault, template_fault, vet
 
@@ -17,12 +24,20 @@ class Config(StrictModel):
     """What to import and how it talks.
 
     `chat_template`: `r1`, `plain`, a file or the template itself; left out, the model's own; `none` for a model that
-    only continues text.
+    only continues text. `layers`: keep only these of its layers, counted from 0 (a student's first weights).
     """
 
     model: ModelRef
     chat_template: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"  # "auto" keeps the stored one
+    layers: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
+
+    @field_validator("layers")
+    @classmethod
+    def _rising(cls, layers: list[int] | None) -> list[int] | None:
+        if layers is not None and any(a >= b for a, b in pairwise(layers)):
+            raise ValueError("layers rise, each named once")
+        return layers
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
@@ -31,6 +46,8 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
     if path is None:
         return []
     if faults := check_model_dir(path):
+        return faults
+    if faults := _missing_layers(config, path):
         return faults
     try:
         template = find_template(path, config.chat_template)
@@ -43,8 +60,17 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
     return []
 
 
+def _missing_layers(config: Config, path: Path) -> list[Fault]:
+    from temper.models.depth import layer_fault
+
+    count = read_json(path / "config.json").get("num_hidden_layers")
+    fault = layer_fault(config.layers, count) if config.layers is not None and isinstance(count, int) else None
+    return [] if fault is None else [replace(fault, where=str(path))]
+
+
 def run(config: Config, ctx: StageContext) -> None:
     """Load it, so that every weight is seen, and save it with its chat template and end token settled."""
+    from temper.models.depth import keep_layers
     from temper.models.load import load_model
     from temper.models.save import save_model
     from temper.text.chat import ChatFormat
@@ -57,7 +83,10 @@ def run(config: Config, ctx: StageContext) -> None:
         ctx.log.warn(f"{warning.what}: {warning.why}")
     model = load_model(path, dtype=config.dtype, attention="sdpa")
     template = "its own" if config.chat_template is None else f"`{config.chat_template}`"
-    how = ["imported unchanged" if config.dtype == "auto" else f"imported as {config.dtype}"]
+    how = ["imported in its own precision" if config.dtype == "auto" else f"imported as {config.dtype}"]
+    if config.layers is not None:
+        model = keep_layers(model, config.layers, path)
+        how.append(f"only its layers {', '.join(map(str, config.layers))} (counted from 0)")
     how.append(f"chat template: {template if chat.is_chat else 'none'}")
     save_model(model, chat, ctx.out, {"stage": ctx.name, "trained_from": config.model, "how": how})
     ctx.log.info(f"{sum(p.numel() for p in model.parameters()):,} parameters, replies end with token {chat.end_id}")
