@@ -1,9 +1,8 @@
-"""The stage `distill`: it learns its teacher, whatever the micro-batches, and an interrupted run ends in the same bits."""
+"""The stage `distill`: it learns its teacher, whatever the micro-batches; an interrupted run ends in the same bits."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def run(config: Config, inputs: dict[str, Path], work: Path, stop_after: int | None = None) -> tuple[Path, Log]:
     log, out = Log(), work / "out"
     out.mkdir(parents=True, exist_ok=True)
-    stopping: Callable[[], bool] = lambda: stop_after is not None and len(log.rows) >= stop_after
+
+    def stopping() -> bool:
+        return stop_after is not None and len(log.rows) >= stop_after
+
     tasks = {"sums": Task("sums", inputs["sums"], None, TaskConfig(train="sums.jsonl"))}
     ctx = StageContext("student", 0, out, work, inputs, tasks, log, stopping)  # type: ignore[arg-type]
     assert distill.check(config, ctx) == []
