@@ -126,7 +126,10 @@ class Example:
 
 @dataclass(frozen=True)
 class PolicyExample(Example):
-    """An `Example` with what policy gradients need, one value a target token, in order."""
+    """An `Example` with what policy gradients need: advantages and log-probs one a target token, in order; and what each
+    of its tokens weighs in the step's sum (`algorithms/aggregation.py`), and its KL coefficient in the loss."""
 
     advantages: tuple[float, ...]
     sampler_logprobs: tuple[float, ...]
+    weight: float
+    kl_penalty: float = 0.0

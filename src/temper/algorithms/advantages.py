@@ -1,8 +1,12 @@
-"""From the rewards of a group to advantages. Pure functions of one tensor; the sign is always that of reward − mean."""
+"""From the rewards of groups to advantages. Pure functions of one tensor [..., G], a group along its last axis.
+
+Each keeps the shape and, but for `best`, the sign of reward − mean; a group whose rewards are all equal has advantage
+exactly 0. A new one is a function here and a line in `ADVANTAGES`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,40 +14,124 @@ from torch import Tensor
 EPSILON = 1e-4  # keeps std finite for nearly equal rewards; the value of DeepSeekMath's released code and of TRL
 
 
-def is_dead(rewards: Tensor) -> bool:
-    """Whether a group carries no signal: all rewards equal. Tested on the values, for a float std of equals is not 0.
+def is_dead(rewards_NG: Tensor) -> Tensor:
+    """[..., 1]: groups without signal, all rewards equal. Tested on the values, for a float std of equals is not 0.
 
-    >>> is_dead(torch.tensor([0.1, 0.1, 0.1]))
-    True
+    >>> is_dead(torch.tensor([[0.1, 0.1, 0.1], [0.0, 1.0, 0.0]]))
+    tensor([[ True],
+            [False]])
     """
-    return bool(rewards.max() == rewards.min())
+    return rewards_NG.amax(-1, keepdim=True) == rewards_NG.amin(-1, keepdim=True)
 
 
-def centred(rewards_G: Tensor) -> Tensor:
-    """A = r − mean (Dr. GRPO, 2503.20783; DeepSeek-V3.2).
+def centred(rewards_NG: Tensor) -> Tensor:
+    """A = r − mean (Dr. GRPO, 2503.20783, section 3.2; DeepSeek-V3.2).
 
     >>> centred(torch.tensor([1.0, 0.0, 1.0, 0.0]))
     tensor([ 0.5000, -0.5000,  0.5000, -0.5000])
     """
-    if is_dead(rewards_G):
-        return torch.zeros_like(rewards_G)
-    return rewards_G - rewards_G.mean()
+    return (rewards_NG - rewards_NG.mean(-1, keepdim=True)).masked_fill(is_dead(rewards_NG), 0.0)
 
 
-def standardised(rewards_G: Tensor) -> Tensor:
-    """A = (r − mean) / (std + eps), std with ddof 1 (DeepSeekMath 2402.03300, section 4.1.2).
+def standardised(rewards_NG: Tensor, ddof: int = 1) -> Tensor:
+    """A = (r − mean) / (std + eps), a sample std unless `ddof` is 0 (DeepSeekMath 2402.03300, section 4.1.2).
 
     >>> standardised(torch.tensor([1.0, 0.0, 0.0, 0.0]))
     tensor([ 1.4997, -0.4999, -0.4999, -0.4999])
     >>> standardised(torch.tensor([0.1, 0.1, 0.1]))
     tensor([0., 0., 0.])
     """
-    if is_dead(rewards_G):
-        return torch.zeros_like(rewards_G)
-    return (rewards_G - rewards_G.mean()) / (rewards_G.std() + EPSILON)
+    return centred(rewards_NG) / (rewards_NG.std(-1, correction=ddof, keepdim=True) + EPSILON)
+
+
+def standardised_population(rewards_NG: Tensor) -> Tensor:
+    """`standardised` with the population's std (ddof 0): ±1 for half right, half wrong.
+
+    >>> standardised_population(torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    tensor([ 0.9998, -0.9998,  0.9998, -0.9998])
+    """
+    return standardised(rewards_NG, ddof=0)
+
+
+def batch_standardised(rewards_NG: Tensor) -> Tensor:
+    """A = (r − group mean) / (std over all rewards of the step + eps) (ScaleRL 2510.13786, section 3.2; 2508.08221).
+
+    >>> batch_standardised(torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    tensor([[ 0.9998, -0.9998],
+            [ 0.0000,  0.0000]])
+    """
+    return centred(rewards_NG) / (rewards_NG.std() + EPSILON)
+
+
+def batch_normalised(rewards_NG: Tensor) -> Tensor:
+    """A = (r − group mean) / (its std over the step + eps) (REINFORCE++-baseline 2501.03262, section 3.2). Unlike that of
+    `batch_standardised`, this std does not see how unlike the prompts are.
+
+    >>> batch_normalised(torch.tensor([[1.0, 0.0], [3.0, 2.0]]))
+    tensor([[ 0.8659, -0.8659],
+            [ 0.8659, -0.8659]])
+    """
+    centred_NG = centred(rewards_NG)
+    return centred_NG / (centred_NG.std() + EPSILON)
+
+
+def leave_one_out(rewards_NG: Tensor) -> Tensor:
+    """A = r − mean of the others = G/(G−1) (r − mean) (RLOO 2402.14740, equation 8).
+
+    >>> leave_one_out(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    tensor([ 1.0000, -0.3333, -0.3333, -0.3333])
+    """
+    size = rewards_NG.shape[-1]
+    return centred(rewards_NG) * (size / (size - 1))
+
+
+def relative(rewards_NG: Tensor) -> Tensor:
+    """A = (r − mean) / mean: with binary rewards, the gradient of the log of the pass rate (MaxRL 2602.02710).
+
+    Raises ValueError for negative rewards, where dividing by their mean could turn the sign.
+
+    >>> relative(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    tensor([ 3., -1., -1., -1.])
+    """
+    if bool((rewards_NG < 0).any()):
+        raise ValueError("the advantage `maxrl` divides by the mean reward: rewards must not be negative")
+    mean = rewards_NG.mean(-1, keepdim=True)
+    return centred(rewards_NG) / mean.masked_fill(is_dead(rewards_NG), 1.0)
+
+
+def best(rewards_NG: Tensor) -> Tensor:
+    """A = 1 for the best of a group that differs, else 0: rejection-sampling fine-tuning (RAFT 2304.06767).
+
+    >>> best(torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]))
+    tensor([[1., 0., 1.],
+            [0., 0., 0.]])
+    """
+    is_best = rewards_NG == rewards_NG.amax(-1, keepdim=True)
+    return (is_best & ~is_dead(rewards_NG)).to(rewards_NG.dtype)
 
 
 ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "std": standardised,
+    "std_population": standardised_population,
     "none": centred,
+    "batch": batch_standardised,
+    "batch_centred": batch_normalised,
+    "rloo": leave_one_out,
+    "maxrl": relative,
+    "best": best,
 }
+
+
+def decoupled(rewards_KNG: Tensor, weights_K: Sequence[float]) -> Tensor:
+    """[N, G]: each of K rewards standardised in its group, their weighted sum divided by its std over the step (GDPO
+    2601.05242). The sum's mean is 0, since each part's is.
+
+    >>> rewards = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[5.0, 0.0], [2.0, 2.0]]])
+    >>> decoupled(rewards, [1.0, 1.0])
+    tensor([[ 1.0954, -1.0954],
+            [ 0.5477, -0.5477]])
+    """
+    weights = torch.tensor(weights_K, dtype=rewards_KNG.dtype)[:, None, None]
+    total_NG = (standardised(rewards_KNG) * weights).sum(0)
+    spread = total_NG.std() if total_NG.numel() > 1 else total_NG.new_zeros(())
+    return total_NG / (spread + EPSILON)

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from statistics import fmean, pstdev
 
-from temper.types import Group, PolicyExample
+from temper.types import Group
 
 REFLECTION = re.compile(r"\b(wait|verify|check|however|mistake|hmm|actually|again|alternatively)\b", re.IGNORECASE)
 PASS_RATE_BINS = 5
+Advantages = Sequence[Sequence[tuple[float, ...]]]  # of each group's each completion's tokens
 
 
-def rollout_metrics(
-    groups: Sequence[Group], examples: Sequence[Sequence[PolicyExample]]
-) -> dict[str, float | list[float]]:
-    """Means over the rollouts of one step, shares of groups, and the histogram of group pass rates in fifths."""
+def rollout_metrics(groups: Sequence[Group], advantages: Advantages) -> dict[str, float | list[float]]:
+    """Means over the rollouts of one step, shares of groups, and the histogram of group pass rates in fifths. A reward's
+    mean is over the rollouts that it applies to, an advantage's over completions, each the mean of its tokens."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     count = len(rollouts)
     metrics: dict[str, float | list[float]] = {}
-    for name in rollouts[0].rewards:
-        metrics[f"reward/{name}"] = sum(rollout.rewards[name] for rollout in rollouts) / count
+    for name in dict.fromkeys(name for rollout in rollouts for name in rollout.rewards):
+        metrics[f"reward/{name.removeprefix('@')}"] = fmean(r.rewards[name] for r in rollouts if name in r.rewards)
     metrics["reward/total"] = sum(rollout.total for rollout in rollouts) / count
-    advantages = [example.advantages[0] for group in examples for example in group]
-    mean = sum(advantages) / count
-    metrics["advantage/mean"] = mean
-    metrics["advantage/std"] = (sum((a - mean) ** 2 for a in advantages) / count) ** 0.5
+    of_rollouts = [fmean(values) for group in advantages for values in group]
+    metrics["advantage/mean"] = fmean(of_rollouts)
+    metrics["advantage/std"] = pstdev(of_rollouts)
     metrics["completion/length"] = count_tokens(groups) / count
     metrics["completion/truncated"] = sum(rollout.completion.finish_reason == "length" for rollout in rollouts) / count
-    metrics["groups/dead"] = sum(not any(e.advantages[0] for e in group) for group in examples) / len(groups)
-    if "accuracy" in rollouts[0].rewards:
-        metrics["groups/pass_rate"] = _pass_rates(groups)
+    metrics["groups/dead"] = sum(not any(any(values) for values in group) for group in advantages) / len(groups)
+    if judged := [group for group in groups if "accuracy" in group.rollouts[0].rewards]:
+        metrics["groups/pass_rate"] = _pass_rates(judged)
     metrics["reflection_words"] = sum(len(REFLECTION.findall(r.reply.thinking or "")) for r in rollouts) / count
     metrics["grader_failures"] = sum(len(rollout.grader_failures) for rollout in rollouts)
     return metrics

@@ -76,7 +76,7 @@ def update(learner: Learner, examples: list[Example], budget: int) -> dict[str, 
     def loss(chosen: list[Example]) -> LossSum:
         batch = make_batch(chosen).to(learner.model.device)
         scored = score_targets(learner.model, batch, plan_batch(batch))
-        return LossSum(negative_log_likelihood(scored.logprobs_M).sum(), {})
+        return LossSum(negative_log_likelihood(scored.logprobs_M).sum())
 
     parts = [[examples[i] for i in indices] for indices in split_by_tokens(examples, budget)]
     targets = sum(sum(example.mask) for example in examples)

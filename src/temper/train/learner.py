@@ -44,11 +44,12 @@ class OptimizerConfig(DeviceConfig):
 
 @dataclass(frozen=True)
 class LossSum:
-    """The summed loss of one micro-batch and sums to be logged, all to be divided by the step's divisor; `peaks` are
-    logged as the largest of the step."""
+    """The summed loss of one micro-batch, to be divided by the step's divisor. What is logged beside it: `sums`, divided
+    by the `count`s of the step, and `peaks`, the largest of the step."""
 
     loss: Tensor
-    sums: Mapping[str, float]
+    sums: Mapping[str, float] = field(default_factory=dict)
+    count: float = 0.0
     peaks: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -100,18 +101,21 @@ class Learner:
         return {**metrics, **compiling, "gradient_norm": float(norm), "learning_rate": rate}
 
     def _gather_gradients(self, makers: Sequence[Callable[[], LossSum]], divisor: float) -> dict[str, float]:
-        """Of all losses together, in the masters; the sums over the losses come back divided."""
+        """Of all losses together, in the masters; what is to be logged comes back divided."""
         self.weights.zero_gradients()
-        metrics = {"loss": 0.0}
+        total, count = 0.0, 0.0
+        sums: dict[str, float] = {}
+        peaks: dict[str, float] = {}
         with in_place(self._forwards), dropping_out(self._dropouts, (self._seed, self.step)):
             for make_loss in makers:
                 part = make_loss()
                 self.weights.scaled(part.loss / divisor).backward()
-                for name, value in {"loss": float(part.loss.detach()), **part.sums}.items():
-                    metrics[name] = metrics.get(name, 0.0) + value / divisor
+                total, count = total + float(part.loss.detach()), count + part.count
+                for name, value in part.sums.items():
+                    sums[name] = sums.get(name, 0.0) + value
                 for name, value in part.peaks.items():
-                    metrics[name] = max(metrics.get(name, value), value)
-        return metrics
+                    peaks[name] = max(peaks.get(name, value), value)
+        return {"loss": total / divisor, **{name: value / count for name, value in sums.items()}, **peaks}
 
     def _move_weights(self, norm: Tensor, rate: float) -> None:
         torch.nn.utils.clip_grads_with_norm_(self.weights.masters.values(), self.config.max_grad_norm, norm)

@@ -1,0 +1,72 @@
+"""Ratios between policies: of each token or of a whole completion; corrections and masks for samples that stem from
+another policy than the one that is trained. Shapes: M target tokens, `rows_M` the completion of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def of_sequences(values_M: Tensor, rows_M: Tensor, mean: bool) -> Tensor:
+    """[M]: each token gets the mean, or the sum, over its completion.
+
+    >>> of_sequences(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 0, 1]), mean=True)
+    tensor([2., 2., 5.])
+    """
+    sums = values_M.new_zeros(int(rows_M.max()) + 1 if len(rows_M) else 0).index_add(0, rows_M, values_M)
+    if mean:
+        sums = sums / torch.bincount(rows_M, minlength=len(sums)).clamp(min=1)
+    return sums[rows_M]
+
+
+def token_ratio(log_ratio_M: Tensor, rows_M: Tensor) -> Tensor:
+    """log ρ of each token as it is (PPO, GRPO)."""
+    return log_ratio_M
+
+
+def sequence_ratio(log_ratio_M: Tensor, rows_M: Tensor) -> Tensor:
+    """log ρ = mean over the completion of log π_θ − log π_old, the same for its every token (GSPO 2507.18071, eq. 7)."""
+    return of_sequences(log_ratio_M, rows_M, mean=True)
+
+
+RATIOS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "token": token_ratio,
+    "sequence": sequence_ratio,
+}
+
+
+def sampler_weights(gap_M: Tensor, rows_M: Tensor, mode: str, low: float, high: float) -> Tensor:
+    """Importance weights w = π_old/π_sampler against sampler/trainer mismatch, from `gap` = log w, without gradient.
+
+    "token_truncate" bounds w to [low, high] (truncated importance sampling), "token_mask" drops tokens outside; the
+    "sequence_" modes take w of the whole completion, the product of its tokens'.
+
+    >>> gap, rows = torch.tensor([0.5, 4.0]).log(), torch.tensor([0, 0])
+    >>> sampler_weights(gap, rows, "token_truncate", 0.0, 2.0), sampler_weights(gap, rows, "token_mask", 0.0, 2.0)
+    (tensor([0.5000, 2.0000]), tensor([0.5000, 0.0000]))
+    >>> sampler_weights(gap, rows, "sequence_truncate", 0.0, 1.5)
+    tensor([1.5000, 1.5000])
+    """
+    level, _, how = mode.partition("_")
+    gap = gap_M.detach()
+    weights = torch.exp(of_sequences(gap, rows_M, mean=False) if level == "sequence" else gap)
+    if how == "truncate":
+        return weights.clamp(low, high)
+    return weights.masked_fill((weights < low) | (weights > high), 0.0)
+
+
+def off_policy_mask(
+    logprobs_M: Tensor, sampler_logprobs_M: Tensor, advantages_M: Tensor, rows_M: Tensor, threshold: float
+) -> Tensor:
+    """0 for the tokens of a completion with negative advantage that the policy has left: where the mean of log π_sampler −
+    log π_θ is above `threshold`; else 1 (DeepSeek-V3.2, 2512.02556, section 3.1).
+
+    >>> drift, rows = torch.tensor([-3.0, -3.0]), torch.tensor([0, 1])
+    >>> off_policy_mask(drift, torch.zeros(2), torch.tensor([-1.0, 1.0]), rows, 2.0)
+    tensor([0., 1.])
+    """
+    drift = of_sequences((sampler_logprobs_M - logprobs_M).detach(), rows_M, mean=True)
+    return ((advantages_M >= 0) | (drift <= threshold)).to(logprobs_M.dtype)

@@ -1,0 +1,236 @@
+"""What stages that learn from their own samples do alike: draw prompts, sample, score, keep and log a step's groups."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean as mean
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from temper.algorithms.aggregation import AGGREGATIONS
+from temper.config import RewardName, TaskName
+from temper.errors import DataError, Fault
+from temper.report.metrics import read_rows
+from temper.report.rollouts import write_rows
+from temper.rewards.overlong import overlong
+from temper.rewards.score import Score, Scorer
+from temper.rollout.collect import collect, rollout_row
+from temper.rollout.engine import Engine
+from temper.rollout.open import cpu_seconds
+from temper.rollout.options import SamplingConfig, sampling_of
+from temper.rollout.statistics import Advantages, count_tokens, rollout_metrics
+from temper.stages.context import StageContext
+from temper.stages.shared import (
+    check_lengths,
+    check_rewards,
+    check_tasks,
+    draw_prompts,
+    open_prompts,
+    open_rewards,
+    too_few,
+)
+from temper.text.chat import ChatFormat
+from temper.train.guards import Guards, watch
+from temper.types import Group, PolicyExample, Prompt, Reply, Rollout
+
+
+class RolloutConfig(SamplingConfig):
+    """Which prompts, how many completions of each, and what they earn."""
+
+    tasks: list[TaskName] = Field(min_length=1)
+    reward_funcs: list[RewardName] = Field(default=["accuracy", "format"], min_length=1)
+    reward_weights: list[float] | None = None  # one a reward; all 1.0 when not given
+    reward_tasks: dict[str, list[TaskName]] = {}  # a reward that only prompts of these tasks earn
+    reward_start_steps: dict[str, Annotated[int, Field(ge=0)]] = {}  # R1: preferences from step 1,300 of 1,700 on
+    overlong_cache: Annotated[int, Field(ge=0)] = 0  # tokens below the limit over which a penalty grows to −1 (DAPO)
+    num_generations: Annotated[int, Field(ge=1)] = 16  # R1
+    prompts_per_step: Annotated[int, Field(ge=1)] = 32  # R1
+    dynamic_sampling_tries: Annotated[int, Field(ge=0)] = 0  # DAPO: more draws until no group is all right or all wrong
+    guards: Guards = Guards()
+    keep_rollouts_steps: Annotated[int, Field(ge=1)] = 10  # completions of every n-th step stay on disk
+
+    @model_validator(mode="after")
+    def _rewards_fit(self) -> RolloutConfig:
+        names = self.reward_funcs
+        if self.reward_weights is not None and len(self.reward_weights) != len(names):
+            raise ValueError(f"reward_weights has {len(self.reward_weights)} values for {len(names)} reward_funcs")
+        for key in ("reward_tasks", "reward_start_steps"):
+            if unknown := [name for name in getattr(self, key) if name not in names]:
+                raise ValueError(f"{key} names `{unknown[0]}`, which is not among reward_funcs ({', '.join(names)})")
+        if unknown := [task for tasks in self.reward_tasks.values() for task in tasks if task not in self.tasks]:
+            raise ValueError(f"reward_tasks names the task `{unknown[0]}`, which is not among tasks")
+        if self.overlong_cache >= self.max_completion_length:
+            raise ValueError(
+                f"overlong_cache ({self.overlong_cache}) is not below "
+                f"max_completion_length ({self.max_completion_length})"
+            )
+        return self
+
+
+def check_rollouts(config: RolloutConfig, ctx: StageContext) -> list[Fault]:
+    """Faults of the prompts and the rewards that can be known before anything runs."""
+    faults = check_tasks(config.tasks, "train", ctx)
+    if not faults and all(ctx.tasks[name].train is not None for name in config.tasks):
+        faults += too_few(open_prompts(config.tasks, "train", ctx), config.prompts_per_step)
+    return faults + check_rewards(config.reward_funcs, ctx)
+
+
+@dataclass(frozen=True)
+class TaskScorer:
+    """Scores each reply with the rewards that its prompt's task has."""
+
+    scorers: Mapping[str, Scorer]  # by task
+
+    def score_all(self, pairs: Sequence[tuple[Prompt, Reply]]) -> list[Score]:
+        scores: dict[int, Score] = {}
+        for task in dict.fromkeys(prompt.task for prompt, _ in pairs):
+            chosen = [i for i, (prompt, _) in enumerate(pairs) if prompt.task == task]
+            scores |= zip(chosen, self.scorers[task].score_all([pairs[i] for i in chosen]), strict=True)
+        return [scores[i] for i in range(len(pairs))]
+
+
+class Rollouts:
+    """The groups of each step: a function of (seed, stage, step) and of the policy, so a resume draws the same."""
+
+    def __init__(self, config: RolloutConfig, chat: ChatFormat, ctx: StageContext):
+        """Raises DataError for too few prompts or prompts too long, ConfigError for rewards that cannot be loaded."""
+        self.config, self.chat, self.ctx = config, chat, ctx
+        self.prompts = open_prompts(config.tasks, "train", ctx)
+        if few := too_few(self.prompts, config.prompts_per_step):
+            raise DataError(few)
+        check_lengths([prompt for of_task in self.prompts.values() for prompt in of_task], chat)
+        weights = config.reward_weights or [1.0] * len(config.reward_funcs)
+        self.weights = dict(zip(config.reward_funcs, weights, strict=True))
+        self.rewards = open_rewards(config.reward_funcs, ctx)
+        self.sampling = sampling_of(config, chat)
+        self.draws = 0  # of the last step: more than one with dynamic sampling
+
+    def collect(self, engine: Engine, step: int) -> list[Group]:
+        """The scored groups of `step`. With dynamic sampling, other prompts take the places of those whose completions
+        are all right or all wrong, until the step is full or the tries are used up."""
+        config, key = self.config, (self.ctx.seed, self.ctx.name)
+        groups = self._draw(engine, step, key, step)
+        self.draws = 1
+        while self.draws <= config.dynamic_sampling_tries and not all(map(has_signal, groups)):
+            number = step * config.dynamic_sampling_tries + self.draws - 1
+            known = {group.prompt.id for group in groups}
+            more = self._draw(engine, number, (*key, "dynamic"), step)
+            groups += [group for group in more if has_signal(group) and group.prompt.id not in known]
+            groups = sorted(groups, key=has_signal, reverse=True)[: config.prompts_per_step]  # the sort is stable
+            self.draws += 1
+        return groups
+
+    def _draw(self, engine: Engine, number: int, key: Sequence[int | str], step: int) -> list[Group]:
+        drawn = draw_prompts(self.prompts, self.config.prompts_per_step, number, key)
+        scorer = TaskScorer({task: self._scorer(task, step) for task in self.prompts})
+        samples = self.config.num_generations
+        groups = collect(engine, self.chat, scorer, drawn, samples, self.sampling, (*key, number))
+        if self.config.overlong_cache:
+            groups = [self._with_overlong(group) for group in groups]
+        return groups
+
+    def _scorer(self, task: str, step: int) -> Scorer:
+        config = self.config
+        names = [
+            name
+            for name in config.reward_funcs
+            if step >= config.reward_start_steps.get(name, 0) and task in config.reward_tasks.get(name, [task])
+        ]
+        return Scorer({name: self.rewards[name] for name in names}, [self.weights[name] for name in names])
+
+    def _with_overlong(self, group: Group) -> Group:
+        def scored(rollout: Rollout) -> Rollout:
+            length = len(rollout.completion.token_ids)
+            value = overlong(length, self.config.max_completion_length, self.config.overlong_cache)
+            return replace(rollout, rewards={**rollout.rewards, "overlong": value}, total=rollout.total + value)
+
+        return replace(group, rollouts=tuple(scored(rollout) for rollout in group.rollouts))
+
+    def log(
+        self, step: int, total: int, groups: Sequence[Group], advantages: Advantages, metrics: Mapping[str, Any],
+        clock: Clock,
+    ) -> None:  # fmt: skip
+        """Keep the step's completions where they are to be kept, log its metrics, stop the run where a guard says so."""
+        config, work = self.config, self.ctx.work
+        if step % config.keep_rollouts_steps == 0 or step + 1 == total:
+            write_rows(work / "rollouts" / f"step-{step + 1:06d}.jsonl.gz", rows(step + 1, groups, advantages))
+        found = rollout_metrics(groups, advantages) | metrics | clock.read(count_tokens(groups))
+        if config.dynamic_sampling_tries:
+            found["groups/draws"] = self.draws
+        self.ctx.log.step(step + 1, total, found)
+        if config.guards != Guards():
+            watch(config.guards, read_rows(work / "metrics.jsonl"))
+
+
+def has_signal(group: Group) -> bool:
+    """Whether some of a group's completions are right and some are not; without accuracy, whether totals differ."""
+    values = [rollout.rewards.get("accuracy", rollout.total) for rollout in group.rollouts]
+    return max(values) > min(values)
+
+
+def rows(step: int, groups: Sequence[Group], advantages: Advantages) -> list[dict]:
+    """The step's completions as they are kept on disk, each with the mean advantage of its tokens."""
+    return [
+        {"step": step, **rollout_row(rollout, sample), "advantage": mean(values)}
+        for group, of_group in zip(groups, advantages, strict=True)
+        for sample, (rollout, values) in enumerate(zip(group.rollouts, of_group, strict=True))
+    ]
+
+
+def policy_examples(
+    groups: Sequence[Group], advantages: Advantages, aggregation: str, max_length: int,
+    kl_penalties: Mapping[str, float], mask_truncated: bool = False,
+) -> tuple[list[list[PolicyExample]], float]:  # fmt: skip
+    """What one optimiser update is made from: the completions of its groups, weighed, and the divisor of their sum.
+
+    `kl_penalties` are the coefficients in the loss, by task. With `mask_truncated` completions that were cut off weigh 0.
+    """
+
+    def trained(rollout: Rollout) -> int:
+        cut_off = rollout.completion.finish_reason == "length"
+        return 0 if mask_truncated and cut_off else len(rollout.completion.token_ids)
+
+    counts = [[trained(rollout) for rollout in group.rollouts] for group in groups]
+    weights, divisor = AGGREGATIONS[aggregation](counts, max_length)
+    examples = [
+        [
+            PolicyExample(
+                token_ids=group.prompt_ids + rollout.completion.token_ids,
+                mask=(False,) * len(group.prompt_ids) + (True,) * len(rollout.completion.token_ids),
+                advantages=values,
+                sampler_logprobs=rollout.completion.sampler_logprobs,
+                weight=weight if count else 0.0,
+                kl_penalty=kl_penalties.get(group.prompt.task, 0.0),
+            )
+            for rollout, values, weight, count in zip(group.rollouts, *of_group, strict=True)
+        ]
+        for group, *of_group in zip(groups, advantages, weights, counts, strict=True)
+    ]
+    return examples, divisor
+
+
+class Clock:
+    """Wall and CPU seconds of a step, the engine's processes included."""
+
+    def __init__(self, engine: Engine):
+        self.engine = engine
+        self.began, self.began_cpu = time.perf_counter(), self._cpu()
+        self.sampled = self.began
+
+    def _cpu(self) -> float:
+        return time.process_time() + cpu_seconds(self.engine)
+
+    def mark_sampled(self) -> None:
+        self.sampled = time.perf_counter()
+
+    def read(self, tokens: int) -> dict[str, float]:
+        seconds = time.perf_counter() - self.began
+        return {
+            "tokens_per_second": tokens / seconds,
+            "seconds": seconds,
+            "seconds/sampling": self.sampled - self.began,
+            "cpu_seconds": self._cpu() - self.began_cpu,
+        }
