@@ -25,7 +25,7 @@ from temper.rng import seed_for
 from temper.rollout.engine import Engine, Request, Sampling
 from temper.rollout.open import open_engine
 from temper.rollout.statistics import rollout_metrics
-from temper.stages.grpo import Config, open_reference, to_examples, update
+from temper.stages.grpo import Config, mini_batches, open_reference, outcome_advantages, total_rewards, update
 from temper.stages.shared import open_learner
 from temper.text.reply import parse_reply
 from temper.text.tokenizer import Tokenizer, load_tokenizer
@@ -119,7 +119,7 @@ def run_steps(job: Job) -> None:
     context: Any = SimpleNamespace(name="bench", seed=work.seed, log=log)  # what a learner is told of its stage
     learner = open_learner(job.model, config, config.max_steps, context)
     reference = open_reference(job.model, config, learner)
-    loss = PolicyLoss(config.clip_range, config.clip_range, config.kl_penalty, config.temperature)
+    loss = PolicyLoss(config, config.temperature)
     with make_engine(learner.model, lambda: learner.step) as engine:
         for number in job.numbers:
             draws = draw_step(work, number)
@@ -129,9 +129,9 @@ def run_steps(job: Job) -> None:
                 prompts = tokenizer.encode_many(texts)
                 completions = sample(engine, requests_of(draws, prompts, work, number), work)
             groups = groups_of(draws, prompts, completions, tokenizer)
-            examples = [to_examples(group, config.advantage) for group in groups]
-            update(config, learner, loss, reference, examples)
-            rollout_metrics(groups, examples)
+            advantages = outcome_advantages(config, total_rewards(config, groups, reference), groups)
+            update(config, learner, loss, reference, mini_batches(config, groups, advantages, ()))
+            rollout_metrics(groups, advantages)
             job.end_step(number, draws.tokens)
             check_lengths(completions, draws)
 

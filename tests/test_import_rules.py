@@ -87,7 +87,7 @@ def is_allowed_across(module: str, name: str) -> bool:
     return module.partition(".")[0] != "algorithms"
 
 
-STAGE_HELPERS = ("stages.context", "stages.shared", "stages.__init__", "stages")
+STAGE_HELPERS = ("stages.context", "stages.shared", "stages.rollouts", "stages.presets", "stages.__init__", "stages")
 
 
 @pytest.mark.parametrize("module", [name for name in modules() if name.startswith("stages.")])

@@ -38,7 +38,9 @@ def new_learner(steps: int = 6, **options: float) -> Learner:
 def loss(learner: Learner, rows: list[Example]) -> LossSum:
     batch = make_batch(rows)
     return LossSum(
-        -score_targets(learner.model, batch, plan_batch(batch)).logprobs_M.sum(), {"targets": len(batch.targets)}
+        -score_targets(learner.model, batch, plan_batch(batch)).logprobs_M.sum(),
+        {"targets": len(batch.targets)},
+        count=len(rows),
     )
 
 
@@ -51,7 +53,7 @@ def test_splitting_a_step_into_micro_batches_gives_the_same_step() -> None:
     one = whole.update([lambda: loss(whole, ROWS)], divisor=4)
     two = split.update([lambda: loss(split, ROWS[:1]), lambda: loss(split, ROWS[1:])], divisor=4)
     assert one["loss"] == pytest.approx(two["loss"], rel=1e-5)
-    assert one["targets"] == two["targets"] == 1.0
+    assert one["targets"] == two["targets"] == 2.0
     assert one["gradient_norm"] == pytest.approx(two["gradient_norm"], rel=1e-4)
 
 

@@ -252,7 +252,7 @@ def test_the_policy_without_its_adapter_anchors_the_kl_term(dtype: str) -> None:
     for learner, reference in zip(learners, references, strict=True):
         for _ in range(3):
             take_step(learner)
-        found.append(update(settings, learner, PolicyLoss(0.2, 0.2, 0.1, 1.0), reference, groups()))
+        found.append(update(settings, learner, PolicyLoss(settings), reference, [(groups(beta=0.1), 16.0)]))
     assert found[0]["policy/kl_divergence"] > 0
     assert found[0] == found[1]
     for ours, theirs in zip(learners[0].weights.masters.values(), learners[1].weights.masters.values(), strict=True):

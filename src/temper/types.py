@@ -126,8 +126,8 @@ class Example:
 
 @dataclass(frozen=True)
 class PolicyExample(Example):
-    """An `Example` with what policy gradients need: advantages and log-probs one a target token, in order; and what each
-    of its tokens weighs in the step's sum (`algorithms/aggregation.py`), and its KL coefficient in the loss."""
+    """An `Example` with what policy gradients need: advantages and log-probs one a target token, in order; what each
+    of its tokens weighs in the step's sum (`algorithms/aggregation.py`); and its KL coefficient in the loss."""
 
     advantages: tuple[float, ...]
     sampler_logprobs: tuple[float, ...]

@@ -64,8 +64,8 @@ def batch_standardised(rewards_NG: Tensor) -> Tensor:
 
 
 def batch_normalised(rewards_NG: Tensor) -> Tensor:
-    """A = (r − group mean) / (its std over the step + eps) (REINFORCE++-baseline 2501.03262, section 3.2). Unlike that of
-    `batch_standardised`, this std does not see how unlike the prompts are.
+    """A = (r − group mean) / (its std over the step + eps) (REINFORCE++-baseline 2501.03262, section 3.2). This
+    std, unlike that of `batch_standardised`, does not see how unlike the prompts are.
 
     >>> batch_normalised(torch.tensor([[1.0, 0.0], [3.0, 2.0]]))
     tensor([[ 0.8659, -0.8659],

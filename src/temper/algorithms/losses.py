@@ -30,7 +30,7 @@ class Bounds:
 
 
 def clip(logprobs_M: Tensor, log_ratio_M: Tensor, advantages_M: Tensor, bounds: Bounds) -> Tensor:
-    """−min[ρA, clip(ρ, 1−low, 1+high) A] (PPO 1707.06347, equation 7), ρ bounded by `negative` where A < 0 (1912.09729).
+    """−min[ρA, clip(ρ, 1−low, 1+high) A] (PPO 1707.06347, equation 7); ρ ≤ `negative` where A < 0 (1912.09729).
 
     A gain past the bound earns no gradient; a loss past it still does, up to `negative`:
 

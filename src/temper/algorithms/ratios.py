@@ -28,7 +28,7 @@ def token_ratio(log_ratio_M: Tensor, rows_M: Tensor) -> Tensor:
 
 
 def sequence_ratio(log_ratio_M: Tensor, rows_M: Tensor) -> Tensor:
-    """log ρ = mean over the completion of log π_θ − log π_old, the same for its every token (GSPO 2507.18071, eq. 7)."""
+    """log ρ = mean over the completion of log π_θ − log π_old, the same for all its tokens (GSPO 2507.18071, eq. 7)."""
     return of_sequences(log_ratio_M, rows_M, mean=True)
 
 
@@ -61,8 +61,8 @@ def sampler_weights(gap_M: Tensor, rows_M: Tensor, mode: str, low: float, high: 
 def off_policy_mask(
     logprobs_M: Tensor, sampler_logprobs_M: Tensor, advantages_M: Tensor, rows_M: Tensor, threshold: float
 ) -> Tensor:
-    """0 for the tokens of a completion with negative advantage that the policy has left: where the mean of log π_sampler −
-    log π_θ is above `threshold`; else 1 (DeepSeek-V3.2, 2512.02556, section 3.1).
+    """0 for the tokens of a completion with negative advantage that the policy has left: where the mean of
+    log π_sampler − log π_θ is above `threshold`; else 1 (DeepSeek-V3.2, 2512.02556, section 3.1).
 
     >>> drift, rows = torch.tensor([-3.0, -3.0]), torch.tensor([0, 1])
     >>> off_policy_mask(drift, torch.zeros(2), torch.tensor([-1.0, 1.0]), rows, 2.0)

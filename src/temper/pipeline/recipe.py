@@ -70,7 +70,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A whole recipe. `origins` says where each value comes from: "default", "recipe my.yaml:12", "--set"."""
+    """A whole recipe. `origins` says where each value comes from: "default", "preset r1", "recipe my.yaml:12",
+    "--set"."""
 
     source: Source
     name: str
@@ -115,9 +116,19 @@ def load_recipe(reference: str, settings: Sequence[str] = ()) -> tuple[Recipe, l
         threads=top.threads,
         tasks=reader.tasks,
         stages=stages,
-        origins={".".join(path): _origin(node.place) for path, node in leaves(tree.table)},
+        origins=_preset_origins(stages) | {".".join(path): _origin(node.place) for path, node in leaves(tree.table)},
     )
     return recipe, in_order(dict.fromkeys(reader.faults))
+
+
+def _preset_origins(stages: Iterable[Stage]) -> dict[str, str]:
+    """The keys that a stage's preset stands for."""
+    origins = {}
+    for stage in stages:
+        preset = getattr(stage.config, "preset", None)
+        for key in getattr(stage.module, "PRESETS", {}).get(preset, {}):
+            origins[f"stages.{stage.name}.{key}"] = f"preset {preset}"
+    return origins
 
 
 def _origin(place: Place) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Protocol
 
-from temper.rewards.score import Scorer
+from temper.rewards.score import Score
 from temper.rng import seed_for
 from temper.rollout.engine import Engine, Request, Sampling
 from temper.text.reply import parse_reply
-from temper.types import Group, Message, Prompt, Rollout
+from temper.types import Group, Message, Prompt, Reply, Rollout
 
 
 class Chat(Protocol):
@@ -21,10 +21,16 @@ class Chat(Protocol):
     def decode(self, ids: Iterable[int]) -> str: ...
 
 
+class Scores(Protocol):
+    """What collecting needs of a scorer (`rewards/score.py`)."""
+
+    def score_all(self, pairs: Sequence[tuple[Prompt, Reply]]) -> list[Score]: ...
+
+
 def collect(
     engine: Engine,
     chat: Chat,
-    scorer: Scorer,
+    scorer: Scores,
     prompts: Sequence[Prompt],
     samples: int,
     sampling: Sampling,

@@ -14,8 +14,8 @@ Advantages = Sequence[Sequence[tuple[float, ...]]]  # of each group's each compl
 
 
 def rollout_metrics(groups: Sequence[Group], advantages: Advantages) -> dict[str, float | list[float]]:
-    """Means over the rollouts of one step, shares of groups, and the histogram of group pass rates in fifths. A reward's
-    mean is over the rollouts that it applies to, an advantage's over completions, each the mean of its tokens."""
+    """Means over the rollouts of one step, shares of groups, and the histogram of group pass rates in fifths. The
+    mean of a reward is over the rollouts it applies to, that of advantages over completions."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     count = len(rollouts)
     metrics: dict[str, float | list[float]] = {}

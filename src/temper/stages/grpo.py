@@ -159,7 +159,7 @@ def move_reference(reference: Any, policy: Any, share: float) -> None:
 
 
 def total_rewards(config: Config, groups: Sequence[Group], reference: Any) -> Tensor:
-    """[N, G]: each completion's weighted sum of rewards, less β Σ_t k1 where the divergence is charged to the reward."""
+    """[N, G]: each completion's weighted sum of rewards, less β Σ_t k1 where the reward is charged for it."""
     totals_NG = torch.tensor([[r.total for r in group.rollouts] for group in groups], dtype=torch.float64)
     if config.kl_placement == "loss" or reference is None:
         return totals_NG
@@ -192,7 +192,7 @@ def outcome_advantages(config: Config, totals_NG: Tensor, groups: Sequence[Group
         try:
             values_NG = ADVANTAGES[config.advantage](totals_NG)
         except ValueError as problem:
-            raise ConfigError(Fault(str(problem), fix="another `advantage`, or rewards that are not negative")) from None
+            raise ConfigError(Fault(str(problem), fix="another `advantage`, or other rewards")) from None
     return [
         [(value,) * len(r.completion.token_ids) for r, value in zip(group.rollouts, values, strict=True)]
         for group, values in zip(groups, values_NG.tolist(), strict=True)

@@ -1,7 +1,7 @@
 """The algorithms of the GRPO family as choices among the options of `grpo`, with the values their papers state.
 
-`preset: dapo` in a stage stands for these keys; a key written beside it wins. What a paper does not state is left to the
-defaults. Sizes are the papers' too: on a small model, write your own `prompts_per_step`, `learning_rate` and lengths.
+`preset: dapo` in a stage stands for these keys; a key written beside it wins. What a paper does not state is left to
+the defaults. Sizes are the papers' too: for a small model write your own `prompts_per_step`, `learning_rate`, lengths.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "advantage": "std", "aggregation": "sequence_mean", "kl_estimator": "k3", "kl_penalty": 0.04,
         "learning_rate": 1e-6, "num_generations": 64, "prompts_per_step": 16, "max_completion_length": 1024,
     },
-    # DeepSeek-R1, Nature 645:633, methods: rollouts of 8,192 outputs in 16 mini-batches, reference replaced every 400 updates
+    # DeepSeek-R1, Nature 645:633, methods: 8,192 outputs a rollout, 16 mini-batches, a new reference after 400
     "r1": {
         "advantage": "std", "aggregation": "sequence_mean", "kl_estimator": "k3", "kl_penalty": 0.001,
         "clip_range": 10.0, "learning_rate": 3e-6, "temperature": 1.0, "num_generations": 16, "prompts_per_step": 512,

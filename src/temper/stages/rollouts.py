@@ -153,11 +153,11 @@ class Rollouts:
         self, step: int, total: int, groups: Sequence[Group], advantages: Advantages, metrics: Mapping[str, Any],
         clock: Clock,
     ) -> None:  # fmt: skip
-        """Keep the step's completions where they are to be kept, log its metrics, stop the run where a guard says so."""
+        """Keep the step's completions where they are to be kept, log its metrics, stop where a guard says so."""
         config, work = self.config, self.ctx.work
         if step % config.keep_rollouts_steps == 0 or step + 1 == total:
             write_rows(work / "rollouts" / f"step-{step + 1:06d}.jsonl.gz", rows(step + 1, groups, advantages))
-        found = rollout_metrics(groups, advantages) | metrics | clock.read(count_tokens(groups))
+        found = {**rollout_metrics(groups, advantages), **metrics, **clock.read(count_tokens(groups))}
         if config.dynamic_sampling_tries:
             found["groups/draws"] = self.draws
         self.ctx.log.step(step + 1, total, found)
@@ -186,7 +186,7 @@ def policy_examples(
 ) -> tuple[list[list[PolicyExample]], float]:  # fmt: skip
     """What one optimiser update is made from: the completions of its groups, weighed, and the divisor of their sum.
 
-    `kl_penalties` are the coefficients in the loss, by task. With `mask_truncated` completions that were cut off weigh 0.
+    `kl_penalties` are the coefficients in the loss, by task. With `mask_truncated` completions cut off weigh 0.
     """
 
     def trained(rollout: Rollout) -> int:

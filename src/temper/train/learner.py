@@ -44,8 +44,8 @@ class OptimizerConfig(DeviceConfig):
 
 @dataclass(frozen=True)
 class LossSum:
-    """The summed loss of one micro-batch, to be divided by the step's divisor. What is logged beside it: `sums`, divided
-    by the `count`s of the step, and `peaks`, the largest of the step."""
+    """The summed loss of one micro-batch, to be divided by the step's divisor. Logged beside it are `sums`, divided by
+    the `count`s of the step, and `peaks`, the largest of the step."""
 
     loss: Tensor
     sums: Mapping[str, float] = field(default_factory=dict)

@@ -41,7 +41,7 @@ class PolicyConfig(StrictModel):
     sampler_correction: Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = "none"
     sampler_correction_min: Annotated[float, Field(ge=0)] = 0.0
     sampler_correction_max: Positive = 2.0
-    off_policy_threshold: Positive | None = None  # DeepSeek-V3.2: completions further off, advantage negative, are masked
+    off_policy_threshold: Positive | None = None  # V3.2: negative completions further off are masked
 
     @model_validator(mode="after")
     def _bounds_fit(self) -> PolicyConfig:
