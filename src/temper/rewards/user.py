@@ -23,8 +23,9 @@ SIGNATURE = "(prompt, reply) -> float"
 BATCH_TOLERANCE = 1e-2  # by which a reply's value may depend on its batch: a narrow model rounds it otherwise
 
 
-def load_function(name: str, folder: Path | None = None) -> Callable[..., float]:
-    """The function that `path/to/file.py:function` names. Raises ConfigError with file and line."""
+def load_function(name: str, folder: Path | None = None, signature: str = SIGNATURE) -> Callable[..., Any]:
+    """The function that `path/to/file.py:function` names. Raises ConfigError with file and line, also where it does
+    not take the arguments of `signature`."""
     path_text, _, function = name.rpartition(":")
     if not path_text.endswith(".py") or not function:
         fix = f"name the function too: `{name.rstrip(':')}:FUNCTION`"
@@ -34,8 +35,8 @@ def load_function(name: str, folder: Path | None = None) -> Callable[..., float]
     if not callable(found):
         what = "is not a function" if found is not None else "does not exist"
         raise ConfigError(Fault(f"the reward function `{function}` {what}", str(path), fix=_nearest(path, function)))
-    _check_signature(found, path, function)
-    return cast("Callable[..., float]", found)
+    _check_signature(found, path, function, signature)
+    return cast("Callable[..., Any]", found)
 
 
 def _find(path_text: str, folder: Path | None) -> Path:
@@ -107,20 +108,20 @@ def _nearest(path: Path, function: str) -> str:
     return f"define `def {function}(prompt, reply):` there"
 
 
-def _check_signature(function: Callable, path: Path, name: str) -> None:
+def _check_signature(function: Callable, path: Path, name: str, wanted: str) -> None:
     code = getattr(function, "__code__", None)
     where = f"{path}:{code.co_firstlineno}" if code else str(path)
-    fix = f"define it as `def {name}{SIGNATURE}:`"
+    fix = f"define it as `def {name}{wanted}:`"
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
         why = "it is async or a generator"
         raise ConfigError(Fault(f"the reward `{name}` is not a plain function", where, why, fix))
     try:
         signature = inspect.signature(function)
-        signature.bind(None, None)
+        signature.bind(*[None] * (wanted.count(",") + 1))
     except ValueError:  # a builtin that does not tell its signature
         return
     except TypeError as error:
-        why = f"expected `{SIGNATURE}`, got `{name}{signature}`: {error}"  # pyright: ignore[reportPossiblyUnbound]
+        why = f"expected `{wanted}`, got `{name}{signature}`: {error}"  # pyright: ignore[reportPossiblyUnbound]
         raise ConfigError(Fault(f"the reward `{name}` has the wrong signature", where, why, fix)) from None
 
 
