@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ class Quiet:
         self.warnings.append(text)
 
 
-def new_learner(steps: int = 6, **options: float) -> Learner:
+def new_learner(steps: int = 6, **options: Any) -> Learner:
     return Learner(tiny_model("llama"), OptimizerConfig(learning_rate=1e-3, save_steps=2, **options), steps)
 
 
@@ -90,6 +91,33 @@ def test_a_resumed_run_ends_with_the_same_bits(tmp_path: Path, stop_after: int) 
     run(tmp_path / "broken", resumed)
     assert resumed.step == straight.step == 6
     assert torch.equal(weights(straight), weights(resumed))
+
+
+def run_two(folder: Path, first: Learner, second: Learner, stop_after: int | None = None) -> None:
+    """Three loop steps: two updates of the first learner in each, one of the second from the second step on."""
+    taken: list[int] = []
+    others = {"second": second}
+    for step in resumable_steps(first, folder, Quiet(), lambda: len(taken) == stop_after, others, total=3):
+        for row in ROWS:
+            first.update([lambda row=row: loss(first, [row])], divisor=3)
+        if step:
+            second.update([lambda: loss(second, ROWS)], divisor=4)
+        taken.append(step)
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_a_second_learner_is_resumed_with_its_own_moments_and_count(tmp_path: Path, stop_after: int) -> None:
+    schedule = {"lr_scheduler_type": "linear"}
+    straight = new_learner(6, **schedule), new_learner(2, **schedule)
+    run_two(tmp_path / "straight", *straight)
+    with pytest.raises(Preempted):
+        run_two(tmp_path / "broken", new_learner(6, **schedule), new_learner(2, **schedule), stop_after)
+    resumed = new_learner(6, **schedule), new_learner(2, **schedule)
+    run_two(tmp_path / "broken", *resumed)
+    for ours, theirs in zip(straight, resumed, strict=True):
+        assert ours.step == theirs.step
+        assert torch.equal(weights(ours), weights(theirs))
+    assert (straight[0].step, straight[1].step) == (6, 2)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path: Path) -> None:

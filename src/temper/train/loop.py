@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from temper.errors import Preempted
 from temper.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
@@ -26,32 +27,51 @@ def resumable_steps(
     folder: Path,
     log: Log,
     stopping: Callable[[], bool],
-    others: Mapping[str, torch.nn.Module] | None = None,
+    others: Mapping[str, torch.nn.Module | Learner] | None = None,
+    total: int | None = None,
 ) -> Iterator[int]:
     """Yield the number of each loop step still to take, from 0, and keep the learner's checkpoints in `folder`.
 
-    A loop step may make several updates. `others` are further modules whose weights change during training (a
-    reference that is replaced, say). Raises Preempted, after saving, once `stopping()` is true.
+    There are `total` loop steps, each of which may make several updates; not given, they are the learner's updates.
+    `others` change during training too: further learners, or modules such as a reference that is replaced. Raises
+    Preempted, after saving, once `stopping()` is true.
     """
     others = others or {}
+    total = learner.total_steps if total is None else total
     start = 0
     found = latest_checkpoint(folder, log.warn)
     if found is not None:
         learner.load_state(found.tensors, found.meta["updates"])
-        for name, module in others.items():
-            with torch.no_grad():
-                for key, parameter in module.named_parameters():
-                    parameter.copy_(found.tensors[f"{name}.{key}"])
+        for name, other in others.items():
+            _load(other, name, found)
         start = found.step
-        log.info(f"resuming after step {start} of {learner.total_steps}")
+        log.info(f"resuming after step {start} of {total}")
     log.resume_at(start)
-    for step in range(start, learner.total_steps):
+    for step in range(start, total):
         yield step
         stop = stopping()
         if stop or (step + 1) % learner.config.save_steps == 0:
-            tensors = learner.state()
-            for name, module in others.items():
-                tensors |= {f"{name}.{key}": p.detach() for key, p in module.named_parameters()}
-            save_checkpoint(folder, Checkpoint(step + 1, tensors, {"updates": learner.step}))
+            tensors, meta = learner.state(), {"updates": learner.step}
+            for name, other in others.items():
+                tensors |= {f"{name}.{key}": tensor for key, tensor in _state(other).items()}
+                meta |= {f"{name}.updates": other.step} if isinstance(other, Learner) else {}
+            save_checkpoint(folder, Checkpoint(step + 1, tensors, meta))
         if stop:
-            raise Preempted(f"checkpoint saved after step {step + 1} of {learner.total_steps}")
+            raise Preempted(f"checkpoint saved after step {step + 1} of {total}")
+
+
+def _state(other: torch.nn.Module | Learner) -> dict[str, Tensor]:
+    if isinstance(other, Learner):
+        return other.state()
+    return {key: parameter.detach() for key, parameter in other.named_parameters()}
+
+
+@torch.no_grad()
+def _load(other: torch.nn.Module | Learner, name: str, found: Checkpoint) -> None:
+    prefix = f"{name}."
+    tensors = {key.removeprefix(prefix): tensor for key, tensor in found.tensors.items() if key.startswith(prefix)}
+    if isinstance(other, Learner):
+        other.load_state(tensors, found.meta[f"{name}.updates"])
+    else:
+        for key, parameter in other.named_parameters():
+            parameter.copy_(tensors[key])
