@@ -85,6 +85,16 @@ def test_reward_that_rises_while_accuracy_falls_is_found():
     assert "reward_without_accuracy" in [finding.key for finding in find("grpo", HEALTHY_CONFIG, rows)]
 
 
+def test_steps_that_multiply_without_more_right_answers_are_found():
+    grown = [row | {"steps/count": 4 + 0.2 * row["step"], "reward/accuracy": 0.5} for row in healthy()]
+    [finding] = [finding for finding in find("grpo", HEALTHY_CONFIG, grown) if finding.key == "steps_grow"]
+    assert "from 4.6 to 11.6 (step 40)" in finding.text
+    better = [row | {"steps/count": 4 + 0.2 * row["step"]} for row in healthy()]  # longer, and more often right
+    steady = [row | {"steps/count": 4 + 0.02 * row["step"], "reward/accuracy": 0.5} for row in healthy()]
+    for rows in (better, steady):
+        assert "steps_grow" not in [finding.key for finding in find("grpo", HEALTHY_CONFIG, rows)]
+
+
 def test_held_out_accuracy_that_falls_while_the_reward_rises_is_found():
     assert held_out_fell(healthy(), 0.7, 0.5) is not None
     assert held_out_fell(healthy(), 0.5, 0.7) is None

@@ -194,6 +194,19 @@ def reward_without_accuracy(_: Config, rows: Rows) -> Finding | None:
     return Finding("reward_without_accuracy", f"{text}; lower their weights and read some completions")
 
 
+def steps_grow(_: Config, rows: Rows) -> Finding | None:
+    """Completions have more and more steps and are no more often right: step rewards are earned by talking."""
+    if len(rows) < 2 * EARLY:
+        return None
+    counts = [_mean(part, "steps/count") for part in (rows[:RECENT], rows[-RECENT:])]
+    right = [_mean(part, "reward/accuracy") for part in (rows[:RECENT], rows[-RECENT:])]
+    if None in counts or None in right or counts[1] <= 1.5 * counts[0] or right[1] > right[0] + 0.02:  # type: ignore[operator]
+        return None
+    text = f"steps/count grew from {counts[0]:.1f} to {counts[1]:.1f} (step {_step(rows)}) while reward/accuracy went"
+    text += f" from {right[0]:.2f} to {right[1]:.2f}: steps are rewarded for being there"
+    return Finding("steps_grow", f"{text}; set guards.max_steps, and a step reward that more steps cannot earn")
+
+
 def loss_is_zero(config: Config, rows: Rows) -> Finding | None:
     """With one update a rollout the ratio is 1 everywhere, so the loss is -mean(A) + KL term: about 0."""
     if updates_per_rollout(config) != 1:
@@ -239,6 +252,7 @@ RULES: tuple[Callable[[Config, Rows], Finding | None], ...] = (
     dead_groups,
     truncation,
     reward_without_accuracy,
+    steps_grow,
 )
 # Of methods that compare the completions of one prompt
 GROUP_KINDS = ("grpo",)

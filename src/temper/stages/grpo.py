@@ -14,17 +14,27 @@ from torch import Tensor
 from temper.algorithms.advantages import ADVANTAGES, decoupled
 from temper.algorithms.aggregation import AGGREGATIONS
 from temper.algorithms.kl import k1
-from temper.config import ModelRef, TaskName
+from temper.config import ModelRef, RewardName, TaskName
 from temper.errors import ConfigError, Fault
 from temper.models.adapters import without_adapters
 from temper.models.device import on_device, pick_dtype, pin
 from temper.models.load import load_model
+from temper.rewards.steps import StepScorer
 from temper.rollout.open import open_engine
 from temper.rollout.statistics import Advantages
+from temper.rollout.steps import judge_steps, step_advantages, step_metrics
 from temper.stages.context import StageContext
 from temper.stages.presets import PRESETS
 from temper.stages.rollouts import Clock, RolloutConfig, Rollouts, check_rollouts, policy_examples
-from temper.stages.shared import check_model, check_training, finish_model, open_learner, shuffled
+from temper.stages.shared import (
+    check_model,
+    check_step_rewards,
+    check_training,
+    finish_model,
+    open_learner,
+    open_step_rewards,
+    shuffled,
+)
 from temper.text.chat import ChatFormat
 from temper.train.learner import Learner, OptimizerConfig
 from temper.train.loop import resumable_steps
@@ -40,6 +50,7 @@ from temper.train.policy import (
 from temper.types import Example, Group, PolicyExample
 
 VERSION = 2
+POOLED = ("std", "std_population", "none")  # advantages that mean something for step rewards pooled, of any number
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -57,6 +68,9 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
     temperature: Annotated[float, Field(gt=0, le=10)] = 1.0  # R1
     advantage: Literal[tuple(ADVANTAGES)] = "std"  # type: ignore[valid-type]
     reward_aggregation: Literal["sum", "decoupled"] = "sum"  # decoupled: each reward normalised by itself (GDPO)
+    supervision: Literal["outcome", "process"] = "outcome"  # process: every step of a completion earns by itself
+    step_rewards: list[RewardName] = []  # what judges the steps; what judges completions comes with the last step
+    step_reward_weights: list[float] | None = None  # one a step reward; all 1.0 when not given
     aggregation: Literal[tuple(AGGREGATIONS)] = "sequence_mean"  # type: ignore[valid-type]
     mask_truncated: bool = False  # completions cut off at the limit count in the group, but train nothing (DAPO)
     kl_penalty: Annotated[float, Field(ge=0)] | dict[TaskName, Annotated[float, Field(ge=0)]] = 0.001  # R1; by task
@@ -89,6 +103,19 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
             raise ValueError("kl_placement `reward` with reward_aggregation `decoupled`: there is no total to charge")
         return self
 
+    @model_validator(mode="after")
+    def _supervised(self) -> Config:
+        names, weights, process = self.step_rewards, self.step_reward_weights, self.supervision == "process"
+        if process != bool(names):
+            raise ValueError(f"supervision `{self.supervision}` with step_rewards {names}: only `process` needs some")
+        if weights is not None and len(weights) != len(names):
+            raise ValueError(f"step_reward_weights has {len(weights)} values for {len(names)} step_rewards")
+        if process and self.advantage not in POOLED:
+            raise ValueError(f"advantage `{self.advantage}` with supervision `process`: one of {', '.join(POOLED)}")
+        if process and self.reward_aggregation == "decoupled":
+            raise ValueError("reward_aggregation `decoupled` with supervision `process`: rewards of a step are summed")
+        return self
+
     @property
     def kl_penalties(self) -> dict[str, float]:
         """The coefficient of each task."""
@@ -101,7 +128,8 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     """Faults of the rewards, the prompts and the model that can be known before anything runs."""
-    return check_training(config) + check_model(config.model, ctx) + check_rollouts(config, ctx)
+    faults = check_training(config) + check_model(config.model, ctx) + check_rollouts(config, ctx)
+    return faults + check_step_rewards(config.step_rewards, ctx)
 
 
 def run(config: Config, ctx: StageContext) -> None:
@@ -111,6 +139,7 @@ def run(config: Config, ctx: StageContext) -> None:
     learner = open_learner(source, config, config.max_steps, ctx)
     policy, reference = learner.model, open_reference(source, config, learner)
     rollouts = Rollouts(config, chat, ctx)
+    judge = StepScorer(open_step_rewards(config.step_rewards, ctx), config.step_reward_weights)
     loss = PolicyLoss(config, config.temperature)
     others = {"reference": reference} if reference is not None and config.reference_update_steps else {}
     with open_engine(policy, version=lambda: learner.step) as engine:
@@ -118,10 +147,15 @@ def run(config: Config, ctx: StageContext) -> None:
             clock = Clock(engine)
             groups = rollouts.collect(engine, step)
             clock.mark_sampled()
-            advantages = outcome_advantages(config, total_rewards(config, groups, reference), groups)
+            totals = total_rewards(config, groups, reference)
+            if config.supervision == "process":
+                judged = judge_steps(chat, judge, groups)
+                advantages = step_advantages(groups, judged, totals, ADVANTAGES[config.advantage])
+            else:
+                judged, advantages = [], outcome_advantages(config, totals, groups)
             parts = mini_batches(config, groups, advantages, (ctx.seed, ctx.name, "mini-batches", step))
             before = learner.step
-            metrics = update(config, learner, loss, reference, parts)
+            metrics = update(config, learner, loss, reference, parts) | (step_metrics(judged) if judged else {})
             if reference is not None and reference_is_due(config, before, learner.step):
                 move_reference(reference, policy, config.reference_update_share)
             rollouts.log(step, config.max_steps, groups, advantages, metrics, clock)

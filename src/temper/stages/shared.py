@@ -18,6 +18,7 @@ from temper.models.device import missing_device, pick_device, pick_dtype
 from temper.models.load import load_model
 from temper.models.save import save_model
 from temper.rewards import Reward, load_rewards
+from temper.rewards.steps import StepReward, load_step_rewards
 from temper.rewards.user import probe_rewards
 from temper.rng import seed_for
 from temper.stages.context import StageContext
@@ -122,6 +123,22 @@ def check_rewards(names: Sequence[str], ctx: StageContext) -> list[Fault]:
         return list(error.faults)
     for warning in warnings:
         ctx.log.warn(warning.render("").removeprefix(": "))
+    return []
+
+
+def open_step_rewards(names: Sequence[str], ctx: StageContext) -> dict[str, StepReward]:
+    """The step rewards by the names the config gives them; a file's path is relative to the recipe. Raises
+    ConfigError."""
+    loaded = load_step_rewards([str(ctx.inputs.get(name, name)) for name in names])
+    return dict(zip(names, loaded.values(), strict=True))
+
+
+def check_step_rewards(names: Sequence[str], ctx: StageContext) -> list[Fault]:
+    """Faults of the step rewards."""
+    try:
+        open_step_rewards(names, ctx)
+    except ConfigError as error:
+        return list(error.faults)
     return []
 
 

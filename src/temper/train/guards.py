@@ -19,6 +19,7 @@ class Guards(StrictModel):
     min_entropy: Annotated[float, Field(ge=0)] | None = None
     max_completion_length: Annotated[float, Field(gt=0)] | None = None
     max_truncated: Annotated[float, Field(ge=0, le=1)] | None = None
+    max_steps: Annotated[float, Field(gt=0)] | None = None  # steps of a completion, with process supervision
 
 
 _WATCHED = {
@@ -26,7 +27,10 @@ _WATCHED = {
     "min_entropy": ("policy/entropy", -1),
     "max_completion_length": ("completion/length", 1),
     "max_truncated": ("completion/truncated", 1),
+    "max_steps": ("steps/count", 1),
 }
+_FIX = "lower the learning rate or raise kl_penalty"
+_FIXES = {"max_steps": "read what the steps say: their rewards are earned by more steps, not by better ones"}
 
 
 def watch(guards: Guards, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -50,7 +54,7 @@ def watch(guards: Guards, rows: Sequence[Mapping[str, Any]]) -> None:
                 Fault(
                     f"guard: {metric} is {mean:.4g}, {side} {bound:g}, over the last {guards.window} steps",
                     why=f"the recipe asks to stop here (`guards.{key}`)",
-                    fix="lower the learning rate or raise kl_penalty; the checkpoints before it are kept",
+                    fix=f"{_FIXES.get(key, _FIX)}; the checkpoints before it are kept",
                 ),
                 Exit.GUARD,
             )
