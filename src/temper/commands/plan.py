@@ -4,16 +4,34 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from temper.commands.run import add_recipe_arguments
 
 if TYPE_CHECKING:
     from temper.pipeline.plan import Plan
+    from temper.pipeline.probe import Probed
+
+PROBE_SECONDS = 10.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_recipe_arguments(parser)
+    parser.add_argument(
+        "--probe", type=_seconds, nargs="?", const=PROBE_SECONDS, metavar="SECONDS",
+        help="run a few steps of each stage, in a directory that is thrown away, to tell its time and memory "
+        f"(about {PROBE_SECONDS:.0f} seconds a stage)",
+    )  # fmt: skip
+
+
+def _seconds(text: str) -> float:
+    """Raises ValueError for what is no length of time."""
+    value = float(text)
+    if not 0 < value < 86400:
+        raise ValueError(text)
+    return value
 
 
 def run(args: argparse.Namespace) -> int:
@@ -23,12 +41,17 @@ def run(args: argparse.Namespace) -> int:
     plan, warnings = prepare(args.recipe, args.settings, args.out)
     for text in [*warnings, *(f"{fault.what} ({fault.why})" for _, fault in plan.damaged)]:
         say(f"warning: {text}")
-    data = describe(plan)
+    probes: dict[str, Probed | str] = {}
+    if args.probe is not None:
+        from temper.pipeline.probe import probe
+
+        probes = probe(plan, args.recipe, args.settings, args.probe, say)
+    data = describe(plan, probes)
     print(json.dumps(data, ensure_ascii=False) if args.json else render(data))
     return 0
 
 
-def describe(plan: Plan) -> dict[str, Any]:
+def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({})) -> dict[str, Any]:
     """The plan as one JSON value; what cannot be known before a stage ran is None."""
     from temper.pipeline.cost import memory_available
     from temper.pipeline.estimate import estimate, model_sizes
@@ -52,6 +75,7 @@ def describe(plan: Plan) -> dict[str, Any]:
                 "memory_bytes": need.memory_bytes if planned.runs else None,
                 "cache_bytes": need.cache_bytes if planned.runs else None,
                 "disk_bytes": need.disk_bytes if planned.runs else 0,
+                **_describe_probe(probes.get(planned.stage.name)),
             }
         )
     available = memory_available()
@@ -70,6 +94,28 @@ def describe(plan: Plan) -> dict[str, Any]:
     }
 
 
+def _describe_probe(probed: Probed | str | None) -> dict[str, Any]:
+    """The keys that a probe adds to a stage or replaces."""
+    if probed is None:
+        return {}
+    if isinstance(probed, str):
+        return {"probe": {"error": probed}}
+    one = probed.rehearsed
+    return {
+        "seconds": probed.seconds,
+        "memory_bytes": one.peak_memory_bytes,
+        "probe": {
+            "cpu_seconds": probed.cpu_seconds,
+            "steps": probed.steps,
+            "step_seconds": one.seconds,
+            "step_cpu_seconds": one.cpu_seconds,
+            "device_bytes": one.device_bytes,
+            "rehearsed_steps": one.steps,
+            "stand_ins": list(probed.stand_ins),
+        },
+    }
+
+
 STATES = {"cached": "done", "continue": "goes on", "run": "will run"}
 
 
@@ -81,6 +127,8 @@ def render(data: dict[str, Any]) -> str:
     rows: list[tuple[str, ...]] = [("stage", "kind", "", "time", "memory", "of it cache", "disk", "why")]
     for stage in data["stages"]:
         time = "unknown" if stage["seconds"] is None else "~" + duration(stage["seconds"])
+        if "steps" in (probe := stage.get("probe", {})) and probe["steps"] > 1:
+            time += f" ({probe['step_seconds']:.2g} s a step × {probe['steps']})"
         cache = show_bytes(stage["cache_bytes"]) if stage["cache_bytes"] else "–"
         needs = (time, show_bytes(stage["memory_bytes"]), cache, show_bytes(stage["disk_bytes"]))
         needs = needs if stage["runs"] else ("", "", "", "")
@@ -98,8 +146,29 @@ def render(data: dict[str, Any]) -> str:
         f"memory:  {available} available: {fits[data['fits']]}",
         f"disk:    {free} free",
     ]
+    lines += [f"probe:   {text}" for text in _probe_lines(data["stages"])]
     for half in data["half_done"]:
         changes = "; ".join(half["changes"]) or "its config changed"
         lines.append(f"note:    `{half['stage']}` stopped at step {half['step']} under another config ({changes});")
         lines.append("         `temper run` asks for `--changed` before it starts that stage again")
     return "\n".join(lines)
+
+
+def _probe_lines(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How much there is to what the probe says."""
+    from temper.pipeline.cost import show_bytes
+    from temper.report.lines import duration
+
+    probed = {stage["stage"]: stage for stage in stages if "probe" in stage}
+    known = [stage for stage in probed.values() if "error" not in stage["probe"]]
+    if known:
+        yield f"all that will run takes about {duration(sum(stage['seconds'] for stage in known))}"
+    for name, stage in probed.items():
+        probe = stage["probe"]
+        if "error" in probe:
+            yield f"{name} could not be tried: {probe['error']}"
+            continue
+        if probe["device_bytes"]:
+            yield f"{name} takes {show_bytes(probe['device_bytes'])} of the device's memory"
+        if probe["stand_ins"]:
+            yield f"{name} was tried with {'; '.join(probe['stand_ins'])}"

@@ -5,6 +5,7 @@ sources.py    extends, --set                            graph.py    references b
 faults.py     what is wrong with a config, in words     preflight.py  all of it, checked before anything runs
 plan.py       fingerprints: what runs, and why          run.py      the loop over stages
 rundir.py     what is where in a run directory          cost.py     seconds and bytes, spent and to be spent
+probe.py      what stages will take, by trying them     rehearsal.py  one of them, a few steps of it
 """
 
 from __future__ import annotations

@@ -6,11 +6,14 @@ import contextlib
 import os
 import resource
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+WATCH_SECONDS = 0.2  # between two looks at the children; one takes 3 ms for each half gigabyte they hold
 
 
 @dataclass(frozen=True)
@@ -48,19 +51,50 @@ class Cost:
 
 
 class Meter:
-    """Measures from when it is made, or from the start of the process."""
+    """Measures from when it is made, or from the start of the process.
+
+    As a context it also looks at this process's children every now and then: sampler processes share the weights, so
+    what counts of them is the memory that they alone hold.
+    """
 
     def __init__(self, whole_process: bool = False):
         self.began = time.monotonic()
         self.cpu_began = 0.0 if whole_process else _cpu()
+        self._children_bytes = 0
+        self._ended = threading.Event()
+        self._watch = threading.Thread(target=self._watch_children, daemon=True)
         if not whole_process:
             with contextlib.suppress(OSError):  # Linux: lets the peak be that of this stage alone
                 Path("/proc/self/clear_refs").write_text("5")
 
+    def __enter__(self) -> Meter:
+        self._watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._watch.join()
+
+    def _watch_children(self) -> None:
+        while not self._ended.wait(WATCH_SECONDS):
+            self._children_bytes = max(self._children_bytes, children_bytes())
+
     def spent(self) -> Cost:
-        peak = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         unit = 1 if sys.platform == "darwin" else 1024
-        return Cost(time.monotonic() - self.began, _cpu() - self.cpu_began, peak * unit)
+        peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss + self._children_bytes
+        return Cost(time.monotonic() - self.began, _cpu() - self.cpu_began, peak)
+
+
+def children_bytes() -> int:
+    """Bytes that the children of this process's main thread hold and share with nobody; 0 where the system does not
+    say (it is not Linux)."""
+    total = 0
+    with contextlib.suppress(OSError, ValueError):
+        for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+            with contextlib.suppress(OSError, ValueError):  # it has just ended
+                lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
+                total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return total
 
 
 def _cpu() -> float:

@@ -121,8 +121,7 @@ class Run:
                     self.record.save("stopped")
                 raise Stopped(f"before stage {planned.stage.name}; all stages before it are done", self.stopper.code)
             if planned.runs:
-                meter = Meter()
-                with self._recorded(planned, meter):
+                with Meter() as meter, self._recorded(planned, meter):
                     self._run_stage(planned, meter)
                 self.ran.append(planned.stage.name)
             else:
