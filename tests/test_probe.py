@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import fakes
@@ -147,8 +148,9 @@ def test_a_rehearsal_has_a_process_of_its_own(monkeypatch, tmp_path):
     world = probe._in_a_process(plan.stages[0], "small.yaml", ["world.cold_start=10"], {}, tmp_path / "w", 1.0)
     assert (world.steps, world.total, world.finished) == (1, 1, True)
     assert len((tmp_path / "w/out/cold_start.jsonl").read_text().splitlines()) == 10
-    with pytest.raises(NotProbed):
-        probe._in_a_process(plan.stages[2], "small.yaml", [], {}, tmp_path / "s", 1.0)
+    monkeypatch.setattr(sys, "executable", "false")
+    with pytest.raises(NotProbed, match="ended with code 1: nothing was said"):
+        probe._in_a_process(plan.stages[0], "small.yaml", [], {}, tmp_path / "s", 1.0)
 
 
 def test_the_memory_of_children_is_what_they_hold_alone():
