@@ -16,6 +16,7 @@ from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
 
 COMMANDS = {
     "run": ("temper.commands.run", "run a recipe; run it again to go on where it stopped"),
+    "sweep": ("temper.commands.sweep", "run a recipe once for each value of a key; one table of all runs"),
     "plan": ("temper.commands.plan", "what would run and why, what is done, memory, disk, time; writes nothing"),
     "check": ("temper.commands.check", "look through data files row by row; every gold answer must score 1"),
     "score": ("temper.commands.score", "score prompt, reply and gold rows with the rewards"),

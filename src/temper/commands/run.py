@@ -39,11 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--changed", action="store_true",
         help="accept that stages which stopped half-way start again, because the recipe was changed",
     )  # fmt: skip
+    # for `temper sweep`: standard input is a pipe from the process that this run must not outlive
+    parser.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
     from temper.pipeline.run import Stopped, run_recipe, say
 
+    if args.tied:
+        from temper.pipeline.sweep import end_with_parent
+
+        end_with_parent()
     try:
         result = run_recipe(args.recipe, args.settings, args.out, args.changed, ["temper", *sys.argv[1:]])
     except Stopped as stopped:

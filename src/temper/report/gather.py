@@ -69,6 +69,12 @@ def gather_stages(run_dir: Path) -> list[Json]:
     return [_stage(run_dir, run, recipe, name) for name in _stage_names(run, recipe)]
 
 
+def held_out(run_dir: Path) -> list[Json]:
+    """The `models` of `gather` alone: the scores of every model that the run evaluated."""
+    found = [_evaluation(run_dir, stage) for stage in gather_stages(run_dir)]
+    return _models([evaluation for evaluation in found if evaluation is not None])
+
+
 def _read_yaml(path: Path) -> Json:
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))

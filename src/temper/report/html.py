@@ -41,9 +41,6 @@ def write(run_dir: Path, out: Path | None = None) -> Path:
 
 def page(data: Mapping[str, Any]) -> str:
     """The page for what `gather` found."""
-    assets = files("temper.report") / "assets"
-    style = (assets / "report.css").read_text(encoding="utf-8")
-    script = (assets / "report.js").read_text(encoding="utf-8")
     parts = [
         sections.head(data),
         sections.pipeline(data),
@@ -58,12 +55,20 @@ def page(data: Mapping[str, Any]) -> str:
         memory_parts(data),
         foot(data),
     ]
+    return document(f"{data['recipe']}: temper report", "".join(parts))
+
+
+def document(title: str, body: str) -> str:
+    """A whole page, its style and script inside it. `title` is escaped here, `body` is HTML."""
+    assets = files("temper.report") / "assets"
+    style = (assets / "report.css").read_text(encoding="utf-8")
+    script = (assets / "report.js").read_text(encoding="utf-8")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><title>{escape(str(data["recipe"]))}: temper report</title><style>{style}</style></head>'
-        f"<body><main>{''.join(parts)}</main><script>{script}</script></body></html>\n"
+        f'content="light dark"><title>{escape(title)}</title><style>{style}</style></head>'
+        f"<body><main>{body}</main><script>{script}</script></body></html>\n"
     )
 
 

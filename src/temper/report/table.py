@@ -35,13 +35,23 @@ def render(
     models, color = evaluation.get("models") or [], bool(color)
     blocks = [_scores(models, width, color)] if models else []
     blocks += [text for text in (_claims(evaluation.get("claims") or [], color),) if text]
-    return _spelled("\n\n".join(blocks), encoding)
+    return spelled("\n\n".join(blocks), encoding)
 
 
 def _scores(models: Sequence[Mapping[str, Any]], width: int | None, color: bool) -> str:
     tasks = list(dict.fromkeys(task for model in models for task in model["tasks"]))
     head = ["stage", "accuracy", "format", "language", *tasks[1:], "truncated", "tokens"]
-    rows = [_cells(model, tasks) for model in models]
+    return grid(head, [_cells(model, tasks) for model in models], width, color)
+
+
+def grid(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None, color: bool = False) -> str:
+    """Rows under a head; one block a row where they would be wider than `width` columns.
+
+    >>> print(grid(["stage", "steps"], [["cold_start", "9"], ["rl", "110"]]))
+    stage       steps
+    cold_start      9
+    rl            110
+    """
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     if width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
         return _stacked(head, rows, color)
@@ -106,7 +116,8 @@ def _with_interval(scores: Mapping[str, Any], key: str) -> str:
     return _share(scores.get(key)) + half
 
 
-def _spelled(text: str, encoding: str) -> str:
+def spelled(text: str, encoding: str = "") -> str:
+    """`text` in signs that `encoding` (not given: standard output's) has."""
     encoding = encoding or getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
