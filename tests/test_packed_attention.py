@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -16,14 +16,22 @@ from temper.models.packed import AttentionPlan, Row
 HEADS, KEY_HEADS, SIZE = 4, 2, 8
 
 
-def layout(families: Sequence[tuple[int, Sequence[int]]]) -> tuple[list[Row], Tensor]:
-    """Rows and positions of prefixes, each with runs after it; a prefix of length 0 is none."""
-    rows, positions = [], []
-    for prefix_length, runs in families:
-        prefix = range(len(positions), len(positions) + prefix_length)
-        positions += range(prefix_length)
-        if prefix_length:
-            rows.append(Row(prefix))
+def layout(families: Sequence[tuple[int, Sequence[int]]], prefixes_first: bool = False) -> tuple[list[Row], Tensor]:
+    """Rows and positions of prefixes, each with runs after it; a prefix of length 0 is none. All prefixes first, as a
+    batch lays them, or each before its runs."""
+    rows: list[Row] = []
+    positions: list[int] = []
+
+    def lay(length: int) -> range:
+        place = range(len(positions), len(positions) + length)
+        positions.extend(range(length))
+        if length:
+            rows.append(Row(place))
+        return place
+
+    laid = [lay(length) for length, _ in families] if prefixes_first else []
+    for number, (prefix_length, runs) in enumerate(families):
+        prefix = laid[number] if prefixes_first else lay(prefix_length)
         for length in runs:
             rows.append(Row(range(len(positions), len(positions) + length), prefix))
             positions += range(prefix_length, prefix_length + length)
@@ -56,10 +64,13 @@ families = st.lists(
 @pytest.mark.parametrize(
     "options", [Options(0.3, None, None), Options(0.3, 5, None), Options(0.3, None, 2.0)], ids=["full", "window", "cap"]
 )
-@given(families=families)
+@given(families=families, prefixes_first=st.booleans())
+@example(families=[(1, [3]), (2, [2])], prefixes_first=True)  # padding right after the last token of all
 @settings(max_examples=40, deadline=None)
-def test_values_and_gradients_are_those_of_plain_attention(options: Options, families: list) -> None:
-    rows, positions = layout(families)
+def test_values_and_gradients_are_those_of_plain_attention(
+    options: Options, families: list, prefixes_first: bool
+) -> None:
+    rows, positions = layout(families, prefixes_first)
     generator = torch.Generator().manual_seed(len(positions))
     shapes = [(1, heads, len(positions), SIZE) for heads in (HEADS, KEY_HEADS, KEY_HEADS, HEADS)]
     *inputs, weights = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes)

@@ -43,9 +43,10 @@ class Runs:
     def of(runs: Sequence[Sequence[int]], padding: int) -> Runs:
         tensors = [torch.tensor(run) for run in runs]
         index = torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=padding)
-        start = int(index[0, 0])
-        follow = torch.equal(index.flatten(), torch.arange(start, start + index.numel()))
-        return Runs(index, bool((index == padding).any()), start if follow else None)
+        start, padded = int(index[0, 0]), bool((index == padding).any())
+        # not if padded: after the last token of all, the number that stands for padding would seem to follow on
+        follow = not padded and torch.equal(index.flatten(), torch.arange(start, start + index.numel()))
+        return Runs(index, padded, start if follow else None)
 
     def rows(self, packed: Tensor) -> Tensor:
         """[R, H, Q(, D)] of packed [N, H(, D)]; at padding stands some token, or token N where there is one."""
