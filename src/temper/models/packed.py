@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from temper.models import varlen
 from temper.models.attention import Layers, Options, scores_and_mix
 
 ROWS_A_BLOCK = 64
@@ -95,7 +96,7 @@ class Part:
     def of(blocks: Sequence[Block], padding: int) -> Part:
         queries, query_places = _places([block.queries.index_RQ for block in blocks], padding)
         keys, key_places = _places([block.keys.index_RQ for block in blocks], padding)
-        return Part(tuple(blocks), *map(_as_slice, (queries, query_places, keys, key_places)))
+        return Part(tuple(blocks), *map(varlen.as_slice, (queries, query_places, keys, key_places)))
 
 
 class AttentionPlan:
@@ -131,13 +132,26 @@ class AttentionPlan:
     def masked(self) -> MaskedBlocks:
         return MaskedBlocks(self.rows, self.positions_N)
 
+    @cached_property
+    def spans(self) -> tuple[varlen.Spans, ...]:
+        return varlen.spans_of(self.rows, self.positions_N.device)
+
+    @staticmethod
+    def _fits_varlen(query_NHD: Tensor, key_NHD: Tensor) -> bool:
+        if query_NHD.device.type != "cuda" or query_NHD.dtype.itemsize != 2:
+            return False
+        _, heads, size = query_NHD.shape
+        return varlen.works_on(query_NHD.device, query_NHD.dtype, heads, key_NHD.shape[1], size)
+
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
         query_NHD, key_NHD, value_NHD = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
         if self.kept is not None:
             self.kept.append((key_NHD, value_NHD))
         windowed = options.window is not None and options.window < self.longest
-        flash = query.device.type == "cpu" and query.shape[-1] == value.shape[-1]
-        if flash and not windowed and options.softcap is None:
+        flash = query.shape[-1] == value.shape[-1] and not windowed and options.softcap is None
+        if flash and self._fits_varlen(query_NHD, key_NHD):
+            return varlen.attend(query_NHD, key_NHD, value_NHD, self.spans, options.scale)[None]
+        if flash and query.device.type == "cpu":
             return _MergedFlash.apply(query_NHD, key_NHD, value_NHD, self.parts, options.scale)[None]  # type: ignore
         return self.masked.attend(query_NHD, key_NHD, value_NHD, options)[None]
 
@@ -265,13 +279,6 @@ def _places(indices: Sequence[Tensor], padding: int) -> tuple[Tensor, Tensor]:
     real = (flat < padding).nonzero().squeeze(-1)
     tokens, order = flat[real].sort()
     return tokens, real[order]
-
-
-def _as_slice(index: Tensor) -> Tensor | slice:
-    """The slice that says what `index` says, if there is one: reading by it copies nothing."""
-    start = int(index[0])
-    last = start + len(index)
-    return slice(start, last) if torch.equal(index, torch.arange(start, last)) else index
 
 
 def _alike(runs: Sequence[range]) -> Iterator[Sequence[range]]:
