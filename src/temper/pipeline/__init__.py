@@ -33,5 +33,6 @@ STAGES: dict[str, StageKind] = {
     "distill": StageKind("temper.stages.distill", "model", "config.json"),
     "grpo": StageKind("temper.stages.grpo", "model", "config.json"),
     "sample": StageKind("temper.stages.sample", "dataset", "data.jsonl"),
+    "step_labels": StageKind("temper.stages.step_labels", "dataset", "data.jsonl"),
     "evaluate": StageKind("temper.stages.evaluate", "evaluation", "evaluation.json"),
 }

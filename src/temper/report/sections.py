@@ -19,6 +19,7 @@ KIND_NAMES = {
     "grpo": "GRPO",
     "ppo": "PPO",
     "sample": "rejection sampling",
+    "step_labels": "step labels",
     "evaluate": "evaluation",
     "import_model": "model",
     "tiny_world": "data",

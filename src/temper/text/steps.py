@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 from temper.text.reply import CLOSE_THINK, OPEN_THINK
 from temper.types import Reply, Step
@@ -102,11 +103,10 @@ def reply_steps(reply: Reply) -> list[Step]:
     text = reply.text
     start = len(OPEN_THINK) if text.startswith(OPEN_THINK) else 0
     close = len(text) if reply.thinking is None else text.index(CLOSE_THINK, start)
-    steps = [Step(start + begin, start + end) for begin, end in split_steps(text[start:close])]
-    if start and steps:
-        steps[0] = Step(0, steps[0].end)
-    elif start or not text:
-        steps = [Step(0, close)]
+    ends = [start + end for _, end in split_steps(text[start:close])] if text[start:close].strip() else [close]
+    if ends == [0]:  # nothing before the answer, or nothing at all
+        return [Step(0, len(text), is_answer=close < len(text))]
+    steps = [Step(begin, end) for begin, end in pairwise([0, *ends])]
     return steps if close == len(text) else [*steps, Step(close, len(text), is_answer=True)]
 
 

@@ -1,0 +1,159 @@
+"""Step labels without annotators: a step is as right as the share of continuations from it that end in the right answer
+(Math-Shepherd 2312.08935, section 3.3). What a process reward model is trained on."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from temper.config import ModelRef, TaskName
+from temper.errors import DataError, Fault, Preempted
+from temper.models.device import DeviceConfig, missing_device, placed
+from temper.models.load import load_model
+from temper.report.rollouts import read_rows, write_rows
+from temper.rewards import REWARDS
+from temper.rewards.score import Scorer
+from temper.rng import seed_for
+from temper.rollout.collect import collect
+from temper.rollout.engine import Engine, Request, Sampling
+from temper.rollout.open import open_engine
+from temper.rollout.options import SamplingConfig, sampling_of
+from temper.rollout.steps import cut
+from temper.stages.context import StageContext
+from temper.stages.shared import check_lengths, check_model, check_tasks, open_prompts, shuffled
+from temper.text.chat import ChatFormat
+from temper.text.reply import parse_reply
+from temper.types import Completion, Group, Prompt, Rollout
+
+VERSION = 1
+PROMPTS_A_CHUNK = 64  # labelled together; a finished chunk is not labelled again after a kill
+
+
+class Config(SamplingConfig, DeviceConfig):
+    """Which solutions are labelled, and from how many continuations."""
+
+    model: ModelRef  # writes the solutions and continues them: labels say what *it* makes of a step
+    tasks: list[TaskName] = Field(min_length=1)
+    max_prompts: Annotated[int, Field(ge=1)] | None = None  # of each task's training file
+    num_generations: Annotated[int, Field(ge=1)] = 4  # solutions a prompt; equal ones are labelled once
+    num_continuations: Annotated[int, Field(ge=1)] = 8  # from the end of each step; Math-Shepherd's N
+    label: Literal["soft", "hard"] = "soft"  # the share that ends right, or 1 where any does (its equations 3 and 2)
+
+
+def check(config: Config, ctx: StageContext) -> list[Fault]:
+    return missing_device(config.device) + check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
+
+
+def run(config: Config, ctx: StageContext) -> None:
+    """Per chunk of prompts: solutions, their steps, continuations from each. `data.jsonl` has a row a solution, its
+    steps beside their labels; `labels.json` counts."""
+    chat = ChatFormat.load(ctx.inputs[config.model])
+    model = load_model(ctx.inputs[config.model], *placed(config), warn=ctx.log.warn)
+    opened = open_prompts(config.tasks, "train", ctx)
+    prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
+    check_lengths(prompts, chat)
+    chunks = -(-len(prompts) // PROMPTS_A_CHUNK)
+    rows: list[dict] = []
+    with open_engine(model) as engine:
+        labeller = Labeller(engine, chat, sampling_of(config, chat), config, (ctx.seed, ctx.name))
+        for number in range(chunks):
+            file = ctx.work / "chunks" / f"{number:05d}.jsonl"
+            if not file.exists():
+                write_rows(file, labeller.label(prompts[number * PROMPTS_A_CHUNK : (number + 1) * PROMPTS_A_CHUNK]))
+            rows += read_rows(file)
+            ctx.log.step(number + 1, chunks, counts(rows))
+            if ctx.stopping():
+                raise Preempted(f"labelled {number + 1} of {chunks} chunks of prompts")
+    found = counts(rows)
+    if found["labels/mean"] in (0.0, 1.0):
+        why = f"every one of {found['labels/steps']:g} steps has the label {found['labels/mean']:g}"
+        raise DataError(Fault("the step labels say nothing", why=why, fix="other prompts, or another model"))
+    order = shuffled(len(rows), (ctx.seed, ctx.name, "order"))
+    write_rows(ctx.out / "data.jsonl", [rows[i] for i in order])
+    (ctx.out / "labels.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    ctx.log.info(f"{len(rows):,} solutions with {found['labels/steps']:,} labelled steps")
+
+
+def counts(rows: Sequence[dict]) -> dict[str, Any]:
+    """Solutions and steps labelled so far, the mean label, the share of solutions whose answer is right."""
+    labels = [label for row in rows for label in row["labels"]]
+    return {
+        "labels/solutions": len(rows),
+        "labels/steps": len(labels),
+        "labels/mean": sum(labels) / max(1, len(labels)),
+        "labels/right_answers": sum(row["labels"][-1] for row in rows) / max(1, len(rows)),
+    }
+
+
+@dataclass(frozen=True)
+class Labeller:
+    """Samples solutions and the continuations of their beginnings. Draws are named by `key`, prompt and tokens so far."""
+
+    engine: Engine
+    chat: ChatFormat
+    sampling: Sampling
+    config: Config
+    key: tuple[int | str, ...]
+
+    def label(self, prompts: Sequence[Prompt]) -> list[dict]:
+        """One row a distinct solution of each prompt."""
+        scorer = Scorer({"accuracy": REWARDS["accuracy"]})
+        groups = collect(
+            self.engine, self.chat, scorer, prompts, self.config.num_generations, self.sampling, self.key
+        )
+        solutions = [(group, rollout) for group in groups for rollout in distinct(group)]
+        cuts = [cut(self.chat, rollout.completion, rollout.reply) for _, rollout in solutions]
+        wanted = {
+            (group.prompt.id, rollout.completion.token_ids[: end + 1]): group
+            for (group, rollout), (_, ends) in zip(solutions, cuts, strict=True)
+            for end in ends[:-1]
+        }
+        shares = self.continued([(group, beginning) for (_, beginning), group in wanted.items()])
+        labels = dict(zip(wanted, map(self.to_label, shares), strict=True))
+        return [
+            {
+                "prompt": [{"role": m.role, "content": m.content} for m in group.prompt.messages],
+                "steps": [step.text_of(rollout.reply) for step in steps],
+                "labels": [labels[group.prompt.id, rollout.completion.token_ids[: end + 1]] for end in ends[:-1]]
+                + [float(rollout.rewards["accuracy"] == 1.0)],
+                "source": group.prompt.task,
+            }
+            for (group, rollout), (steps, ends) in zip(solutions, cuts, strict=True)
+        ]
+
+    def continued(self, beginnings: Sequence[tuple[Group, tuple[int, ...]]]) -> list[float]:
+        """For each beginning of a solution, the share of its continuations that end in the right answer; 0 where no
+        token is left for one."""
+        count, most = self.config.num_continuations, self.sampling.max_tokens
+        asked = [
+            (i, Request(group.prompt_ids, self._key(group.prompt, drawn, sample), drawn, most - len(drawn)))
+            for i, (group, drawn) in enumerate(beginnings)
+            if len(drawn) < most
+            for sample in range(count)
+        ]
+        completions = self.engine.generate([request for _, request in asked], self.sampling)
+        right: Counter[int] = Counter()
+        for (i, request), completion in zip(asked, completions, strict=True):
+            right[i] += self._ends_right(beginnings[i][0].prompt, request, completion)
+        return [right[i] / count for i in range(len(beginnings))]
+
+    def to_label(self, share: float) -> float:
+        return share if self.config.label == "soft" else float(share > 0)
+
+    def _key(self, prompt: Prompt, drawn: tuple[int, ...], sample: int) -> int:
+        return seed_for(*self.key, prompt.id, "from", ",".join(map(str, drawn)), sample)
+
+    def _ends_right(self, prompt: Prompt, request: Request, completion: Completion) -> bool:
+        text = self.chat.decode(request.drawn + completion.token_ids)
+        return REWARDS["accuracy"](prompt, parse_reply(text, self.chat.thinking_opened)) == 1.0
+
+
+def distinct(group: Group) -> list[Rollout]:
+    """The first rollout of each text of a group; one without any text teaches nothing."""
+    by_text = {rollout.reply.text: rollout for rollout in reversed(group.rollouts) if rollout.reply.text.strip()}
+    return [rollout for rollout in group.rollouts if by_text.get(rollout.reply.text) is rollout]
