@@ -43,6 +43,7 @@ def test_the_answer_is_the_value(seed: int) -> None:
 
 def test_no_held_out_problem_is_ever_trained_on_whatever_the_seeds() -> None:
     held_out = {row["question"] for seed in (0, 1) for row in files.arithmetic_prompts("test", 150, seed)}
+    held_out |= {row["question"] for row in files.hard_arithmetic_prompts(100, 0)}
     held_out |= {row["question"] for seed in (0, 1) for row in files.general_prompts("test", 100, seed)}
     trained = {row["question"] for row in files.arithmetic_prompts("train", 2000, 2)}
     trained |= {row["question"] for row in files.general_prompts("train", 400, 2)}

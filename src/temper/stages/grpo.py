@@ -38,6 +38,7 @@ from temper.stages.shared import (
 from temper.text.chat import ChatFormat
 from temper.train.learner import Learner, OptimizerConfig
 from temper.train.loop import resumable_steps
+from temper.train.memory import memory_by_part
 from temper.train.policy import (
     PolicyBatch,
     PolicyConfig,
@@ -158,6 +159,8 @@ def run(config: Config, ctx: StageContext) -> None:
             metrics = update(config, learner, loss, reference, parts) | (step_metrics(judged) if judged else {})
             if reference is not None and reference_is_due(config, before, learner.step):
                 move_reference(reference, policy, config.reference_update_share)
+            if step == 0:
+                metrics |= memory_by_part(learner, reference)
             rollouts.log(step, config.max_steps, groups, advantages, metrics, clock)
     tasks, rewards = ", ".join(config.tasks), ", ".join(config.reward_funcs)
     how = [f"GRPO: {config.max_steps} steps on {tasks}, rewards {rewards}"]

@@ -21,6 +21,7 @@ class Config(StrictModel):
 
     arithmetic_train: Count = 0
     arithmetic_test: Count = 0
+    arithmetic_hard_test: Count = 0  # longer chains than any of the others
     general_train: Count = 0
     general_test: Count = 0
     cold_start: Count = 0
@@ -36,6 +37,7 @@ def run(config: Config, ctx: StageContext) -> None:
     sources = {
         "arithmetic.train": (config.arithmetic_train, lambda n: files.arithmetic_prompts("train", n, seed)),
         "arithmetic.test": (config.arithmetic_test, lambda n: files.arithmetic_prompts("test", n, seed)),
+        "arithmetic_hard.test": (config.arithmetic_hard_test, lambda n: files.hard_arithmetic_prompts(n, seed)),
         "general.train": (config.general_train, lambda n: files.general_prompts("train", n, seed)),
         "general.test": (config.general_test, lambda n: files.general_prompts("test", n, seed)),
         "cold_start": (

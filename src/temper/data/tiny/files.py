@@ -26,6 +26,17 @@ def arithmetic_prompts(split: Split, count: int, seed: int) -> Iterator[dict]:
             yield {"question": problem.text, "answer": str(problem.answer), "level": problem.level}
 
 
+def hard_arithmetic_prompts(count: int, seed: int) -> Iterator[dict]:
+    """Held-out chains of four operations, one more than any problem that is trained on."""
+    seen: set[str] = set()
+    random = _random(seed, "arithmetic_hard")
+    while len(seen) < count:
+        problem = draw_problem(random, "test", level=4)
+        if problem.chain and problem.text not in seen:
+            seen.add(problem.text)
+            yield {"question": problem.text, "answer": str(problem.answer), "level": problem.level}
+
+
 def general_prompts(split: Split, count: int, seed: int) -> Iterator[dict]:
     """`{"question", "answer"}` rows, skills in turn, no question twice: a skill without more questions drops out."""
     random = _random(seed, "general", split)
