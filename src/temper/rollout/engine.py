@@ -12,6 +12,8 @@ from typing import Protocol
 from temper.types import Completion
 
 Watch = Callable[[int, int], None]  # called with (number of the request, token) as soon as the token is drawn
+# Called with (number of the request, its completion) as soon as that is finished, once, on whatever thread.
+Finished = Callable[[int, Completion], None]
 
 
 class StopRule(Protocol):
@@ -56,7 +58,14 @@ class Request:
 class Engine(Protocol):
     """A sampler."""
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None) -> list[Completion]:
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        watch: Watch | None = None,
+        finished: Finished | None = None,
+    ) -> list[Completion]:
         """One completion a request, in order. The log-probs are of the distribution at `sampling.temperature`,
-        before any cut of the tail; at temperature 0 they are of the distribution at temperature 1."""
+        before any cut of the tail; at temperature 0 they are of the distribution at temperature 1. A request that has
+        room for no token is answered, and `finished` is not told of it."""
         ...

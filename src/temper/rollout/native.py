@@ -6,7 +6,7 @@ and position alone. `generate` reads: plan the waves, prefill, draw and step unt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from temper.rollout.cache import Cache, Shared
 from temper.rollout.draw import draw_tokens, uniform
-from temper.rollout.engine import Request, Sampling, Watch
+from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.memory import default_budget, is_out_of_memory, wave_bytes
 from temper.rollout.prefill import prefill
 from temper.types import Completion
@@ -41,20 +41,33 @@ class NativeEngine:
         self.version = version
 
     @torch.no_grad()
-    def generate(self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None) -> list[Completion]:
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        watch: Watch | None = None,
+        finished: Finished | None = None,
+    ) -> list[Completion]:
         was_training = self.model.training
         self.model.eval()
         done: dict[int, Completion] = {}
+
+        def finish(number: int, completion: Completion) -> None:
+            done[number] = completion
+            if finished is not None:
+                finished(number, completion)
+
         waves = self._waves(requests, sampling)
         while waves:
             wave = waves.pop(0)
             try:
-                done.update(self._decode(wave, sampling, watch))
+                self._decode(wave, sampling, watch, finish)
             except RuntimeError as error:  # halves draw the same tokens: a draw does not depend on its batch
                 if not is_out_of_memory(error) or len(wave) == 1:
                     raise
-                half = len(wave) // 2
-                waves[:0] = [wave[:half], wave[half:]]
+                left = [row for row in wave if row.number not in done]
+                half = len(left) // 2
+                waves[:0] = [part for part in (left[:half], left[half:]) if part]
         self.model.train(was_training)
         nothing = Completion((), (), "length", self.version())
         return [done.get(number, nothing) for number in range(len(requests))]
@@ -75,17 +88,19 @@ class NativeEngine:
             used += needed
         return waves
 
-    def _decode(self, wave: Sequence[Pending], sampling: Sampling, watch: Watch | None) -> dict[int, Completion]:
+    def _decode(self, wave: Sequence[Pending], sampling: Sampling, watch: Watch | None, finish: Finished) -> None:
         """All of one wave, together."""
         logits, cache = self._prefill(wave)
         flight = Flight.of(wave, sampling)
         while True:
             tokens = flight.draw(logits, sampling)
-            ended = flight.ended(tokens, sampling, watch)
+            stopped, ended = flight.ended(tokens, sampling, watch)
             living = flight.count - int(ended.sum())
-            if living == 0:
-                return flight.completions(self.version())
             if living < flight.count:
+                for number, completion in flight.completions(ended, stopped, self.version()):
+                    finish(number, completion)
+                if living == 0:
+                    return
                 kept = _fill_holes(ended, living)
                 flight.keep(kept)
                 cache.keep(kept)
@@ -153,8 +168,6 @@ class Flight:
     stop_ids: Tensor
     tokens: Tensor  # [rows of the wave, longest limit]
     logprobs: Tensor
-    lengths: Tensor
-    stopped: Tensor
     step: int = 0
 
     @staticmethod
@@ -169,8 +182,6 @@ class Flight:
             torch.tensor(sampling.stop_ids, dtype=torch.long),
             torch.zeros(rows, longest, dtype=torch.long),
             torch.zeros(rows, longest),
-            torch.zeros(rows, dtype=torch.long),
-            torch.zeros(rows, dtype=torch.bool),
         )
 
     @property
@@ -183,11 +194,10 @@ class Flight:
         self.tokens[self.row_B, self.step], self.logprobs[self.row_B, self.step] = tokens, logprobs
         self.positions_B += 1
         self.step += 1
-        self.lengths[self.row_B] = self.step
         return tokens
 
-    def ended(self, tokens_B: Tensor, sampling: Sampling, watch: Watch | None) -> Tensor:
-        """Which rows in flight [B] are finished with the token just drawn."""
+    def ended(self, tokens_B: Tensor, sampling: Sampling, watch: Watch | None) -> tuple[Tensor, Tensor]:
+        """Which rows in flight [B] the token just drawn stops, and which of them are finished with it."""
         stopped = torch.isin(tokens_B, self.stop_ids)
         if watch is not None:
             for row, token in zip(self.row_B.tolist(), tokens_B.tolist(), strict=True):
@@ -196,25 +206,22 @@ class Flight:
             drawn = zip(self.row_B.tolist(), self.tokens[self.row_B, : self.step].tolist(), strict=True)
             ends = [sampling.stop_rule.ends(self.wave[row].begun + tokens) for row, tokens in drawn]
             stopped |= torch.tensor(ends)
-        self.stopped[self.row_B] = stopped
-        return stopped | (self.limits_B <= self.step)
+        return stopped, stopped | (self.limits_B <= self.step)
 
     def keep(self, rows: Tensor) -> None:
         """Row i is from now on what row `rows[i]` was."""
         self.row_B, self.keys_B = self.row_B[rows], self.keys_B[rows]
         self.positions_B, self.limits_B = self.positions_B[rows], self.limits_B[rows]
 
-    def completions(self, version: int) -> dict[int, Completion]:
-        """By number of the request."""
-        tokens, logprobs = self.tokens.tolist(), self.logprobs.tolist()
-        return {
-            row.number: Completion(
-                tuple(tokens[i][:length]), tuple(logprobs[i][:length]), "stop" if stopped else "length", version
-            )
-            for i, (row, length, stopped) in enumerate(
-                zip(self.wave, self.lengths.tolist(), self.stopped.tolist(), strict=True)
-            )
-        }
+    def completions(self, ended_B: Tensor, stopped_B: Tensor, version: int) -> Iterator[tuple[int, Completion]]:
+        """Those of the rows that have just ended, with the numbers of their requests."""
+        rows = self.row_B[ended_B]
+        tokens, logprobs = self.tokens[rows, : self.step].tolist(), self.logprobs[rows, : self.step].tolist()
+        for row, drawn, values, stopped in zip(
+            rows.tolist(), tokens, logprobs, stopped_B[ended_B].tolist(), strict=True
+        ):
+            reason = "stop" if stopped else "length"
+            yield self.wave[row].number, Completion(tuple(drawn), tuple(values), reason, version)
 
 
 def _fill_holes(ended_B: Tensor, living: int) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from temper.models.causal import takes
 from temper.models.packing import agree, probe_ids
 from temper.rollout.draw import draw_tokens, uniform
-from temper.rollout.engine import Request, Sampling, Watch
+from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.memory import is_out_of_memory
 from temper.types import Completion
 
@@ -45,7 +45,13 @@ class PlainEngine:
         self._memory: Memory | None = None  # found at the first call
 
     @torch.no_grad()
-    def generate(self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None) -> list[Completion]:
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        watch: Watch | None = None,
+        finished: Finished | None = None,
+    ) -> list[Completion]:
         was_training = self.model.training
         self.model.eval()
         try:
@@ -55,11 +61,13 @@ class PlainEngine:
             while waves:
                 wave = waves.pop(0)
                 try:
-                    self._decode(wave, sampling, watch)
+                    self._decode(wave, sampling, watch, finished)
                 except RuntimeError as error:  # halves draw the same tokens: a draw does not depend on its batch
                     if not is_out_of_memory(error) or len(wave) == 1:
                         raise
-                    waves[:0] = [wave[: len(wave) // 2], wave[len(wave) // 2 :]]
+                    left = [row for row in wave if not row.ended]
+                    half = len(left) // 2
+                    waves[:0] = [part for part in (left[:half], left[half:]) if part]
             return [row.completion(self.version()) for row in rows]
         finally:
             self.model.train(was_training)
@@ -84,7 +92,7 @@ class PlainEngine:
         if wave:
             yield wave
 
-    def _decode(self, rows: list[Row], sampling: Sampling, watch: Watch | None) -> None:
+    def _decode(self, rows: list[Row], sampling: Sampling, watch: Watch | None, finished: Finished | None) -> None:
         """All of one wave, together."""
         assert self._memory is not None
         for row in rows:
@@ -97,6 +105,8 @@ class PlainEngine:
             tokens, logprobs = draw_tokens(logits, uniform(keys, positions), sampling)
             for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
                 row.take(token, logprob, sampling, watch)
+                if row.ended and finished is not None:
+                    finished(row.number, row.completion(self.version()))
             living = [i for i, row in enumerate(rows) if not row.ended]
             if not living:
                 return

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from temper.rollout.buffers import ALIVE, Buffers, Heads, Layout, SlotAttention, bucket, fitting
-from temper.rollout.engine import Request, Sampling, Watch
+from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.graphs import Graphs
 from temper.rollout.memory import is_out_of_memory
 from temper.rollout.native import Pending, plan_rows
@@ -56,10 +56,16 @@ class SlotEngine:
             torch.cuda.empty_cache()
 
     @torch.no_grad()
-    def generate(self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None) -> list[Completion]:
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        watch: Watch | None = None,
+        finished: Finished | None = None,
+    ) -> list[Completion]:
         was_training = self.model.training
         self.model.eval()
-        tally = Tally(sampling, watch, self.version())
+        tally = Tally(sampling, watch, self.version(), finished)
         rows = plan_rows(requests, sampling, self.context)
         wanted = bucket(max(1, len(rows)), self.slots)
         slots = with_halving(lambda slots: self._fly(tally.without(rows), slots, tally), wanted, self.release)
@@ -108,8 +114,10 @@ class SlotEngine:
 class Tally:
     """What a call has brought so far, and who hears of it."""
 
-    def __init__(self, sampling: Sampling, watch: Watch | None, version: int):
-        self.sampling, self.watch, self.version = sampling, watch, version
+    def __init__(
+        self, sampling: Sampling, watch: Watch | None, version: int, finished: Finished | None = None
+    ):
+        self.sampling, self.watch, self.version, self.finished = sampling, watch, version, finished
         self.hears = watch is not None or sampling.stop_rule is not None
         self.done: dict[int, Completion] = {}
         self._told: dict[int, int] = {}
@@ -129,7 +137,9 @@ class Tally:
         if alive and not ruled:
             return False
         reason = "stop" if ruled or tokens[-1] in self.sampling.stop_ids else "length"
-        self.done[row.number] = Completion(tuple(tokens), tuple(logprobs), reason, self.version)
+        self.done[row.number] = completion = Completion(tuple(tokens), tuple(logprobs), reason, self.version)
+        if self.finished is not None:
+            self.finished(row.number, completion)
         return True
 
 

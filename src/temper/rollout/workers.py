@@ -2,7 +2,8 @@
 
 The processes are forked from the trainer's, so they hold its model; the weights lie in memory that fork shares, so an
 update is seen by every process at once and nothing is copied. Each takes a share of the requests; a draw depends on
-its key alone, so the split changes no completion.
+its key alone, so the split changes no completion. What a process has finished comes over its pipe at once; one thread
+a process reads here.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import sys
 import time
 import traceback
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 
 from temper.errors import Fault, ResourceError
-from temper.rollout.engine import Request, Sampling, Watch
+from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.native import NativeEngine
 from temper.types import Completion
 
@@ -45,30 +47,52 @@ class ParallelEngine:
         self._processes = wanted if can_fork(engine.model) else 1
         self._workers: list[Worker] = []
 
-    def generate(self, requests: Sequence[Request], sampling: Sampling, watch: Watch | None = None) -> list[Completion]:
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        watch: Watch | None = None,
+        finished: Finished | None = None,
+    ) -> list[Completion]:
         count = min(self._processes, len(requests) // ROWS_A_PROCESS)
-        if count < 2 or watch is not None or sampling.stop_rule is not None:  # both call back into this process
-            return self.engine.generate(requests, sampling, watch)
+        if count < 2 or watch is not None or sampling.stop_rule is not None:  # both are asked after every token
+            return self.engine.generate(requests, sampling, watch, finished)
         if not self._workers:
             self._start()
         try:
-            return self._together(requests, sampling, deal(requests, count))
+            return self._together(requests, sampling, deal(requests, count), finished)
         except BaseException:  # what the others were asked must not be the answer to the next question
             self.end()
             raise
 
-    def _together(self, requests: Sequence[Request], sampling: Sampling, shares: list[list[int]]) -> list[Completion]:
+    def _together(
+        self, requests: Sequence[Request], sampling: Sampling, shares: list[list[int]], finished: Finished | None
+    ) -> list[Completion]:
+        done: list[Completion | None] = [None] * len(requests)
+
+        def of(share: list[int]) -> Finished:
+            def finish(place: int, completion: Completion) -> None:
+                done[share[place]] = completion
+                if finished is not None:
+                    finished(share[place], completion)
+
+            return finish
+
         busy = list(zip(self._workers, shares[1:], strict=False))
         for worker, share in busy:
             worker.ask([requests[i] for i in share], sampling, self.engine.version())
-        with one_thread():
-            drawn = self.engine.generate([requests[i] for i in shares[0]], sampling)
-        done = dict(zip(shares[0], drawn, strict=True))
-        for worker, share in busy:
-            drawn, cpu_seconds = worker.answer()
-            self.cpu_seconds += cpu_seconds
-            done.update(zip(share, drawn, strict=True))
-        return [done[i] for i in range(len(requests))]
+        with ThreadPoolExecutor(len(busy), "temper-sampler") as readers:
+            try:
+                answers = [readers.submit(worker.answer, of(share)) for worker, share in busy]
+                with one_thread():
+                    self.engine.generate([requests[i] for i in shares[0]], sampling, None, of(shares[0]))
+                self.cpu_seconds += sum(answer.result() for answer in answers)
+            except BaseException:
+                for worker in self._workers:  # or the readers would wait for the rest
+                    worker.kill()
+                raise
+        nothing = Completion((), (), "length", self.engine.version())
+        return [completion or nothing for completion in done]
 
     def _start(self) -> None:
         share_weights(self.engine.model)
@@ -108,23 +132,28 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):  # told of by `answer`
             self._connection.send((requests, sampling, version))
 
-    def answer(self) -> tuple[list[Completion], float]:
-        """The completions and the CPU seconds they took. Raises ResourceError if the process was killed."""
+    def answer(self, finish: Finished) -> float:
+        """Pass on the completions as they come; returns the CPU seconds they took. Raises ResourceError if the process
+        was killed."""
         try:
-            result = self._connection.recv()
+            while isinstance(message := self._connection.recv(), tuple):
+                finish(*message)
         except (EOFError, ConnectionResetError):
             self._process.join()
             why = f"it ended with code {self._process.exitcode}; the system kills processes when memory runs out"
             fix = "free memory, or lower `num_generations` or `prompts_per_step`; then run again"
             raise ResourceError(Fault("a sampler process was killed", why=why, fix=fix)) from None
-        if isinstance(result, str):
-            raise RuntimeError(f"in a sampler process:\n{result}")
-        return result
+        if isinstance(message, str):
+            raise RuntimeError(f"in a sampler process:\n{message}")
+        return message
 
-    def end(self) -> None:
-        self._connection.close()
+    def kill(self) -> None:
         self._process.kill()  # it holds nothing that could be lost
         self._process.join()
+
+    def end(self) -> None:
+        self.kill()
+        self._connection.close()
 
 
 def _serve(engine: NativeEngine, connection: Connection, parent: int) -> None:
@@ -142,12 +171,14 @@ def _serve(engine: NativeEngine, connection: Connection, parent: int) -> None:
             return
         began = time.process_time()
         engine.version = lambda version=version: version
+        last: float | str  # after the completions: the seconds they took, or what went wrong
         try:
-            result: Any = (engine.generate(requests, sampling), time.process_time() - began)
+            engine.generate(requests, sampling, None, lambda place, completion: connection.send((place, completion)))
+            last = time.process_time() - began
         except Exception:
-            result = traceback.format_exc()
+            last = traceback.format_exc()
         with contextlib.suppress(BrokenPipeError):
-            connection.send(result)
+            connection.send(last)
 
 
 def _close_all_but(kept: int) -> None:
