@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -181,6 +182,18 @@ def test_all_replies_are_scored_in_one_call_where_a_reward_can():
 def test_scoring_all_is_scoring_each(pairs):
     scorer = Scorer(load_rewards(list(REWARDS)))
     assert scorer.score_all(pairs) == [scorer.score(*pair) for pair in pairs]
+
+
+def test_a_reward_of_some_tasks_is_asked_of_their_replies_alone():
+    other = replace(prompt("5"), task="other")
+    reward = Batched(lambda pairs: [1.0] * len(pairs))
+    scorer = Scorer({"format": REWARDS["format"], "batched": reward}, [1.0, 0.5], tasks={"batched": ["other"]})
+    scores = scorer.score_all([(prompt("5"), RIGHT), (other, RIGHT), (other, HALF)])
+    assert reward.calls == [2]
+    assert [dict(score.rewards) for score in scores] == [
+        {"format": 1.0}, {"format": 1.0, "batched": 1.0}, {"format": 0.0, "batched": 1.0}
+    ]  # fmt: skip
+    assert [score.total for score in scores] == [1.0, 1.5, 0.5]
 
 
 @pytest.mark.parametrize("answer", [lambda pairs: 1 / 0, lambda pairs: [1.0], lambda pairs: None, lambda pairs: "abc"])

@@ -7,14 +7,16 @@ A reward that would rather see many replies in one call (a model, a judge) carri
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from temper.errors import ConfigError, Fault, TemperError
+from temper.rewards import REWARDS
 from temper.rewards.user import WrongReturn, checked, checked_all, describe
 from temper.types import Prompt, Reply
 
 Pair = tuple[Prompt, Reply]
+Outcome = float | BaseException  # what a reward says of a reply, or the exception by which it failed on it
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Score:
 class Scorer:
     """Rewards with their weights (1.0 each when not given). Raises ConfigError where the two do not fit.
 
+    `tasks` names, for a reward that not all prompts earn, the tasks of those that do.
+
     >>> from temper.rewards import load_rewards
     >>> from temper.text.reply import parse_reply
     >>> from temper.types import Message
@@ -48,6 +52,7 @@ class Scorer:
         rewards: Mapping[str, Callable[[Prompt, Reply], float]],
         weights: Sequence[float] | None = None,
         strict: bool = False,
+        tasks: Mapping[str, Collection[str]] | None = None,
     ):
         weights = [1.0] * len(rewards) if weights is None else list(weights)
         if len(weights) != len(rewards):
@@ -61,6 +66,7 @@ class Scorer:
         self.rewards = dict(rewards)
         self.weights = dict(zip(rewards, weights, strict=True))
         self.strict = strict
+        self.tasks = dict(tasks or {})
 
     def score(self, prompt: Prompt, reply: Reply) -> Score:
         """Every reward of one reply; see `score_all`."""
@@ -70,13 +76,26 @@ class Scorer:
         """Every reward of every reply, in order. One that raises, or gives anything but a finite number, counts as 0
         and is named in that reply's `failures`; with `strict` a wrong return raises WrongReturn instead. A TemperError
         is no failure of one reply (a judge's budget is spent): it is raised."""
-        columns = {name: outcomes(reward, pairs) for name, reward in self.rewards.items()}
-        return [self._weigh({name: column[i] for name, column in columns.items()}) for i in range(len(pairs))]
+        return [self.weigh(of_reply) for of_reply in self.ask(self.rewards, pairs)]
 
-    def _weigh(self, outcome: Mapping[str, float | BaseException]) -> Score:
+    def ask(self, names: Collection[str], pairs: Sequence[Pair]) -> list[dict[str, Outcome]]:
+        """What the rewards of these names say of each reply, but for those that its task does not have."""
+        found: list[dict[str, Outcome]] = [{} for _ in pairs]
+        for name in names:
+            tasks = self.tasks.get(name)
+            mine = [i for i, (prompt, _) in enumerate(pairs) if tasks is None or prompt.task in tasks]
+            for i, outcome in zip(mine, outcomes(self.rewards[name], [pairs[i] for i in mine]), strict=True):
+                found[i][name] = outcome
+        return found
+
+    def weigh(self, outcome: Mapping[str, Outcome]) -> Score:
+        """The score of one reply from what all its rewards say."""
         values: dict[str, float] = {}
         reasons: dict[str, str] = {}
-        for name, value in outcome.items():
+        for name in self.rewards:
+            if name not in outcome:
+                continue
+            value = outcome[name]
             if isinstance(value, BaseException):
                 if self.strict and isinstance(value, WrongReturn):
                     raise WrongReturn(f"the reward `{name}` {value}") from None
@@ -87,7 +106,7 @@ class Scorer:
         return Score(values, total, reasons)
 
 
-def outcomes(reward: Callable[[Prompt, Reply], float], pairs: Sequence[Pair]) -> list[float | BaseException]:
+def outcomes(reward: Callable[[Prompt, Reply], float], pairs: Sequence[Pair]) -> list[Outcome]:
     """What a reward says of each reply: a finite float, or the exception by which it failed on it.
 
     With `batch` all are asked about at once; where that call fails as a whole, each reply is tried alone.
@@ -113,7 +132,19 @@ def outcomes(reward: Callable[[Prompt, Reply], float], pairs: Sequence[Pair]) ->
     return [_outcome(lambda value=value: checked(value)) for value in values]
 
 
-def _outcome(ask: Callable[[], float]) -> float | BaseException:
+def may_overlap(reward: Callable[[Prompt, Reply], float]) -> bool:
+    """Whether a reward may be asked on another thread, of some replies at a time, while others are still being drawn:
+    the built-in ones, and those that say so (`reward.overlaps = True`). It must be slow by waiting, not by computing,
+    to gain by it; it must say the same whatever the time and the other replies; one thread asks it.
+
+    >>> from temper.rewards import REWARDS
+    >>> may_overlap(REWARDS["format"]), may_overlap(lambda prompt, reply: 1.0)
+    (True, False)
+    """
+    return getattr(reward, "overlaps", False) is True or reward in REWARDS.values()
+
+
+def _outcome(ask: Callable[[], float]) -> Outcome:
     try:
         return ask()
     except TemperError:

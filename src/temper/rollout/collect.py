@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
-from temper.rewards.score import Score
+from temper.rewards.score import Scorer
 from temper.rng import seed_for
 from temper.rollout.engine import Engine, Request, Sampling
-from temper.text.reply import parse_reply
-from temper.types import Group, Message, Prompt, Reply, Rollout
+from temper.rollout.scoring import Decoder, Scoring
+from temper.types import Group, Message, Prompt, Rollout
 
 
-class Chat(Protocol):
+class Chat(Decoder, Protocol):
     """What collecting needs of a chat format (`text/chat.py`)."""
 
-    @property
-    def thinking_opened(self) -> bool: ...
     def prompts_ids(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]: ...
-    def decode(self, ids: Iterable[int]) -> str: ...
-
-
-class Scores(Protocol):
-    """What collecting needs of a scorer (`rewards/score.py`)."""
-
-    def score_all(self, pairs: Sequence[tuple[Prompt, Reply]]) -> list[Score]: ...
 
 
 def collect(
     engine: Engine,
     chat: Chat,
-    scorer: Scores,
+    scorer: Scorer,
     prompts: Sequence[Prompt],
     samples: int,
     sampling: Sampling,
@@ -43,13 +34,13 @@ def collect(
         for prompt, ids in zip(prompts, prompt_ids, strict=True)
         for sample in range(samples)
     ]
-    completions = engine.generate(requests, sampling)
     asked = [prompt for prompt in prompts for _ in range(samples)]
-    replies = [parse_reply(chat.decode(it.token_ids), thinking_opened=chat.thinking_opened) for it in completions]
-    scores = scorer.score_all(list(zip(asked, replies, strict=True)))
+    with Scoring(chat, scorer, asked) as scoring:
+        completions = engine.generate(requests, sampling, None, scoring.finished)
+        scored = scoring.results(completions)
     rollouts = [
         Rollout(prompt, completion, reply, score.rewards, score.total, score.failures)
-        for prompt, completion, reply, score in zip(asked, completions, replies, scores, strict=True)
+        for prompt, completion, (reply, score) in zip(asked, completions, scored, strict=True)
     ]
     return [
         Group(prompt, ids, tuple(rollouts[i * samples : (i + 1) * samples]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from statistics import fmean as mean
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from temper.errors import DataError, Fault
 from temper.report.metrics import read_rows
 from temper.report.rollouts import write_rows
 from temper.rewards.overlong import overlong
-from temper.rewards.score import Score, Scorer
+from temper.rewards.score import Scorer
 from temper.rollout.collect import collect, rollout_row
 from temper.rollout.engine import Engine
 from temper.rollout.open import cpu_seconds
@@ -34,7 +34,7 @@ from temper.stages.shared import (
 )
 from temper.text.chat import ChatFormat
 from temper.train.guards import Guards, watch
-from temper.types import Group, PolicyExample, Prompt, Reply, Rollout
+from temper.types import Group, PolicyExample, Rollout
 
 
 class RolloutConfig(SamplingConfig):
@@ -78,20 +78,6 @@ def check_rollouts(config: RolloutConfig, ctx: StageContext) -> list[Fault]:
     return faults + check_rewards(config.reward_funcs, ctx)
 
 
-@dataclass(frozen=True)
-class TaskScorer:
-    """Scores each reply with the rewards that its prompt's task has."""
-
-    scorers: Mapping[str, Scorer]  # by task
-
-    def score_all(self, pairs: Sequence[tuple[Prompt, Reply]]) -> list[Score]:
-        scores: dict[int, Score] = {}
-        for task in dict.fromkeys(prompt.task for prompt, _ in pairs):
-            chosen = [i for i, (prompt, _) in enumerate(pairs) if prompt.task == task]
-            scores |= zip(chosen, self.scorers[task].score_all([pairs[i] for i in chosen]), strict=True)
-        return [scores[i] for i in range(len(pairs))]
-
-
 class Rollouts:
     """The groups of each step: a function of (seed, stage, step) and of the policy, so a resume draws the same."""
 
@@ -125,21 +111,17 @@ class Rollouts:
 
     def _draw(self, engine: Engine, number: int, key: Sequence[int | str], step: int) -> list[Group]:
         drawn = draw_prompts(self.prompts, self.config.prompts_per_step, number, key)
-        scorer = TaskScorer({task: self._scorer(task, step) for task in self.prompts})
         samples = self.config.num_generations
-        groups = collect(engine, self.chat, scorer, drawn, samples, self.sampling, (*key, number))
+        groups = collect(engine, self.chat, self._scorer(step), drawn, samples, self.sampling, (*key, number))
         if self.config.overlong_cache:
             groups = [self._with_overlong(group) for group in groups]
         return groups
 
-    def _scorer(self, task: str, step: int) -> Scorer:
+    def _scorer(self, step: int) -> Scorer:
         config = self.config
-        names = [
-            name
-            for name in config.reward_funcs
-            if step >= config.reward_start_steps.get(name, 0) and task in config.reward_tasks.get(name, [task])
-        ]
-        return Scorer({name: self.rewards[name] for name in names}, [self.weights[name] for name in names])
+        names = [name for name in config.reward_funcs if step >= config.reward_start_steps.get(name, 0)]
+        rewards, weights = {name: self.rewards[name] for name in names}, [self.weights[name] for name in names]
+        return Scorer(rewards, weights, tasks=config.reward_tasks)
 
     def _with_overlong(self, group: Group) -> Group:
         def scored(rollout: Rollout) -> Rollout:
