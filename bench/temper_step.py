@@ -129,7 +129,7 @@ def run_steps(job: Job) -> None:
                 prompts = tokenizer.encode_many(texts)
                 completions = sample(engine, requests_of(draws, prompts, work, number), work)
             groups = groups_of(draws, prompts, completions, tokenizer)
-            advantages = outcome_advantages(config, total_rewards(config, groups, reference), groups)
+            advantages = outcome_advantages(config, total_rewards(config, groups, reference, learner.model.device), groups)
             update(config, learner, loss, reference, mini_batches(config, groups, advantages, ()))
             rollout_metrics(groups, advantages)
             job.end_step(number, draws.tokens)

@@ -148,7 +148,7 @@ def run(config: Config, ctx: StageContext) -> None:
             clock = Clock(engine)
             groups = rollouts.collect(engine, step)
             clock.mark_sampled()
-            totals = total_rewards(config, groups, reference)
+            totals = total_rewards(config, groups, reference, policy.device)
             if config.supervision == "process":
                 judged = judge_steps(chat, judge, groups)
                 advantages = step_advantages(groups, judged, totals, ADVANTAGES[config.advantage])
@@ -195,7 +195,7 @@ def move_reference(reference: Any, policy: Any, share: float) -> None:
 # -- from rewards to a gradient ----------------------------------------------------------------------------------------
 
 
-def total_rewards(config: Config, groups: Sequence[Group], reference: Any) -> Tensor:
+def total_rewards(config: Config, groups: Sequence[Group], reference: Any, device: torch.device) -> Tensor:
     """[N, G]: each completion's weighted sum of rewards, less β Σ_t k1 where the reward is charged for it."""
     totals_NG = torch.tensor([[r.total for r in group.rollouts] for group in groups], dtype=torch.float64)
     if config.kl_placement == "loss" or reference is None:
@@ -208,7 +208,7 @@ def total_rewards(config: Config, groups: Sequence[Group], reference: Any) -> Te
         for group in groups
         for rollout in group.rollouts
     ]
-    with without_adapters(reference), on_device(reference, reference.device):
+    with without_adapters(reference), on_device(reference, device):
         anchors = iter(score_examples(reference, examples, config.micro_batch_tokens, config.temperature))
     charges_NG = [
         [
