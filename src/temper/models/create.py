@@ -9,8 +9,10 @@ import torch
 
 def create_model(architecture: Any, chat: Any, seed: int) -> Any:
     """A float32 causal language model of `architecture` (transformers' own keys) for the vocabulary of `chat`, with
-    weights drawn from `seed`, embeddings tied."""
+    weights drawn from `seed`, embeddings tied, and temper's attention."""
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    from temper.models.attention import NAME, register
 
     keys = architecture.model_dump()
     config = AutoConfig.for_model(
@@ -22,6 +24,7 @@ def create_model(architecture: Any, chat: Any, seed: int) -> Any:
         eos_token_id=chat.end_id,
         pad_token_id=chat.pad_id,
     )
+    register()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        return AutoModelForCausalLM.from_config(config, attn_implementation=NAME, dtype=torch.float32)

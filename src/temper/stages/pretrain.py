@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field, model_validator
 
-from temper.algorithms.logprobs import chosen_logprobs
 from temper.algorithms.losses import negative_log_likelihood
 from temper.config import DataRef, StrictModel
+from temper.data.batching import Batch, Layout
 from temper.data.conversations import load_texts
 from temper.errors import DataError, Fault, TemperError
 from temper.models.create import create_model
@@ -19,6 +19,7 @@ from temper.stages.context import StageContext
 from temper.stages.shared import check_training, finish_model, open_learner, shuffled
 from temper.text.chat import ChatFormat
 from temper.text.train_tokenizer import train_tokenizer
+from temper.train.forward import plan_batch, score_targets
 from temper.train.learner import Learner, LossSum, OptimizerConfig
 from temper.train.loop import resumable_steps
 
@@ -129,10 +130,29 @@ def update(learner: Learner, blocks: torch.Tensor) -> dict[str, float]:
     """One optimiser step on the mean −log π of every token but each block's first."""
 
     def loss(part: torch.Tensor) -> LossSum:
-        part = part.to(learner.model.device)
-        logits = learner.model(input_ids=part, use_cache=False).logits[:, :-1]
-        logprobs = chosen_logprobs(logits.flatten(0, 1), part[:, 1:].flatten())
-        return LossSum(negative_log_likelihood(logprobs).sum(), {})
+        batch = pack_blocks(part).to(learner.model.device)
+        scored = score_targets(learner.model, batch, plan_batch(batch))
+        return LossSum(negative_log_likelihood(scored.logprobs_M).sum(), {})
 
     parts = blocks.split(max(1, learner.config.micro_batch_tokens // blocks.shape[1]))
     return learner.update([lambda part=part: loss(part) for part in parts], divisor=blocks[:, 1:].numel())
+
+
+def pack_blocks(blocks_BT: torch.Tensor) -> Batch:
+    """The blocks end to end, each a sequence of its own; every token but a block's first is a target.
+
+    >>> batch = pack_blocks(torch.tensor([[5, 6, 7], [8, 9, 5]]))
+    >>> batch.positions.tolist(), batch.sources.tolist(), batch.targets.tolist()
+    ([0, 1, 2, 0, 1, 2], [0, 1, 3, 4], [6, 7, 9, 5])
+    """
+    count, size = blocks_BT.shape
+    places = torch.arange(count * size).view(count, size)
+    return Batch(
+        tokens=blocks_BT.flatten(),
+        positions=torch.arange(size).repeat(count),
+        layouts=tuple(Layout(range(0), range(i * size, (i + 1) * size)) for i in range(count)),
+        sources=places[:, :-1].flatten(),
+        targets=blocks_BT[:, 1:].flatten(),
+        rows=torch.arange(count).repeat_interleave(size - 1),
+        lengths=torch.full((count * (size - 1),), size - 1),
+    )

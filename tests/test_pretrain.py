@@ -1,0 +1,57 @@
+"""Next-token training on blocks: the packed path has the gradient of the plain one, however the step is split."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from tiny_models import SIZES, tiny_model
+from torch.nn.functional import cross_entropy
+
+from temper.models.create import create_model
+from temper.models.load import supports_shared_prefix
+from temper.stages.pretrain import Architecture, pack_blocks, update
+from temper.train.forward import plan_batch, score_targets
+from temper.train.learner import Learner, OptimizerConfig
+
+BLOCKS = torch.randint(0, SIZES["vocab_size"], (5, 12), generator=torch.Generator().manual_seed(0))
+
+
+def gradients(model: Any, loss: torch.Tensor) -> list[torch.Tensor]:
+    return list(torch.autograd.grad(loss, list(model.parameters())))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_packed_blocks_have_the_gradient_of_a_batch_of_rows(architecture: str, dtype: Any, tolerance: float) -> None:
+    plain = tiny_model(architecture, attention="sdpa").to(dtype)
+    logits = plain(input_ids=BLOCKS, use_cache=False).logits[:, :-1]
+    expected = gradients(plain, cross_entropy(logits.flatten(0, 1), BLOCKS[:, 1:].flatten(), reduction="sum"))
+    packed = tiny_model(architecture).to(dtype)
+    batch = pack_blocks(BLOCKS)
+    found = gradients(packed, -score_targets(packed, batch, plan_batch(batch)).logprobs_M.sum())
+    largest = max(float(value.abs().max()) for value in expected)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert float((ours - theirs).abs().max()) <= tolerance * largest
+
+
+@pytest.mark.parametrize("budget", [1, 24, 31, 8192])
+def test_the_step_does_not_depend_on_micro_batches(budget: int) -> None:
+    def stepped(micro_batch_tokens: int) -> tuple[dict[str, float], torch.Tensor]:
+        config = OptimizerConfig(learning_rate=1e-3, micro_batch_tokens=micro_batch_tokens)
+        learner = Learner(tiny_model("llama"), config, 1)
+        metrics = update(learner, BLOCKS)
+        return metrics, torch.cat([weight.grad.flatten() for weight in learner.weights.masters.values()])
+
+    (whole, gradient), (parts, summed) = stepped(10_000), stepped(budget)
+    assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-6)
+    assert torch.allclose(summed, gradient, atol=1e-6)
+
+
+def test_a_new_model_is_made_for_the_packed_path() -> None:
+    tokenizer = SimpleNamespace(backend=SimpleNamespace(get_vocab_size=lambda: 50))
+    chat = SimpleNamespace(tokenizer=tokenizer, end_id=0, pad_id=0)
+    architecture = Architecture(hidden_size=16, intermediate_size=16, num_hidden_layers=1)
+    assert supports_shared_prefix(create_model(architecture, chat, seed=0))
