@@ -35,15 +35,18 @@ class Reference:
     """Marks a string of a config that names something else: a model, a data file, a task or a reward."""
 
     kind: ReferenceKind
+    or_reward_model: bool = False  # of a model: one that scores replies will do too
 
 
 # "@stage" is what that stage made, "@stage/file.jsonl" a file of it; else a path (from the recipe's folder, then from
 # the current one) or, for a model, the name of a shipped one.
 ModelRef = Annotated[str, Reference("model")]
+AnyModelRef = Annotated[str, Reference("model", or_reward_model=True)]
 DataRef = Annotated[str, Reference("data")]
 # A key of the recipe's `tasks`.
 TaskName = Annotated[str, Reference("task")]
-# The name of a reward, or "path/to/file.py:function"; the file's content is then part of the stage's fingerprint.
+# The name of a reward; "path/to/file.py:function"; "@stage" for the reward model that a stage made, or the path of its
+# directory. What is named outside temper is part of the stage's fingerprint.
 RewardName = Annotated[str, Reference("reward")]
 
 

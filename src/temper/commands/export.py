@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"model": str(source), "directory": str(target), "files": files}))
     else:
         print(target)
-        print('load it: AutoModelForCausalLM.from_pretrained("' + str(target) + '")', file=sys.stderr)
+        print(f'load it: {auto_class(target)}.from_pretrained("{target}")', file=sys.stderr)
     return 0
 
 
@@ -80,12 +80,27 @@ def write_model(source: Path, made: Path, dtype: str | None) -> None:
                 shutil.copyfile(file, made / file.name)
         return
     from temper.models.load import load_model
+    from temper.models.reward_card import is_reward_model, read_card
     from temper.models.save import save_model
+    from temper.models.scalar import load_scalar, stored_scope
     from temper.text.chat import ChatFormat
 
-    model = load_model(source, dtype=dtype, attention="sdpa")  # type: ignore[arg-type]
+    if (scope := stored_scope(source)) is not None:
+        model = load_scalar(source, scope, dtype=dtype)  # type: ignore[arg-type]
+    else:
+        model = load_model(source, dtype=dtype, attention="sdpa")  # type: ignore[arg-type]
     card = {"stage": "export", "trained_from": "", "how": [f"weights converted to {dtype}"]}
     save_model(model, ChatFormat.load(source), made, card)
+    if is_reward_model(source):
+        read_card(source).write(made)
+
+
+def auto_class(directory: Path) -> str:
+    """The class of transformers that loads what was written."""
+    from temper.models.scalar import HEADS, stored_scope
+
+    scope = stored_scope(directory)
+    return f"AutoModelFor{'CausalLM' if scope is None else HEADS[scope]}"
 
 
 def put_in_place(made: Path, target: Path) -> None:

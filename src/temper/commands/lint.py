@@ -15,6 +15,7 @@ from temper.commands.lint_rewards import check_golds, lint_reward
 from temper.data.conversations import conversations_of, prompt_of
 from temper.data.files import read_rows
 from temper.data.findings import Findings, Note, clip
+from temper.data.judged import BUILDERS, judged_of
 from temper.data.overlap import overlap
 from temper.data.rows import Row, to_json, type_name
 from temper.data.shapes import CONVERSATIONS, Shape, shape_of_rows, text_of
@@ -146,16 +147,10 @@ def check_conversations(
     return replace(report, tokens=_measure(list(zip(good, conversations, strict=True)), options.model, False, found))
 
 
-def check_preferences(
+def check_judged(
     rows: Sequence[Row], shape: Shape, options: Options, found: Findings, report: FileReport
 ) -> FileReport:
-    for row in rows:
-        prompt_of(row, shape, found)
-        replies = [row.values.get(shape.columns[role]) for role in ("chosen", "rejected")]
-        if not all(isinstance(reply, list) and reply for reply in replies):
-            replies = [text_of(row, shape, role, found) for role in ("chosen", "rejected")]
-        if replies[0] is not None and replies[0] == replies[1]:
-            found.bad(row.number, row.place(found.path), "`chosen` and `rejected` are the same", "no preference")
+    judged_of(rows, shape, found)
     return report
 
 
@@ -179,10 +174,10 @@ def check_texts(rows: Sequence[Row], shape: Shape, options: Options, found: Find
 
 CHECKS: dict[str, Callable[[Sequence[Row], Shape, Options, Findings, FileReport], FileReport]] = {
     "verifiable": check_verifiable,
-    "preference": check_preferences,
     "code": check_code,
     "text": check_texts,
-} | dict.fromkeys(CONVERSATIONS, check_conversations)
+}
+CHECKS |= dict.fromkeys(CONVERSATIONS, check_conversations) | dict.fromkeys(BUILDERS, check_judged)
 
 
 def _measure(

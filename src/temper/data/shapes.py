@@ -20,18 +20,24 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "completion": ("prompt", "completion"),
     "reasoned": ("prompt", "thinking", "answer"),
     "preference": ("prompt", "chosen", "rejected"),
+    "rated": ("prompt", "completion", "label"),
+    "steps": ("prompt", "steps", "labels"),
     "verifiable": ("prompt", "answer"),
     "code": ("prompt", "tests"),
     "text": ("text",),
 }
-OPTIONAL = ("id", "language", "answer_type")  # of a verifiable row: its own name, language and way of comparing
+# What a row of a shape may also say: its own name, language and way of comparing; how much better the chosen reply is.
+OPTIONAL_OF: dict[str, tuple[str, ...]] = dict.fromkeys(("verifiable", "code"), ("id", "language", "answer_type"))
+OPTIONAL_OF["preference"] = ("margin",)
+OPTIONAL = tuple(dict.fromkeys(role for roles in OPTIONAL_OF.values() for role in roles))
 
 # The column names that play each role without being told so.
 NAMES: dict[str, tuple[str, ...]] = {
     "prompt": ("prompt", "question", "problem"),
     "answer": ("answer", "solution", "gold"),
     "thinking": ("thinking", "reasoning"),
-} | {role: (role,) for role in ("messages", "completion", "chosen", "rejected", "tests", "text", *OPTIONAL)}
+} | {role: (role,) for roles in SHAPES.values() for role in roles if role not in ("prompt", "answer", "thinking")}
+NAMES |= {role: (role,) for role in OPTIONAL}
 
 # Names that other data sets use: never guessed, offered as a mapping.
 ELSEWHERE: dict[str, tuple[str, ...]] = {
@@ -41,6 +47,10 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "messages": ("conversations", "conversation", "dialog", "dialogue", "chat", "turns"),
     "thinking": ("chain_of_thought", "cot", "rationale", "think", "reasoning_content"),
     "text": ("content", "document", "body"),
+    "chosen": ("preferred", "better", "winner"),
+    "rejected": ("dispreferred", "worse", "loser"),
+    "label": ("rating", "score"),
+    "steps": ("completions",),
 }
 CONVERSATIONS = ("messages", "completion", "reasoned")
 
@@ -86,10 +96,11 @@ def detect_shape(
     if len(fitting) > 1:
         raise DataError(_many_shapes(fitting, players, where))
     roles = SHAPES[fitting[0]]
-    unclear = [role for role in (*roles, *OPTIONAL) if len(players[role]) > 1]
+    more = OPTIONAL_OF.get(fitting[0], ())
+    unclear = [role for role in (*roles, *more) if len(players[role]) > 1]
     if unclear:
         raise DataError([_two_players(role, players[role], where) for role in unclear])
-    optional = [role for role in OPTIONAL if players[role]] if fitting[0] in ("verifiable", "code") else []
+    optional = [role for role in more if players[role]]
     return Shape(fitting[0], {role: players[role][0] for role in (*roles, *optional)})
 
 

@@ -19,6 +19,7 @@ from torch import nn
 
 from temper.config import StrictModel
 from temper.errors import ConfigError, Exit, Fault, TemperError
+from temper.models.scalar import head_names, is_scalar
 from temper.rng import seed_for
 from temper.text.tokenizer import one_line
 
@@ -35,7 +36,8 @@ class LoraConfig(StrictModel):
 
 
 def add_adapters(model: Any, config: LoraConfig, seed: int) -> Any:
-    """`model` with new adapters, drawn from `seed`, that change nothing yet; only they require gradients.
+    """`model` with new adapters, drawn from `seed`, that change nothing yet; only they require gradients, and the head
+    of a scalar model, which is trained whole.
 
     Raises TemperError with exit code 9 where peft is not installed, ConfigError if no layer has such a name.
     """
@@ -43,20 +45,25 @@ def add_adapters(model: Any, config: LoraConfig, seed: int) -> Any:
         raise TemperError(faults, Exit.OPTIONAL_PART)
     import peft  # type: ignore[import-not-found]
 
+    heads = head_names(model) if is_scalar(model) else []
     settings = peft.LoraConfig(
         r=config.r,
         lora_alpha=config.alpha,
         lora_dropout=config.dropout,
         target_modules=config.target_modules,
-        task_type="CAUSAL_LM",
+        task_type="CAUSAL_LM" if not heads else None,
+        exclude_modules=heads or None,
     )
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # it asks transformers by names that were renamed
         torch.manual_seed(seed)
         try:
-            return peft.get_peft_model(model, settings).eval()
+            adapted = peft.get_peft_model(model, settings).eval()
         except ValueError as problem:  # no layer has such a name
             raise ConfigError(Fault("`lora` does not fit the model", why=one_line(problem))) from problem
+    for name in heads:
+        model.get_submodule(name).requires_grad_(True)
+    return adapted
 
 
 def has_adapters(model: Any) -> bool:

@@ -63,6 +63,9 @@ def read_model(path: Path, head: HeadName, dtype: Dtype, attention: str = NAME) 
 
     auto = getattr(transformers, f"AutoModelFor{head}")
     config = _read_config(path, head)
+    if head == "CausalLM" and any(name.endswith("Classification") for name in config.architectures or ()):
+        what = f"`{config.architectures[0]}` scores text and cannot write any"
+        raise ArtifactError(Fault(what, where=str(path), fix="name a language model; a reward model is a reward"))
     if head != "CausalLM":
         config.num_labels = 1
     blank = _blank_model(path, config, auto)

@@ -93,6 +93,11 @@ def draw_head(head: nn.Linear, seed: int | None) -> None:
             head.bias.zero_()
 
 
+def is_scalar(model: Any) -> bool:
+    """Whether `model` is one that `load_scalar` gives, by its class."""
+    return type(model).__name__.endswith(tuple(f"For{head}" for head in HEADS.values()))
+
+
 def head_names(model: Any) -> list[str]:
     """The names of the linear layers beside the backbone: one, the head."""
     inside = {id(module) for module in model.base_model.modules()}

@@ -15,6 +15,7 @@ from temper.rollout.memory import default_budget, wave_bytes
 PROCESS_BYTES = 480_000_000  # Python and its libraries once a model is computed with, the model itself left out
 LIGHT_BYTES = 260_000_000  # the same where none is
 ROWS = 512  # rows that a sampler decodes together
+TRAINED = ("model", "reward_model")  # what stages that train make
 PROMPT_TOKENS = 128  # of a usual prompt with its template
 
 
@@ -121,7 +122,7 @@ def model_sizes(recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[str, Mode
                 folder = ref.path or artifacts.get(ref.stage or "")
                 sizes[ref.text] = model_size(folder) if folder else sizes.get(f"@{ref.stage}")
         own = [sizes[ref.text] for ref in stage.references if ref.kind == "model"]
-        if stage.makes == "model" and f"@{stage.name}" not in sizes:
+        if stage.makes in TRAINED and f"@{stage.name}" not in sizes:
             folder = artifacts.get(stage.name)
             sizes[f"@{stage.name}"] = model_size(folder) if folder else (own[0] if own else _created(stage))
     return sizes
@@ -142,7 +143,7 @@ def estimate(stage: Stage, sizes: Mapping[str, ModelSize | None]) -> Estimate:
     known = [size for text in models if (size := sizes.get(text)) is not None]
     if not models and (own := sizes.get(f"@{stage.name}")) is not None:
         models, known = [stage.name], [own]
-    if len(known) < len(models) or (not models and stage.makes == "model"):
+    if len(known) < len(models) or (not models and stage.makes in TRAINED):
         return Estimate(None, None)
     if not models:
         return Estimate(LIGHT_BYTES, None)
@@ -152,7 +153,7 @@ def estimate(stage: Stage, sizes: Mapping[str, ModelSize | None]) -> Estimate:
     if stage.kind == "import_model":
         return Estimate(PROCESS_BYTES + width * largest.parameters, largest.bytes)
     cache = _cache(config, largest.shape, width)
-    if stage.makes != "model":
+    if stage.makes not in TRAINED:
         return Estimate(PROCESS_BYTES + width * largest.parameters + (cache or 0), None, cache)
     memory = PROCESS_BYTES + int(_trained_bytes(config, width) * largest.parameters)
     memory += max(_activations(config, largest.shape, width), cache or 0)

@@ -32,6 +32,7 @@ class Ref:
     stage: str | None = None
     file: str | None = None
     path: Path | None = None
+    or_reward_model: bool = False
 
 
 def references(config: BaseModel, table: Table, path: Sequence[str]) -> list[Ref]:
@@ -43,16 +44,17 @@ def references(config: BaseModel, table: Table, path: Sequence[str]) -> list[Ref
     [('tasks.sums.train', '@made/a.jsonl')]
     """
     found = []
-    for loc, text, kind in _walk(config, type(config), ()):
-        ref = Ref(text, kind, ".".join(str(part) for part in (*path, *loc)), _place(table, loc))
-        if kind in ("model", "data") and text.startswith("@"):
+    for loc, text, mark in _walk(config, type(config), ()):
+        key = ".".join(str(part) for part in (*path, *loc))
+        ref = Ref(text, mark.kind, key, _place(table, loc), or_reward_model=mark.or_reward_model)
+        if mark.kind != "task" and text.startswith("@"):
             stage, _, file = text[1:].partition("/")
             ref = replace(ref, stage=stage, file=file or None)
         found.append(ref)
     return found
 
 
-_Found = tuple[tuple[str | int, ...], str, ReferenceKind]
+_Found = tuple[tuple[str | int, ...], str, Reference]
 
 
 def _walk(value: Any, annotation: Any, loc: tuple[str | int, ...]) -> Iterator[_Found]:
@@ -60,7 +62,7 @@ def _walk(value: Any, annotation: Any, loc: tuple[str | int, ...]) -> Iterator[_
     if origin is Annotated:
         marks = [mark for mark in args[1:] if isinstance(mark, Reference)]
         if marks and isinstance(value, str):
-            yield loc, value, marks[0].kind
+            yield loc, value, marks[0]
         else:
             yield from _walk(value, args[0], loc)
     elif origin in (Union, types.UnionType):
@@ -75,6 +77,7 @@ def _walk(value: Any, annotation: Any, loc: tuple[str | int, ...]) -> Iterator[_
             yield from _walk(getattr(value, name, None), inner, (*loc, name))  # None: a required key not written
     elif isinstance(value, Mapping) and len(args) == 2:
         for key, inner in value.items():
+            yield from _walk(key, args[0], (*loc, key))
             yield from _walk(inner, args[1], (*loc, key))
     elif isinstance(value, (list, tuple)) and args:
         for index, inner in enumerate(value):
@@ -109,13 +112,15 @@ def check_stage_reference(ref: Ref, makes: Mapping[str, Makes | None], here: str
     made = makes[name]
     if name == here or made is None:
         return []  # a circle is reported once, for the whole graph
-    others = [f"@{other}" for other, what in makes.items() if what == _WANTS[ref.kind] and other != here]
+    wanted = _WANTS[ref.kind]
+    others = [f"@{other}" for other, what in makes.items() if what == wanted and other != here]
     fix = f"refer to one of {', '.join(others)}" if others else ""
-    if ref.kind == "model" and (made != "model" or ref.file):
+    fits = made == wanted or (ref.or_reward_model and made == "reward_model")
+    if wanted in ("model", "reward_model") and (not fits or ref.file):
         found = f"a file that `{name}` makes" if ref.file else _A[made]
-        return [Fault(f"`{ref.key}` needs a model, but `{ref.text}` is {found}", where, "", fix)]
-    if ref.kind == "data" and made == "model":
-        return [Fault(f"`{ref.key}` needs a data set, but `{ref.text}` is a model", where, "", fix)]
+        return [Fault(f"`{ref.key}` needs {_A[wanted]}, but `{ref.text}` is {found}", where, "", fix)]
+    if ref.kind == "data" and made in ("model", "reward_model"):
+        return [Fault(f"`{ref.key}` needs a data set, but `{ref.text}` is {_A[made]}", where, "", fix)]
     if ref.kind == "data" and made == "evaluation" and not ref.file:
         why = "an evaluation makes no data set"
         return [Fault(f"`{ref.key}` needs a data set, but `{ref.text}` is an evaluation", where, why, fix)]
@@ -124,8 +129,13 @@ def check_stage_reference(ref: Ref, makes: Mapping[str, Makes | None], here: str
     return []
 
 
-_WANTS = {"model": "model", "data": "dataset", "task": "", "reward": ""}
-_A = {"model": "a model", "dataset": "a data set", "evaluation": "an evaluation"}
+_WANTS: dict[ReferenceKind, Makes] = {"model": "model", "data": "dataset", "reward": "reward_model"}
+_A: dict[Makes, str] = {
+    "model": "a model",
+    "reward_model": "a reward model",
+    "dataset": "a data set",
+    "evaluation": "an evaluation",
+}
 
 
 def find_circle(uses: Mapping[str, Sequence[str]]) -> list[str]:
@@ -184,12 +194,17 @@ def find_external(ref: Ref, stages: Sequence[str]) -> tuple[Ref, list[Fault]]:
     for folder in dict.fromkeys((ref.place.folder, Path())):
         path = folder / spelled
         try:
-            if path.is_dir() if ref.kind == "model" else path.is_file():
+            if path.is_dir() if ref.kind == "model" or is_folder(ref) else path.is_file():
                 path = path.resolve()
                 return replace(ref, path=path.with_name(f"{path.name}:{function}") if function else path), []
         except OSError as error:
             return ref, [Fault(f"`{ref.key}`: {error.strerror}", str(ref.place), code=_CODES[ref.kind])]
     return ref, [_not_found(ref, spelled, stages)]
+
+
+def is_folder(ref: Ref) -> bool:
+    """Whether a reward's name is the path of a directory, a reward model's, and not a built-in reward or a function."""
+    return ref.kind == "reward" and ":" not in ref.text and ("/" in ref.text or ref.text.startswith((".", "~")))
 
 
 _CODES = {"model": Exit.ARTIFACT, "data": Exit.DATA, "reward": Exit.CONFIG, "task": Exit.CONFIG}
@@ -204,9 +219,11 @@ def _not_found(ref: Ref, spelled: Path, stages: Sequence[str]) -> Fault:
     looked = [str(folder / spelled) for folder in dict.fromkeys((ref.place.folder, Path()))]
     there = [path for path in looked if os.path.exists(path)]
     code, what = _CODES[ref.kind], {"model": "model", "data": "data file", "reward": "reward file"}[ref.kind]
+    what = "reward model" if is_folder(ref) else what
     why = f"looked for {' and '.join(dict.fromkeys(os.path.abspath(path) for path in looked))}"
     if there:
-        found = "a file" if ref.kind == "model" else "a directory" if os.path.isdir(there[0]) else "no regular file"
+        of_file = "a directory" if os.path.isdir(there[0]) else "no regular file"
+        found = "a file" if ref.kind == "model" or is_folder(ref) else of_file
         why = f"{there[0]} is {found}"
     fix = ""
     if ref.text in stages:

@@ -100,7 +100,7 @@ def locate(ref: Ref, artifacts: Mapping[str, Path]) -> Path | None:
     if ref.stage is None:
         return ref.path
     folder = artifacts.get(ref.stage)
-    if folder is None or ref.kind == "model":
+    if folder is None or ref.kind in ("model", "reward"):
         return folder
     return folder / (ref.file or "data.jsonl")
 

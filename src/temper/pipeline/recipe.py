@@ -16,7 +16,15 @@ from temper.errors import ConfigError, Fault
 from temper.pipeline import STAGES, Makes
 from temper.pipeline.document import Node, Place, Scalar, Table, leaves, plain, plain_shallow, type_name
 from temper.pipeline.faults import build, in_order
-from temper.pipeline.graph import Ref, check_stage_reference, find_circle, find_external, references, sort_stages
+from temper.pipeline.graph import (
+    Ref,
+    check_stage_reference,
+    find_circle,
+    find_external,
+    is_folder,
+    references,
+    sort_stages,
+)
 from temper.pipeline.sources import Source, read_tree
 from temper.pipeline.words import NAME_PATTERN, did_you_mean, folder_name, name_problem
 
@@ -285,7 +293,7 @@ class _Reader:
                 faults = check_stage_reference(ref, makes, name)
                 if ref.stage in makes:
                     self.uses.setdefault(name, []).append((ref.stage, ref))
-            elif ref.kind == "reward" and ":" not in ref.text:
+            elif ref.kind == "reward" and ":" not in ref.text and not is_folder(ref):
                 faults = []  # one of the built-in rewards, or a fault that the stage's check names
             else:
                 ref, faults = find_external(ref, list(self.kinds))

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from temper.algorithms.aggregation import AGGREGATIONS
 from temper.config import RewardName, TaskName
 from temper.errors import DataError, Fault
+from temper.models.device import DeviceConfig
 from temper.report.metrics import read_rows
 from temper.report.rollouts import write_rows
 from temper.rewards.overlong import overlong
@@ -30,6 +31,7 @@ from temper.stages.shared import (
     draw_prompts,
     open_prompts,
     open_rewards,
+    reward_label,
     too_few,
 )
 from temper.text.chat import ChatFormat
@@ -37,7 +39,7 @@ from temper.train.guards import Guards, watch
 from temper.types import Group, PolicyExample, Rollout
 
 
-class RolloutConfig(SamplingConfig):
+class RolloutConfig(SamplingConfig, DeviceConfig):
     """Which prompts, how many completions of each, and what they earn."""
 
     tasks: list[TaskName] = Field(min_length=1)
@@ -90,7 +92,7 @@ class Rollouts:
         check_lengths([prompt for of_task in self.prompts.values() for prompt in of_task], chat)
         weights = config.reward_weights or [1.0] * len(config.reward_funcs)
         self.weights = dict(zip(config.reward_funcs, weights, strict=True))
-        self.rewards = open_rewards(config.reward_funcs, ctx)
+        self.rewards = open_rewards(config.reward_funcs, ctx, config)
         self.sampling = sampling_of(config, chat)
         self.draws = 0  # of the last step: more than one with dynamic sampling
 
@@ -120,8 +122,9 @@ class Rollouts:
     def _scorer(self, step: int) -> Scorer:
         config = self.config
         names = [name for name in config.reward_funcs if step >= config.reward_start_steps.get(name, 0)]
-        rewards, weights = {name: self.rewards[name] for name in names}, [self.weights[name] for name in names]
-        return Scorer(rewards, weights, tasks=config.reward_tasks)
+        rewards = {reward_label(name): self.rewards[name] for name in names}
+        tasks = {reward_label(name): tasks for name, tasks in config.reward_tasks.items()}
+        return Scorer(rewards, [self.weights[name] for name in names], tasks=tasks)
 
     def _with_overlong(self, group: Group) -> Group:
         def scored(rollout: Rollout) -> Rollout:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from temper.config import DataRef, ModelRef, TaskName
+from temper.config import DataRef, ModelRef, RewardName, TaskName
 from temper.data.conversations import load_conversations
 from temper.errors import DataError, Fault, Preempted
 from temper.models.device import DeviceConfig, missing_device, placed
@@ -44,7 +44,7 @@ class Config(SamplingConfig, DeviceConfig):
     tasks: list[TaskName] = Field(min_length=1)
     num_generations: Annotated[int, Field(ge=1)] = 4
     max_prompts: Annotated[int, Field(ge=1)] | None = None  # of each task's training file
-    min_rewards: dict[str, float] = {"accuracy": 1.0, "format": 1.0}  # every named reward must reach its bound
+    min_rewards: dict[RewardName, float] = {"accuracy": 1.0, "format": 1.0}  # every named reward must reach its bound
     drop_code_blocks: bool = True
     max_paragraph_length: Annotated[int, Field(ge=1)] | None = 2000  # characters, in the thought
     max_per_prompt: Annotated[int, Field(ge=1)] = 1
@@ -75,7 +75,7 @@ def run(config: Config, ctx: StageContext) -> None:
     opened = open_prompts(config.tasks, "train", ctx)
     prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
     check_lengths(prompts, chat)
-    scorer = Scorer(open_rewards(list(config.min_rewards), ctx), None)
+    scorer = Scorer(open_rewards(list(config.min_rewards), ctx, config), None)
     sampling = sampling_of(config, chat)
     chunks = -(-len(prompts) // PROMPTS_A_CHUNK)
     kept: list[dict] = []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path, PurePath
 from random import Random
 from typing import Any, Literal
+
+import torch
 
 from temper.data.conversations import load_conversations
 from temper.data.findings import Note, tell_all
@@ -14,13 +16,15 @@ from temper.data.overlap import overlap
 from temper.data.tasks import load_prompts
 from temper.errors import ConfigError, Exit, Fault, TemperError
 from temper.models.adapters import FOLDER, add_adapters, merge_adapters, missing_peft
-from temper.models.device import missing_device, pick_device, pick_dtype
+from temper.models.device import DeviceConfig, missing_device, pick_device, pick_dtype, placed
 from temper.models.load import load_model
+from temper.models.reward_card import is_reward_model, read_card
 from temper.models.save import save_model
 from temper.rewards import Reward, load_rewards
 from temper.rewards.steps import StepReward, load_step_rewards
 from temper.rewards.user import probe_rewards
 from temper.rng import seed_for
+from temper.rollout.reward_model import RewardModel
 from temper.stages.context import StageContext
 from temper.text.chat import ChatFormat
 from temper.text.templates import missing_template_fault
@@ -29,8 +33,9 @@ from temper.train.optimizers import missing_optimizer
 from temper.types import Example, Prompt
 
 
-def check_model(ref: str, ctx: StageContext) -> list[Fault]:
-    """Faults of a model directory that already exists and must chat; nothing to say of one that a stage will make."""
+def check_model(ref: str, ctx: StageContext, scores: bool = False) -> list[Fault]:
+    """Faults of a model directory that already exists and must chat; nothing to say of one that a stage will make.
+    `scores`: a reward model will do."""
     from temper.models.checks import check_model_dir
 
     path = ctx.inputs.get(ref)
@@ -44,6 +49,8 @@ def check_model(ref: str, ctx: StageContext) -> list[Fault]:
             return list(error.faults)
         if not chat.is_chat:
             faults.append(missing_template_fault(str(path)))
+        if not scores and is_reward_model(path):
+            faults.append(Fault("a reward model, where one that writes is needed", where=str(path), code=Exit.ARTIFACT))
         for warning in chat.warnings:
             ctx.log.warn(warning.what)
     return faults
@@ -63,10 +70,10 @@ def check_tasks(names: Sequence[str], split: Literal["train", "test"], ctx: Stag
         path = getattr(task, split)
         if path is not None:
             try:
-                prompts = load_prompts(path, name, task.config, tell=_tell(ctx))
+                prompts = load_prompts(path, name, task.config, tell=tell_warnings(ctx))
                 if split == "test" and task.train is not None:
                     met = overlap(load_prompts(task.train, name, task.config, tell=_silent), prompts).note(str(path))
-                    tell_all([met] if met else [], _tell(ctx))
+                    tell_all([met] if met else [], tell_warnings(ctx))
             except TemperError as error:
                 faults += error.faults
     return faults
@@ -75,16 +82,17 @@ def check_tasks(names: Sequence[str], split: Literal["train", "test"], ctx: Stag
 def open_prompts(names: Sequence[str], split: Literal["train", "test"], ctx: StageContext) -> dict[str, list[Prompt]]:
     """The prompts of each task; what is odd about a file goes to the stage's log."""
     tasks = {name: ctx.tasks[name] for name in names}
-    return {
-        name: load_prompts(getattr(task, split), name, task.config, tell=_tell(ctx)) for name, task in tasks.items()
-    }
+    tell = tell_warnings(ctx)
+    return {name: load_prompts(getattr(task, split), name, task.config, tell=tell) for name, task in tasks.items()}
 
 
 def _silent(note: Note) -> None:
     """Its training file has been told of already."""
 
 
-def _tell(ctx: StageContext) -> Callable[[Note], None]:
+def tell_warnings(ctx: StageContext) -> Callable[[Note], None]:
+    """A listener of what is odd about a file: it goes to the stage's log."""
+
     def tell(note: Note) -> None:
         if note.level == "warning":
             ctx.log.warn(note.render().removeprefix("warning: "))
@@ -98,7 +106,7 @@ def check_conversations(ref: str, columns: Mapping[str, str], ctx: StageContext)
     if path is None or ref.startswith("@"):
         return []
     try:
-        load_conversations(path, columns, tell=_tell(ctx))
+        load_conversations(path, columns, tell=tell_warnings(ctx))
     except TemperError as error:
         return list(error.faults)
     return []
@@ -109,21 +117,65 @@ def check_lengths(prompts: Sequence[Prompt], chat: ChatFormat) -> None:
     chat.prompts_ids([prompt.messages for prompt in prompts], room=1)
 
 
-def open_rewards(names: Sequence[str], ctx: StageContext) -> dict[str, Reward]:
-    """The rewards by the names the config gives them; a file's path is relative to the recipe. Raises ConfigError."""
-    loaded = load_rewards([str(ctx.inputs.get(name, name)) for name in names])
-    return dict(zip(names, loaded.values(), strict=True))
+def open_rewards(names: Sequence[str], ctx: StageContext, where: DeviceConfig) -> dict[str, Reward]:
+    """The rewards by the names the config gives them; a file's path is relative to the recipe. Reward models are
+    computed where and with what numbers `where` says. Raises ConfigError, ArtifactError."""
+    functions = [name for name in names if not _is_model(name, ctx)]
+    loaded: dict[str, Reward] = dict(zip(functions, _load_functions(functions, ctx).values(), strict=True))
+    dtype, device = placed(where)
+    models = {name: ctx.inputs[name] for name in names if _is_model(name, ctx)}
+    loaded |= {name: RewardModel.load(path, torch.device(device), dtype, ctx.log.warn) for name, path in models.items()}
+    return {name: loaded[name] for name in names}
+
+
+def _is_model(name: str, ctx: StageContext) -> bool:
+    return name.startswith("@") or ctx.inputs.get(name, Path(name)).is_dir()
+
+
+def _load_functions(names: Sequence[str], ctx: StageContext) -> dict[str, Reward]:
+    return load_rewards([str(ctx.inputs.get(name, name)) for name in names]) if names else {}
+
+
+def reward_label(name: str) -> str:
+    """What a reward is called in metrics and samples.
+
+    >>> reward_label("@helpful"), reward_label("models/safe/"), reward_label("accuracy"), reward_label("my.py:brevity")
+    ('helpful', 'safe', 'accuracy', 'my.py:brevity')
+    """
+    if name.startswith("@"):
+        return name[1:]
+    return name if ":" in name else PurePath(name).name
 
 
 def check_rewards(names: Sequence[str], ctx: StageContext) -> list[Fault]:
-    """Faults of the rewards, each tried on a few replies; one that raises or says two things at once is warned of."""
+    """Faults of the rewards. Functions are tried on a few replies: one that raises or says two things at once is warned
+    of. Reward models that exist are looked at without their weights."""
+    labels = [reward_label(name) for name in names]
+    faults = [
+        Fault(f"two rewards are called `{label}`", why="each has a metric of its own", fix="name one of them")
+        for label in dict.fromkeys(labels)
+        if labels.count(label) > 1
+    ]
+    for path in (ctx.inputs[name] for name in names if _is_model(name, ctx) and name in ctx.inputs):
+        faults += check_reward_model(path)
     try:
-        warnings = probe_rewards(open_rewards(names, ctx))
+        warnings = probe_rewards(_load_functions([name for name in names if not _is_model(name, ctx)], ctx))
     except ConfigError as error:
-        return list(error.faults)
+        return [*faults, *error.faults]
     for warning in warnings:
         ctx.log.warn(warning.render("").removeprefix(": "))
-    return []
+    return faults
+
+
+def check_reward_model(path: Path) -> list[Fault]:
+    """Faults of the directory of a reward model."""
+    from temper.models.checks import check_model_dir
+
+    try:
+        read_card(path)
+        return list(check_model_dir(path, values=False))
+    except TemperError as error:
+        return list(error.faults)
 
 
 def open_step_rewards(names: Sequence[str], ctx: StageContext) -> dict[str, StepReward]:

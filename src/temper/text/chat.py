@@ -28,6 +28,7 @@ __all__ = ["TEMPLATES", "ChatFormat"]
 _OPEN, _CLOSE = "\U000f0000", "\U000f0001"
 _SHOWN = 3  # faults shown one by one; the others are counted
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -149,6 +150,23 @@ class ChatFormat:
         self._check_lengths([len(example.token_ids) for example in examples], 0)
         return examples
 
+    def replies_ids(
+        self, conversations: Sequence[Sequence[Message]], replies: Sequence[Sequence[str]]
+    ) -> list[tuple[Ids, list[Ids]]]:
+        """The ids of each prompt, and of the pieces of a reply to it, each piece encoded by itself: where a piece ends,
+        a token ends. Where the prompt opens the thinking, a reply that does not start there gets an empty one.
+
+        Raises DataError with a fault for the rows that cannot be used.
+        """
+        rows = _each(list(zip(conversations, replies, strict=True)), lambda row: self._reply_pieces(*row))
+        lengths, made = [], []
+        for row, ids in zip(rows, self._encode(rows), strict=True):
+            first = next(i for i, piece in enumerate(row) if piece.trained)
+            made.append((tuple(chain.from_iterable(ids[:first])), ids[first:]))
+            lengths.append(sum(map(len, ids)))
+        self._check_lengths(lengths, 1)
+        return made
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of a sampled reply, end and padding tokens dropped. Where the prompt opened the thinking the text
         starts inside it: `parse_reply(text, chat.thinking_opened)`."""
@@ -175,6 +193,14 @@ class ChatFormat:
             pieces.append(_Piece(None, trained=True))
             position = len(before + reply + self._end_text)
         return [*pieces, _Piece(text[position:], position > 0)]
+
+    def _reply_pieces(self, messages: Sequence[Message], pieces: Sequence[str]) -> list[_Piece]:
+        start, *more = pieces
+        if self.thinking_opened and not start.lstrip().startswith(THINK[0]):
+            start = f"{THINK[0]}{THINK[1]}{start}"
+        context = [replace(piece, trained=False) for piece in self._prompt_pieces(messages)]
+        reply = [self._reply(start), *map(self._marked, more)]
+        return [*context, *(_Piece(text, trained=True) for text in reply)]
 
     def _conversation_rows(self, messages: Sequence[Message]) -> list[list[_Piece]]:
         turns = [turn for turn, message in enumerate(messages) if message.role == "assistant"]
@@ -291,14 +317,14 @@ class ChatFormat:
         raise DataError(_first(faults))
 
 
-def _each(conversations: Sequence[Sequence[Message]], convert: Callable[[Sequence[Message]], T]) -> list[T]:
+def _each(rows: Sequence[R], convert: Callable[[R], T]) -> list[T]:
     """`convert` of each; the faults of all are raised together."""
     converted, faults = [], []
-    for i, messages in enumerate(conversations):
+    for i, row in enumerate(rows):
         try:
-            converted.append(convert(messages))
+            converted.append(convert(row))
         except DataError as error:
-            faults += [replace(fault, where=_row(i, conversations)) for fault in error.faults]
+            faults += [replace(fault, where=_row(i, rows)) for fault in error.faults]
     if faults:
         raise DataError(_first(faults))
     return converted

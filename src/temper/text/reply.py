@@ -48,6 +48,27 @@ def parse_reply(text: str, thinking_opened: bool = False) -> Reply:
     return Reply(text, thinking, answer, alone and _holds_content(answer))
 
 
+def final_text(reply: Reply) -> str | None:
+    """What a reply says once it has thought: its answer, else all that follows the thinking; of a text without any tag,
+    all of it. None where nothing follows, or where the form is too broken to tell.
+
+    >>> final_text(parse_reply("<think>2+3=5</think><answer>It is 5.</answer>"))
+    'It is 5.'
+    >>> final_text(parse_reply("<think>2+3=5</think> It is 5. ")), final_text(parse_reply("Hello."))
+    ('It is 5.', 'Hello.')
+    >>> final_text(parse_reply("<think>2+3=5")) is None
+    True
+    """
+    if reply.answer is not None:
+        return reply.answer.strip() or None
+    if _TAG.search(reply.text) is None:
+        return reply.text.strip() or None
+    places = _places(reply.text)
+    if reply.thinking is None or places is None or OPEN_ANSWER in places or CLOSE_ANSWER in places:
+        return None
+    return reply.text[places[CLOSE_THINK] + len(CLOSE_THINK) :].strip() or None
+
+
 def _places(text: str) -> dict[str, int] | None:
     """Where each tag stands; None when one occurs twice or in another spelling."""
     places: dict[str, int] = {}

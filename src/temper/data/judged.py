@@ -1,0 +1,191 @@
+"""Rows that say which replies are good, for reward models: pairs, rated replies, and replies with a label a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from temper.data.conversations import Conversation, messages_of, prompt_of
+from temper.data.files import read_rows
+from temper.data.findings import Findings, Tell, clip, tell_all
+from temper.data.rows import Number, Row, type_name
+from temper.data.shapes import Shape, shape_of_rows, text_of
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two replies to one prompt, the first the better one. `margin` is how much better its score should be at least."""
+
+    prompt: Conversation
+    chosen: str
+    rejected: str
+    margin: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rated:
+    """A reply with how right it is: 1 good, 0 bad, or anything between."""
+
+    prompt: Conversation
+    completion: str
+    label: float
+
+
+@dataclass(frozen=True)
+class LabelledSteps:
+    """A reply in steps, in order, each with how right it is: 1, 0, or the share of continuations that end well."""
+
+    prompt: Conversation
+    steps: tuple[str, ...]
+    labels: tuple[float, ...]
+
+
+Judged = Pair | Rated | LabelledSteps
+
+
+def load_judged(
+    path: Path | str,
+    shape: str,
+    columns: Mapping[str, str] | None = None,
+    *,
+    skip_bad: bool = False,
+    tell: Tell | None = None,
+) -> list[Judged]:
+    """The rows of a file of `shape`: "preference", "rated" or "steps". Raises `DataError` with every fault of the file.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "pairs.jsonl")
+    >>> _ = path.write_text('{"prompt": "Hi", "chosen": "Hello.", "rejected": "What?", "margin": 0.5}')
+    >>> pair, = load_judged(path, "preference", tell=lambda note: None)
+    >>> pair.chosen, pair.rejected, pair.margin
+    ('Hello.', 'What?', 0.5)
+    """
+    found = Findings(str(path), skip_bad)
+    rows = list(read_rows(path, found))
+    known = shape_of_rows(rows, found, columns, (shape,))
+    judged = judged_of(rows, known, found)
+    tell_all(found.close(), tell)
+    return judged
+
+
+def judged_of(rows: Sequence[Row], shape: Shape, found: Findings) -> list[Judged]:
+    """The good rows; the others are bad rows in `found`."""
+    made = [one for row in rows if (one := BUILDERS[shape.name](row, shape, found)) is not None]
+    _note_lengths(made, found)
+    return made
+
+
+def _pair(row: Row, shape: Shape, found: Findings) -> Pair | None:
+    prompt = prompt_of(row, shape, found)
+    chosen, rejected = (_reply(row, shape, role, prompt, found) for role in ("chosen", "rejected"))
+    margin = 0.0
+    if (column := shape.columns.get("margin")) is not None and row.values.get(column) not in (None, ""):
+        margin = _number(row, column, found, highest=math.inf)
+    if prompt is None or chosen is None or rejected is None or margin is None:
+        return None
+    if chosen == rejected:
+        found.bad(row.number, row.place(found.path), "`chosen` and `rejected` are the same", "no preference")
+        return None
+    return Pair(prompt, chosen, rejected, margin)
+
+
+def _rated(row: Row, shape: Shape, found: Findings) -> Rated | None:
+    prompt = prompt_of(row, shape, found)
+    completion = _reply(row, shape, "completion", prompt, found)
+    label = _number(row, shape.columns["label"], found)
+    if prompt is None or completion is None or label is None:
+        return None
+    return Rated(prompt, completion, label)
+
+
+def _labelled_steps(row: Row, shape: Shape, found: Findings) -> LabelledSteps | None:
+    prompt = prompt_of(row, shape, found)
+    steps, labels = (_list(row, shape.columns[role], found) for role in ("steps", "labels"))
+    if prompt is None or steps is None or labels is None:
+        return None
+    where = row.place(found.path)
+    if len(steps) != len(labels):
+        found.bad(row.number, where, "not one label a step", f"{len(steps)} steps, {len(labels)} labels")
+        return None
+    if (odd := next((step for step in steps if not isinstance(step, str) or not step.strip()), None)) is not None:
+        found.bad(row.number, where, "a step is not text", "it is empty" if odd == "" else f"found {type_name(odd)}")
+        return None
+    numbers = [_as_number(label) for label in labels]
+    values = [number for number in numbers if number is not None and 0 <= number <= 1]
+    if len(values) < len(numbers):
+        odd = next(label for label, n in zip(labels, numbers, strict=True) if n is None or not 0 <= n <= 1)
+        found.bad(row.number, where, "a label is not a number from 0 to 1", f"found {_shown(odd)}")
+        return None
+    return LabelledSteps(prompt, tuple(steps), tuple(values))
+
+
+BUILDERS: dict[str, Callable[[Row, Shape, Findings], Judged | None]] = {
+    "preference": _pair,
+    "rated": _rated,
+    "steps": _labelled_steps,
+}
+
+
+def _reply(row: Row, shape: Shape, role: str, prompt: Conversation | None, found: Findings) -> str | None:
+    """A reply's text; as messages, it is the assistant's last turn, alone or after the prompt's own messages."""
+    column = shape.columns[role]
+    if not isinstance(row.values.get(column), list):
+        return text_of(row, shape, role, found)
+    messages = messages_of(row, column, found)
+    if messages is None:
+        return None
+    if messages[-1].role != "assistant" or messages[:-1] not in ((), prompt):
+        kind = f"`{clip(column)}` is not one reply to the prompt"
+        found.bad(row.number, row.place(found.path), kind, "", "write the assistant's turn alone, or after the prompt")
+        return None
+    return messages[-1].content
+
+
+def _list(row: Row, column: str, found: Findings) -> list[Any] | None:
+    value = row.values.get(column)
+    if isinstance(value, list) and value:
+        return value
+    got = "an empty list" if value == [] else type_name(value) if column in row.values else "no such column"
+    found.bad(row.number, row.place(found.path), f"`{clip(column)}` is not a list", f"found {got}")
+    return None
+
+
+def _number(row: Row, column: str, found: Findings, highest: float = 1.0) -> float | None:
+    value = row.values.get(column)
+    number = _as_number(value)
+    if number is not None and 0 <= number <= highest and math.isfinite(number):
+        return number
+    kind = f"`{clip(column)}` is not a number " + ("from 0 to 1" if highest == 1 else "of 0 or more")
+    got = _shown(value) if column in row.values else "no such column"
+    found.bad(row.number, row.place(found.path), kind, f"found {got}")
+    return None
+
+
+def _as_number(value: Any) -> float | None:
+    """Numbers, Booleans, and numbers written as text (all that a CSV file has)."""
+    if isinstance(value, bool):
+        return float(value)
+    text = value.text if isinstance(value, Number) else value
+    try:
+        return float(text) if isinstance(text, str) and text.strip() else None
+    except ValueError:
+        return None
+
+
+def _shown(value: Any) -> str:
+    text = value.text if isinstance(value, Number) else value
+    return f"`{clip(text, 20)}`" if isinstance(text, str) else type_name(value)
+
+
+def _note_lengths(rows: Sequence[Judged], found: Findings) -> None:
+    """A preference that length alone would explain is what a reward model learns first."""
+    pairs = [row for row in rows if isinstance(row, Pair)]
+    longer = sum(len(pair.chosen) > len(pair.rejected) for pair in pairs)
+    shorter = sum(len(pair.chosen) < len(pair.rejected) for pair in pairs)
+    if len(pairs) >= 100 and max(longer, shorter) > 0.75 * len(pairs):
+        what = f"the chosen reply is the {'longer' if longer > shorter else 'shorter'} one"
+        what += f" in {max(longer, shorter):,} of {len(pairs):,} pairs"
+        found.warn(what, why="a reward model would learn length", fix="balance the lengths of chosen and rejected")
