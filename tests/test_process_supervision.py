@@ -19,6 +19,7 @@ from temper.algorithms.advantages import ADVANTAGES, centred
 from temper.artifacts import hash_file
 from temper.config import TaskConfig
 from temper.errors import Exit, Preempted, TemperError
+from temper.report.rollouts import read_rows
 from temper.rewards.steps import StepScorer, load_step_rewards
 from temper.rollout.steps import judge_steps, step_advantages, step_metrics
 from temper.stages import grpo
@@ -138,6 +139,8 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path: Path) -> None:
     assert run("cut") == whole != hash_file(model / "model.safetensors")
     assert len(logs["whole"].rows) == 4
     assert all(row["steps/count"] >= 1 and "steps/mine.py:short" in row for row in logs["whole"].rows)
+    kept = read_rows(tmp_path / "whole" / "rollouts" / "step-000001.jsonl.gz")
+    assert all(len(row["step_rewards"]["step_check"]) == len(row["step_rewards"]["mine.py:short"]) for row in kept)
     assert any(row["steps/reward"] > 0 for row in logs["whole"].rows)
 
 

@@ -94,6 +94,8 @@ def render(row: dict[str, Any]) -> str:
     scores += [("advantage", row["advantage"])] if row.get("advantage") is not None else []
     lines = [_one_line("  ".join(head))]
     lines += [f"  {key:<7} {_indented(row.get(key))}" for key in ("prompt", "gold", "reply")]
+    for name, values in (row.get("step_rewards") or {}).items():
+        lines.append(_one_line(f"  steps   {name} {' '.join(map(number, values))}"))
     return "\n".join([*lines, "  " + _one_line("  ".join(f"{name} {number(value)}" for name, value in scores))])
 
 

@@ -79,3 +79,8 @@ def step_metrics(judged: Sequence[Sequence[JudgedSteps]]) -> dict[str, float]:
     metrics["steps/reward"] = fmean(value for score in scores for value in score.totals)
     metrics["steps/failures"] = sum(len(score.reasons) for score in scores)
     return metrics
+
+
+def step_notes(judged: Sequence[Sequence[JudgedSteps]]) -> list[list[dict]]:
+    """What is kept on disk of each completion: the values of each step reward, one a step."""
+    return [[{"step_rewards": {k: list(v) for k, v in one.score.rewards.items()}} for one in group] for group in judged]

@@ -22,7 +22,7 @@ from temper.models.load import load_model
 from temper.rewards.steps import StepScorer
 from temper.rollout.open import open_engine
 from temper.rollout.statistics import Advantages
-from temper.rollout.steps import judge_steps, step_advantages, step_metrics
+from temper.rollout.steps import judge_steps, step_advantages, step_metrics, step_notes
 from temper.stages.context import StageContext
 from temper.stages.presets import PRESETS
 from temper.stages.rollouts import Clock, RolloutConfig, Rollouts, check_rollouts, policy_examples
@@ -161,7 +161,7 @@ def run(config: Config, ctx: StageContext) -> None:
                 move_reference(reference, policy, config.reference_update_share)
             if step == 0:
                 metrics |= memory_by_part(learner, reference)
-            rollouts.log(step, config.max_steps, groups, advantages, metrics, clock)
+            rollouts.log(step, config.max_steps, groups, advantages, metrics, clock, step_notes(judged))
     tasks, rewards = ", ".join(config.tasks), ", ".join(config.reward_funcs)
     how = [f"GRPO: {config.max_steps} steps on {tasks}, rewards {rewards}"]
     finish_model(learner, chat, ctx, config.model, how)

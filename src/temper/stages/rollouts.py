@@ -136,12 +136,13 @@ class Rollouts:
 
     def log(
         self, step: int, total: int, groups: Sequence[Group], advantages: Advantages, metrics: Mapping[str, Any],
-        clock: Clock,
+        clock: Clock, notes: Sequence[Sequence[Mapping[str, Any]]] | None = None,
     ) -> None:  # fmt: skip
-        """Keep the step's completions where they are to be kept, log its metrics, stop where a guard says so."""
+        """Keep the step's completions where they are to be kept (with the `notes` on each, if any), log its metrics,
+        stop where a guard says so."""
         config, work = self.config, self.ctx.work
         if step % config.keep_rollouts_steps == 0 or step + 1 == total:
-            write_rows(work / "rollouts" / f"step-{step + 1:06d}.jsonl.gz", rows(step + 1, groups, advantages))
+            write_rows(work / "rollouts" / f"step-{step + 1:06d}.jsonl.gz", rows(step + 1, groups, advantages, notes))
         found = {**rollout_metrics(groups, advantages), **metrics, **clock.read(count_tokens(groups))}
         if config.dynamic_sampling_tries:
             found["groups/draws"] = self.draws
@@ -156,12 +157,16 @@ def has_signal(group: Group) -> bool:
     return max(values) > min(values)
 
 
-def rows(step: int, groups: Sequence[Group], advantages: Advantages) -> list[dict]:
+def rows(
+    step: int, groups: Sequence[Group], advantages: Advantages,
+    notes: Sequence[Sequence[Mapping[str, Any]]] | None = None,
+) -> list[dict]:  # fmt: skip
     """The step's completions as they are kept on disk, each with the mean advantage of its tokens."""
+    notes = notes or [[{}] * len(group.rollouts) for group in groups]
     return [
-        {"step": step, **rollout_row(rollout, sample), "advantage": mean(values)}
-        for group, of_group in zip(groups, advantages, strict=True)
-        for sample, (rollout, values) in enumerate(zip(group.rollouts, of_group, strict=True))
+        {"step": step, **rollout_row(rollout, sample), **note, "advantage": mean(values)}
+        for group, *of_group in zip(groups, advantages, notes, strict=True)
+        for sample, (rollout, values, note) in enumerate(zip(group.rollouts, *of_group, strict=True))
     ]
 
 

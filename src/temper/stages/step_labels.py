@@ -92,7 +92,7 @@ def counts(rows: Sequence[dict]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Labeller:
-    """Samples solutions and the continuations of their beginnings. Draws are named by `key`, prompt and tokens so far."""
+    """Samples solutions and the continuations of their beginnings. Draws are named by `key`, prompt and tokens."""
 
     engine: Engine
     chat: ChatFormat
