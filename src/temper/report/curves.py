@@ -62,6 +62,8 @@ def rl_curves(metrics: Metrics) -> list[str]:
         one("Entropy", "policy/entropy", unit="nats a token"),
         one("Reflection words", "reflection_words", unit="per completion"),
         one("Truncated", "completion/truncated", unit="share of completions"),
+        one("Reward of a step", "steps/reward", unit="weighted sum, mean over steps"),
+        one("Steps", "steps/count", unit="per completion"),
         one("Value model, explained variance", "value/explained_variance", unit="share of that of the returns"),
     ]
 
