@@ -83,7 +83,7 @@ def test_a_model_that_cannot_be_packed_is_evaluated_like_any_other(architecture,
     path, said = other_architecture(architecture, tmp_path / "m"), []
     prompts = [Prompt(str(i), "t", (Message("user", f"What is {i}+1?"),), gold=str(i + 1)) for i in range(3)]
     config = evaluate.Config(models=["m"], tasks=["t"], num_samples=2, max_completion_length=8)
-    measured, rows = evaluate.evaluate_model(path, prompts, config, (0, "eval"), said.append)
+    measured, _, rows = evaluate.evaluate_model(path, prompts, config, (0, "eval"), said.append)
     assert measured["n"] == 3
     assert [row["tokens"] for row in rows] == [8] * 6
     assert len(said) == 1

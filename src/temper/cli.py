@@ -21,6 +21,7 @@ COMMANDS = {
     "check": ("temper.commands.check", "look through data files row by row; every gold answer must score 1"),
     "score": ("temper.commands.score", "score prompt, reply and gold rows with the rewards"),
     "eval": ("temper.commands.eval", "measure a model on tasks: pass@1, pass@k, cons@k with intervals"),
+    "compare": ("temper.commands.compare", "two measured models on the same prompts: paired, with intervals"),
     "chat": ("temper.commands.chat", "talk to a model"),
     "samples": ("temper.commands.samples", "completions of a run with every reward beside them"),
     "report": ("temper.commands.report", "one HTML file that shows a run"),

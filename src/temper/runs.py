@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from temper.artifacts import InvalidArtifact, verify
+from temper.artifacts import InvalidArtifact, read_manifest, verify
 from temper.errors import ArtifactError, ConfigError, Fault
 from temper.pipeline.graph import ASSETS, shipped_models
-from temper.pipeline.rundir import RunDir
+from temper.pipeline.rundir import RunDir, read_object
 from temper.pipeline.words import did_you_mean
 
 RUNS = Path("runs")
@@ -65,6 +66,71 @@ def _runs_in(folder: Path) -> list[Path]:
         return sorted(path.parent for path in folder.glob("*/run.json"))
     except OSError:
         return []
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """One model that was measured: `folder` holds evaluation.json, what every prompt scored, and the completions."""
+
+    folder: Path
+    model: str
+    evaluation: dict[str, Any]
+
+
+def find_evaluation(reference: str) -> Evaluated:
+    """Where a model was measured: `RUN:stage`, `RUN` (the last model of its last evaluation), a directory that
+    `temper eval --out` or an evaluate stage made (`DIR:model` for one of several), or a model that a run made.
+
+    Raises ConfigError for what names no run or no model of it, ArtifactError for one that was not measured, or whose
+    evaluation is damaged.
+    """
+    path, name = Path(reference).expanduser(), ""
+    if not _is_directory(path) and ":" in reference:
+        text, _, name = reference.rpartition(":")
+        path = Path(text).expanduser()
+    else:
+        text = reference
+    if _is_directory(path) and (path / "evaluation.json").is_file():
+        return _measured([path], reference, name)
+    if _is_directory(path) and (path / "config.json").is_file() and not name:
+        try:
+            about = read_manifest(path).about
+        except InvalidArtifact:
+            about = {}
+        if path.resolve().parent.name != "artifacts" or "stage" not in about:
+            fix = f"`temper eval {reference} --tasks … --out DIR`, then compare DIR"
+            raise ArtifactError(Fault(f"`{reference}` is a model that no run measured", fix=fix))
+        run, name = path.resolve().parent.parent, str(about["stage"])
+    else:
+        run = find_run(text)
+    stages = RunDir(run).record().get("stages")
+    entries = {n: e for n, e in stages.items() if isinstance(e, dict)} if isinstance(stages, dict) else {}
+    if name and name not in entries:
+        raise ConfigError(Fault(f"`{run}` has no stage `{name}`", "", f"its stages are {', '.join(entries)}",
+                                did_you_mean(name, entries)))  # fmt: skip
+    done = {n: RunDir(run).artifact(str(e.get("fingerprint"))) for n, e in entries.items()
+            if e.get("makes") == "evaluation" and e.get("state") == "done"}  # fmt: skip
+    if name in done:
+        return _measured([done[name]], reference, "")
+    return _measured(list(done.values()), reference, name)
+
+
+def _measured(folders: Sequence[Path], reference: str, model: str) -> Evaluated:
+    """The newest of `folders` that measured `model` ("": the last it measured)."""
+    known: list[str] = []
+    for folder in reversed(folders):
+        try:
+            if (folder / "manifest.json").exists():
+                verify(folder)
+        except InvalidArtifact as problem:
+            raise ArtifactError(Fault("an evaluation is damaged", str(problem.file), problem.reason)) from None
+        found = read_object(folder / "evaluation.json")
+        names = [str(m.get("stage")) for m in found.get("models") or [] if isinstance(m, dict)]
+        if model in names or (names and not model):
+            return Evaluated(folder, model or names[-1], found)
+        known += names
+    why = f"measured were {', '.join(dict.fromkeys(known))}" if known else "it holds no finished evaluation"
+    raise ArtifactError(Fault(f"`{reference}` was not measured", why=why, fix=did_you_mean(model, known)))
 
 
 def resolve_model(reference: str) -> Path:

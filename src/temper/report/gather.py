@@ -33,7 +33,8 @@ Json = dict[str, Any]
 def gather(run_dir: Path) -> Json:
     """What is known of a run, finished or not; `missing` says what is not there yet, in sentences.
 
-    Keys: recipe, seed, cpu_seconds, wall_seconds, peak_memory_bytes, models, stages, claims, samples, missing, run.
+    Keys: recipe, seed, cpu_seconds, wall_seconds, peak_memory_bytes, models, stages, comparisons, claims,
+    samples, missing, run.
     Numbers nobody recorded are None. Torn files read as far as they go; nothing is raised for them.
     """
     run_dir = Path(run_dir)
@@ -53,6 +54,7 @@ def gather(run_dir: Path) -> Json:
         "peak_memory_bytes": run.get("peak_memory_bytes", _most(stages, "peak_memory_bytes")),
         "sampling": {key: evaluations[-1].get(key) for key in ("temperature", "top_p", "k")} if evaluations else {},
         "models": models,
+        "comparisons": [row for e in evaluations for row in e.get("comparisons") or [] if isinstance(row, dict)],
         "claims": [claim for e in evaluations for claim in e.get("claims") or [] if isinstance(claim, dict)],
         "stages": stages,
         "samples": _samples(run_dir, stages, evaluations),

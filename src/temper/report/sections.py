@@ -10,6 +10,7 @@ from temper.report.charts import whisker
 from temper.report.graph import Edge, Node, pipeline_svg
 from temper.report.lines import duration
 from temper.report.stagechart import Score, stage_chart
+from temper.report.table import several_ks
 
 Json = Mapping[str, Any]
 KIND_NAMES = {
@@ -161,7 +162,8 @@ def _node_detail(stage: Json) -> tuple[str, ...]:
 def results(data: Json) -> str:
     if not data["models"]:
         return ""
-    return f"<section><h2>Results on held-out problems</h2>{_story(data)}{_table(data)}{claims(data)}</section>"
+    parts = [_story(data), _table(data), pass_at(data), comparisons(data), claims(data)]
+    return f"<section><h2>Results on held-out problems</h2>{''.join(parts)}</section>"
 
 
 def _story(data: Json) -> str:
@@ -229,6 +231,47 @@ def _scored(row: Json, key: str) -> str:
 def _plain(row: Json, key: str) -> str:
     value = row.get(key)
     return "<td>–</td>" if value is None else f"<td><b>{value:.3f}</b></td>"
+
+
+def pass_at(data: Json) -> str:
+    """pass@k against k, one line a model, for each task where several k were asked for: RL that only makes likelier
+    what the base model can do already wins at small k and loses at large k (2504.13837)."""
+    charts = []
+    for task in task_names(data):
+        if not several_ks(data["models"], task):
+            continue
+        measured = [(m["stage"], of) for m in data["models"] if (of := m["tasks"].get(task, {}).get("pass_at"))]
+        ks = list(dict.fromkeys(k for _, of in measured for k in of))
+        scores = [
+            Score(
+                name,
+                tuple(of.get(k, {}).get("value") for k in ks),
+                tuple(_pair(of.get(k, {}).get("interval")) for k in ks),
+            )
+            for name, of in measured
+        ]
+        charts.append(stage_chart(f"pass@k on {task}", [f"k = {k}" for k in ks], scores))
+    return "".join(f'<div class="scroll"><div class="wide">{chart}</div></div>' for chart in charts)
+
+
+def comparisons(data: Json) -> str:
+    """Each model beside the one before it: the paired difference, and on how many prompts it does better or worse."""
+    items = []
+    for row in data["comparisons"]:
+        interval = _pair(row.get("interval"))
+        if not isinstance(row.get("difference"), (int, float)) or interval is None:
+            continue
+        css = "good" if interval[0] > 0 else "bad" if interval[1] < 0 else ""
+        names = f"{escape(str(row.get('model')))} − {escape(str(row.get('against')))}"
+        cells = [escape(str(row.get("task"))), f"<b>{row['difference']:+.3f}</b>"]
+        cells += [f"{interval[0]:+.3f} to {interval[1]:+.3f}", str(row.get("better")), str(row.get("worse"))]
+        listed = "".join(f"<td>{cell}</td>" for cell in cells)
+        items.append(f'<tr class="{css}"><th scope="row">{names}</th>{listed}</tr>')
+    heads = "<th></th><th>task</th><th>accuracy</th><th>95 % interval</th><th>prompts better</th><th>worse</th>"
+    table = f'<table class="cost"><thead><tr>{heads}</tr></thead><tbody>{"".join(items)}</tbody></table>'
+    about = "The same prompts, prompt by prompt; intervals are bootstrapped over prompts."
+    title = f'<h3>Each model against the one before it</h3><p class="small">{about}</p>'
+    return f'{title}<div class="scroll">{table}</div>' if items else ""
 
 
 def claims(data: Json) -> str:

@@ -40,8 +40,20 @@ def render(
 
 def _scores(models: Sequence[Mapping[str, Any]], width: int | None, color: bool) -> str:
     tasks = list(dict.fromkeys(task for model in models for task in model["tasks"]))
-    head = ["stage", "accuracy", "format", "language", *tasks[1:], "truncated", "tokens"]
-    return grid(head, [_cells(model, tasks) for model in models], width, color)
+    ks = several_ks(models, tasks[0]) if tasks else []
+    head = ["stage", "accuracy", *(f"pass@{k}" for k in ks), "format", "language", *tasks[1:], "truncated", "tokens"]
+    return grid(head, [_cells(model, tasks, ks) for model in models], width, color)
+
+
+def several_ks(models: Sequence[Mapping[str, Any]], task: str) -> list[str]:
+    """The k above 1 at which pass@k of a task was asked for, if it was asked for at more than one.
+
+    >>> several_ks([{"tasks": {"sums": {"pass_at": {"1": {}, "4": {}, "16": {}}}}}], "sums")
+    ['4', '16']
+    """
+    measured = [of for model in models if isinstance(of := model["tasks"].get(task, {}).get("pass_at"), dict)]
+    ks = dict.fromkeys(k for of in measured for k in of)
+    return [k for k in ks if k != "1"] if len(ks) > 1 else []
 
 
 def grid(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None, color: bool = False) -> str:
@@ -59,11 +71,12 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None =
     return "\n".join([f"{BOLD}{lines[0]}{OFF}" if color else lines[0], *lines[1:]])
 
 
-def _cells(model: Mapping[str, Any], tasks: Sequence[str]) -> list[str]:
+def _cells(model: Mapping[str, Any], tasks: Sequence[str], ks: Sequence[str]) -> list[str]:
     main = model["tasks"].get(tasks[0], {}) if tasks else {}
     return [
         escape(str(model["stage"])),
         _with_interval(main, "accuracy"),
+        *(_share(main.get("pass_at", {}).get(k, {}).get("value")) for k in ks),
         _share(main.get("format")),
         _share(main.get("language_consistency")),
         *(_with_interval(model["tasks"].get(task, {}), "accuracy") for task in tasks[1:]),

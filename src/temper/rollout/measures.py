@@ -6,6 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
 
+import torch
+
+from temper.rng import seed_for
+
+DRAWS = 4000  # of a bootstrap: the ends of a 95 % interval then stand on a hundred draws each
+
 
 def pass_at_k(samples: int, correct: int, k: int) -> float:
     """1 − C(n−c, k)/C(n, k): the chance that k of the n samples hold a right one (Codex 2107.03374, equation 1).
@@ -55,3 +61,34 @@ def interval(per_prompt: Sequence[float], samples: int, z: float = 1.96) -> tupl
     centre = (mean + z * z / (2 * effective)) / (1 + z * z / effective)
     spread = z / (1 + z * z / effective) * math.sqrt(mean * (1 - mean) / effective + z * z / (4 * effective**2))
     return max(0.0, centre - spread), min(1.0, centre + spread)
+
+
+def bootstrap_interval(per_prompt: Sequence[float]) -> tuple[float, float]:
+    """The 95 % percentile interval of the mean of `per_prompt`: prompts drawn anew with replacement (Efron 1979).
+
+    The draws are named by the number of prompts alone, so the same values give the same interval, and two scores of the
+    same prompts are resampled alike. Values that are all equal give an interval without width: see `mean_interval`.
+
+    >>> bootstrap_interval([0.5] * 20)
+    (0.5, 0.5)
+    >>> low, high = bootstrap_interval([0.0, 1.0] * 50)
+    >>> round(low, 2), round(high, 2)
+    (0.4, 0.6)
+    """
+    values = torch.tensor(per_prompt, dtype=torch.float64)
+    draw = torch.Generator().manual_seed(seed_for("bootstrap", len(per_prompt)))
+    means = []
+    for _ in range(0, DRAWS, 100):  # at most 100 × prompts indices at once
+        means.append(values[torch.randint(len(values), (100, len(values)), generator=draw)].mean(1))
+    low, high = torch.quantile(torch.cat(means), torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def mean_interval(per_prompt: Sequence[float]) -> tuple[float, float]:
+    """`bootstrap_interval` of values in [0, 1]; where all are equal, and resampling can show no doubt, Wilson's.
+
+    >>> low, high = mean_interval([1.0] * 50)
+    >>> round(low, 3), high
+    (0.929, 1.0)
+    """
+    return interval(per_prompt, 1) if len(set(per_prompt)) == 1 else bootstrap_interval(per_prompt)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, model_validator
@@ -17,9 +20,10 @@ from temper.rewards import REWARDS, Reward
 from temper.rewards.score import Scorer
 from temper.rewards.values import parse_answer
 from temper.rollout.collect import collect, rollout_row
-from temper.rollout.measures import interval, majority_is_right, pass_at_k
+from temper.rollout.measures import interval, majority_is_right, mean_interval
 from temper.rollout.open import open_engine
 from temper.rollout.options import SamplingConfig, sampling_of
+from temper.rollout.paired import PromptScore, paired, prompt_score, read_score, set_hash
 from temper.stages.context import StageContext
 from temper.stages.shared import (
     check_lengths,
@@ -33,20 +37,31 @@ from temper.stages.shared import (
 from temper.text.chat import ChatFormat
 from temper.types import Group, Prompt
 
-VERSION = 1
+VERSION = 2
 MEASURED = ("accuracy", "format", "tag_count", "reasoning_steps", "language_consistency", "repetition_penalty")
+SCORES = (*MEASURED, "truncated", "mean_tokens")  # and pass@K, cons@k
+Count = Annotated[int, Field(ge=1)]
+Scored = Mapping[tuple[str, str], Sequence[PromptScore]]  # by model and task
 
 
 class Claim(StrictModel):
-    """Something the table should show: a metric of a model on a task, in a range or below another model's."""
+    """Something the table should show: a metric of a model on a task, in a range, below another model's, or so far
+    above another's that the whole paired interval of the difference is."""
 
     model: str
     task: TaskName
-    metric: str = "accuracy"
+    metric: str = "accuracy"  # one of SCORES, `pass@K`, `cons@k`, or one of the stage's own rewards
     at_least: float | None = None
     at_most: float | None = None
     below: str | None = None  # a model whose metric must be higher …
+    difference: str | None = None  # a model whose metric must be lower, the 95 % interval of the difference above 0 …
     by: float = 0.0  # … by this much
+
+    @model_validator(mode="after")
+    def _one_question(self) -> Claim:
+        if self.below is not None and self.difference is not None:
+            raise ValueError("a claim has `below` or `difference`, not both")
+        return self
 
 
 class Config(SamplingConfig, DeviceConfig):
@@ -54,24 +69,40 @@ class Config(SamplingConfig, DeviceConfig):
 
     models: list[ModelRef] = Field(min_length=1)
     tasks: list[TaskName] = Field(min_length=1)
-    num_samples: Annotated[int, Field(ge=1)] = 4  # k: completions a prompt
-    pass_k: Annotated[int, Field(ge=1)] | None = None  # the k of pass@k: `num_samples` if not given
-    max_prompts: Annotated[int, Field(ge=1)] | None = None  # the first ones of each task's test file; all if not given
+    num_samples: Count = 4  # k: completions a prompt
+    pass_k: Count | Annotated[list[Count], Field(min_length=1)] | None = None  # of pass@k: `num_samples` if not given
+    max_prompts: Count | None = None  # the first ones of each task's test file; all if not given
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.6
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    reward_funcs: list[RewardName] = []  # measured too, beside those of temper; a claim's `metric` may name one
+    reward_funcs: list[RewardName] = []  # measured too, beside MEASURED; claims and tables name them without the @
     claims: list[Claim] = []
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
-        if self.pass_k is not None and self.pass_k > self.num_samples:
-            raise ValueError(f"pass_k ({self.pass_k}) is more than num_samples ({self.num_samples})")
+        if max(self.ks) > self.num_samples:
+            raise ValueError(f"pass_k ({max(self.ks)}) is more than num_samples ({self.num_samples})")
         names = {ref.removeprefix("@") for ref in self.models}
         for claim in self.claims:
-            for name in (claim.model, claim.below):
+            for name in (claim.model, claim.below, claim.difference):
                 if name is not None and name not in names:
                     raise ValueError(f"a claim names the model `{name}`, which is not among `models`")
+            if claim.task not in self.tasks:
+                raise ValueError(f"a claim names the task `{claim.task}`, which is not among `tasks`")
+            if claim.metric not in (known := self.metrics):
+                raise ValueError(f"a claim names the metric `{claim.metric}`: there are {', '.join(known)}")
         return self
+
+    @property
+    def ks(self) -> list[int]:
+        """Every k of pass@k, rising."""
+        given = self.num_samples if self.pass_k is None else self.pass_k
+        return sorted(set([given] if isinstance(given, int) else given))
+
+    @property
+    def metrics(self) -> list[str]:
+        """What a claim can name."""
+        own = [reward_label(name) for name in self.reward_funcs]
+        return [*SCORES, *own, *(f"pass@{k}" for k in self.ks), "cons@k", f"cons@{self.num_samples}"]
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
@@ -85,7 +116,8 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
 def run(config: Config, ctx: StageContext) -> None:
     """Per model and task: k completions of every held-out prompt, measured. A finished model is not measured twice."""
     models: list[dict[str, Any]] = []
-    prompts = open_prompts(config.tasks, "test", ctx)
+    scored: dict[tuple[str, str], list[PromptScore]] = {}
+    prompts = {name: found[: config.max_prompts] for name, found in open_prompts(config.tasks, "test", ctx).items()}
     total = len(config.models) * len(config.tasks)
     own = [name for name in config.reward_funcs if name not in MEASURED]
     more = {reward_label(name): reward for name, reward in open_rewards(own, ctx, config).items()}
@@ -93,32 +125,71 @@ def run(config: Config, ctx: StageContext) -> None:
         stage = ref.removeprefix("@")
         tasks: dict[str, Any] = {}
         for name in config.tasks:
-            rows_file = ctx.work / "samples" / f"{len(models):02d}.{name}.jsonl"
-            note_file = rows_file.with_suffix(".json")
-            if not note_file.exists():
-                chosen = prompts[name][: config.max_prompts]
-                measured, rows = evaluate_model(
-                    ctx.inputs[ref], chosen, config, (ctx.seed, ctx.name), ctx.log.warn, more
-                )
-                write_rows(rows_file, rows)
-                write_rows(note_file, [measured])
-            tasks[name] = read_rows(note_file)[0]
-            write_rows(ctx.out / "samples" / f"{stage}.{name}.jsonl", read_rows(rows_file))
+            kept = ctx.work / "samples" / f"{len(models):02d}.{name}"
+            if not kept.with_name(f"{kept.name}.json").exists():
+                key = (ctx.seed, ctx.name)
+                keep(evaluate_model(ctx.inputs[ref], prompts[name], config, key, ctx.log.warn, more), kept)
+            tasks[name], scored[stage, name], samples = kept_of(kept)
+            write_scored(ctx.out, stage, name, scored[stage, name], samples)
             shown = {f"{stage}/{name}/{key}": tasks[name][key] for key in ("accuracy", "format")}
             ctx.log.step(len(models) * len(config.tasks) + len(tasks), total, shown)
             if ctx.stopping():
                 raise Preempted(f"measured {stage} on {name}; the rest is left")
         models.append({"stage": stage, "tasks": tasks})
-    evaluation = {
+    write_evaluation(ctx.out, evaluation(config, models, scored, prompts))
+
+
+def evaluation(
+    config: Config, models: Sequence[dict], scored: Scored, prompts: Mapping[str, Sequence[Prompt]]
+) -> dict[str, Any]:
+    """What evaluation.json says: the sampling, the prompts, every score, each model beside the one before it, and the
+    verdict of each claim."""
+    names = [model["stage"] for model in models]
+    return {
         "temperature": config.temperature,
         "top_p": config.top_p,
         "top_k": config.top_k,
         "min_p": config.min_p,
+        "max_completion_length": config.max_completion_length,
+        "stop": config.stop,
         "k": config.num_samples,
-        "models": models,
-        "claims": [judge(claim, models) for claim in config.claims],
+        "sets": {task: set_hash(of_task) for task, of_task in prompts.items()},
+        "models": list(models),
+        "comparisons": [
+            {"model": model, "against": before, "task": task, **paired(scored[model, task], scored[before, task])}
+            for before, model in pairwise(names)
+            for task in prompts
+        ],
+        "claims": [judge(claim, models, scored) for claim in config.claims],
     }
-    (ctx.out / "evaluation.json").write_text(json.dumps(evaluation, indent=1) + "\n", encoding="utf-8")
+
+
+def write_evaluation(folder: Path, found: Mapping[str, Any]) -> None:
+    (folder / "evaluation.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def write_scored(folder: Path, model: str, task: str, scores: Sequence[PromptScore], samples: Sequence[dict]) -> None:
+    """Beside evaluation.json: what every prompt scored, and every completion."""
+    write_rows(folder / "prompts" / f"{model}.{task}.jsonl", [score.row() for score in scores])
+    write_rows(folder / "samples" / f"{model}.{task}.jsonl", samples)
+
+
+Measured = tuple[dict[str, Any], list[PromptScore], list[dict]]
+
+
+def keep(found: Measured, at: Path) -> None:
+    """Keep what was measured of one model on one task in files that start with `at`; the numbers, written last, say
+    that the rest is whole."""
+    measured, scores, samples = found
+    write_rows(at.with_name(f"{at.name}.jsonl"), samples)
+    write_rows(at.with_name(f"{at.name}.prompts.jsonl"), [score.row() for score in scores])
+    write_rows(at.with_name(f"{at.name}.json"), [measured])
+
+
+def kept_of(at: Path) -> Measured:
+    """What `keep` kept."""
+    scores = [read_score(row) for row in read_rows(at.with_name(f"{at.name}.prompts.jsonl"))]
+    return read_rows(at.with_name(f"{at.name}.json"))[0], scores, read_rows(at.with_name(f"{at.name}.jsonl"))
 
 
 def evaluate_model(
@@ -128,8 +199,9 @@ def evaluate_model(
     key: Sequence[int | str],
     warn: Callable[[str], None],
     more: Mapping[str, Reward] | None = None,
-) -> tuple[dict[str, Any], list[dict]]:
-    """(the numbers of one model on one task, its completions as rows). `more` are further rewards to be measured."""
+) -> Measured:
+    """(the numbers of one model on one task, what every prompt scored, its completions as rows). `more` are rewards
+    that are measured beside MEASURED."""
     rewards = {**{name: REWARDS[name] for name in MEASURED}, **(more or {})}
     scorer = Scorer(rewards, [float(name == "accuracy") for name in rewards])
     chat = ChatFormat.load(path)
@@ -138,37 +210,44 @@ def evaluate_model(
     with open_engine(model) as engine:
         groups = collect(engine, chat, scorer, prompts, config.num_samples, sampling_of(config, chat), key)
     rows = [rollout_row(rollout, i) for group in groups for i, rollout in enumerate(group.rollouts)]
-    return measure(groups, config), rows
+    scores = [prompt_score(group, _consensus(group)) for group in groups]
+    return measure(groups, scores, config), scores, rows
 
 
-def measure(groups: Sequence[Group], config: Config) -> dict[str, Any]:
+def measure(groups: Sequence[Group], scores: Sequence[PromptScore], config: Config) -> dict[str, Any]:
     """Everything the table shows of one model on one task. Means are over prompts, then over the samples of each."""
-    k, pass_k = config.num_samples, config.pass_k or config.num_samples
-    count = len(groups) * k
-
-    def per_prompt(name: str) -> list[float]:
-        return [sum(rollout.rewards[name] for rollout in group.rollouts) / k for group in groups]
-
-    rewards = {name: sum(per_prompt(name)) / len(groups) for name in groups[0].rollouts[0].rewards}
+    k = config.num_samples
+    values = {name: [score.rewards[name] for score in scores] for name in scores[0].rewards}
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    correct = [sum(rollout.rewards["accuracy"] == 1.0 for rollout in group.rollouts) for group in groups]
     thought = [rollout.rewards["language_consistency"] for rollout in rollouts if rollout.reply.thinking]
+    pass_at = {str(of): _with_interval([score.value(f"pass@{of}") for score in scores]) for of in config.ks}
+    consensus = _with_interval([score.consensus for score in scores])
     return {
         "n": len(groups),
         "k": k,
         "temperature": config.temperature,
-        "accuracy": rewards["accuracy"],
-        "accuracy_interval": list(interval(per_prompt("accuracy"), k)),
-        "format": rewards["format"],
-        "format_interval": list(interval(per_prompt("format"), k)),
-        "language_consistency": sum(thought) / len(thought) if thought else None,  # of the replies that hold a thought
-        "truncated": sum(rollout.completion.finish_reason == "length" for rollout in rollouts) / count,
-        "mean_tokens": sum(len(rollout.completion.token_ids) for rollout in rollouts) / count,
-        "pass_k": pass_k,
-        "pass_at_k": sum(pass_at_k(k, c, pass_k) for c in correct) / len(groups),
-        "cons_at_k": sum(_consensus(group) for group in groups) / len(groups),
-        "rewards": rewards,
+        "accuracy": _mean(values["accuracy"]),
+        "accuracy_interval": list(interval(values["accuracy"], k)),
+        "format": _mean(values["format"]),
+        "format_interval": list(interval(values["format"], k)),
+        "language_consistency": _mean(thought) if thought else None,  # of the replies that hold a thought
+        "truncated": _mean([score.truncated for score in scores]),
+        "mean_tokens": _mean([score.mean_tokens for score in scores]),
+        "pass_k": config.ks[-1],
+        "pass_at_k": pass_at[str(config.ks[-1])]["value"],
+        "pass_at": pass_at,
+        "cons_at_k": consensus["value"],
+        "cons_at_k_interval": consensus["interval"],
+        "rewards": {name: _mean(of_name) for name, of_name in values.items()},
     }
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _with_interval(per_prompt: Sequence[float]) -> dict[str, Any]:
+    return {"value": _mean(per_prompt), "interval": list(mean_interval(per_prompt))}
 
 
 def _consensus(group: Group) -> float:
@@ -187,24 +266,38 @@ def _vote(answer: str, answer_type: str) -> str | None:
     return None if value is None else repr(value)
 
 
-def _metric(values: Mapping[str, Any], name: str) -> Any:
-    return values[name] if name in values else values["rewards"][name]
+def score_of(task: Mapping[str, Any], metric: str) -> float | None:
+    """A metric of one model on one task, from what `measure` gave."""
+    if match := re.fullmatch(r"pass@(\d+)", metric):
+        return task["pass_at"][match[1]]["value"]
+    if metric.startswith("cons@"):
+        return task["cons_at_k"]
+    return task[metric] if metric in task else task["rewards"][metric]
 
 
-def judge(claim: Claim, models: Sequence[dict]) -> dict[str, Any]:
-    """The verdict of one claim, with its numbers."""
+def judge(claim: Claim, models: Sequence[dict], scored: Scored | None = None) -> dict[str, Any]:
+    """The verdict of one claim, with its numbers. `scored` is what a `difference` is made of."""
     by_name = {model["stage"]: model["tasks"][claim.task] for model in models}
-    value = _metric(by_name[claim.model], claim.metric)
-    targets, holds = [], value is not None
+    value = score_of(by_name[claim.model], claim.metric)
+    name = f"{claim.model}: {claim.metric.replace('_', ' ')} on {claim.task}"
+    targets, holds, more = [], value is not None, {}
+    if claim.difference is not None:
+        mine, others = ((scored or {})[model, claim.task] for model in (claim.model, claim.difference))
+        found = paired(mine, others, claim.metric)
+        value, more = found["difference"], {"interval": found["interval"]}
+        low, high = found["interval"]
+        name = f"{claim.model} - {claim.difference}: {claim.metric.replace('_', ' ')} on {claim.task}"
+        targets.append(f"above {claim.by:g}, interval ({low:.3f} to {high:.3f}) above 0")
+        holds = low > 0 and value >= claim.by
     if claim.at_least is not None:
         targets.append(f"≥ {claim.at_least:g}")
-        holds = holds and value >= claim.at_least
+        holds = holds and value is not None and value >= claim.at_least
     if claim.at_most is not None:
         targets.append(f"≤ {claim.at_most:g}")
-        holds = holds and value <= claim.at_most
+        holds = holds and value is not None and value <= claim.at_most
     if claim.below is not None:
-        other = _metric(by_name[claim.below], claim.metric)
-        targets.append(f"below {claim.below} ({other:.3f}) by {claim.by:g}")
-        holds = holds and value <= other - claim.by
-    name = f"{claim.model}: {claim.metric.replace('_', ' ')} on {claim.task}"
-    return {"claim": name, "value": value, "target": " and ".join(targets), "holds": bool(holds)}
+        other = score_of(by_name[claim.below], claim.metric)
+        shown = "not measured" if other is None else f"{other:.3f}"
+        targets.append(f"below {claim.below} ({shown}) by {claim.by:g}")
+        holds = holds and value is not None and other is not None and value <= other - claim.by
+    return {"claim": name, "value": value, "target": " and ".join(targets), "holds": bool(holds), **more}

@@ -1,0 +1,128 @@
+"""Two models on the same prompts: the difference of their scores, prompt by prompt.
+
+A difference of two means has the prompts' own difficulty in it twice; the mean of the differences does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from temper.rollout.measures import bootstrap_interval, pass_at_k
+from temper.types import Group, Prompt
+
+_AT_K = re.compile(r"(pass|cons)@([0-9]+|k)")
+
+
+@dataclass(frozen=True)
+class PromptScore:
+    """What one model scored on one prompt: `right` says of every sample whether it is, `consensus` whether the majority
+    answer is (ties share), `rewards`, `mean_tokens` and `truncated` are means over the samples."""
+
+    prompt_id: str
+    right: tuple[bool, ...]
+    consensus: float
+    mean_tokens: float
+    truncated: float
+    rewards: Mapping[str, float]
+
+    def value(self, metric: str) -> float:
+        """A metric of this prompt: the name of a reward, `mean_tokens`, `truncated`, `pass@K`, or `cons@k` (of all
+        samples).
+
+        >>> PromptScore("1", (True, False), 0.5, 9.0, 0.0, {"accuracy": 0.5}).value("pass@2")
+        1.0
+
+        Raises KeyError for any other, ValueError for a K above the number of samples, or `cons@` fewer than all.
+        """
+        if match := _AT_K.fullmatch(metric):
+            samples = len(self.right)
+            k = samples if match[2] == "k" else int(match[2])
+            if match[1] == "pass":
+                return pass_at_k(samples, sum(self.right), k)
+            if k != samples:
+                raise ValueError(f"cons@{k} is not known: the majority is that of all {samples} samples")
+            return self.consensus
+        if metric in ("mean_tokens", "truncated"):
+            return getattr(self, metric)
+        return self.rewards[metric]
+
+    def row(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_score(row: Mapping[str, Any]) -> PromptScore:
+    """What `PromptScore.row` gave. Raises KeyError or TypeError for anything else."""
+    return PromptScore(**{**row, "right": tuple(row["right"])})
+
+
+def prompt_score(group: Group, consensus: float) -> PromptScore:
+    rollouts, k = group.rollouts, len(group.rollouts)
+    return PromptScore(
+        prompt_id=group.prompt.id,
+        right=tuple(rollout.rewards["accuracy"] == 1.0 for rollout in rollouts),
+        consensus=consensus,
+        mean_tokens=sum(len(rollout.completion.token_ids) for rollout in rollouts) / k,
+        truncated=sum(rollout.completion.finish_reason == "length" for rollout in rollouts) / k,
+        rewards={name: sum(rollout.rewards[name] for rollout in rollouts) / k for name in rollouts[0].rewards},
+    )
+
+
+def set_hash(prompts: Sequence[Prompt]) -> str:
+    """What tells one set of held-out prompts from another: ids, texts and gold answers, in any order."""
+    parts = sorted((p.id, [(m.role, m.content) for m in p.messages], p.gold, p.answer_type) for p in prompts)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def paired(a: Sequence[PromptScore], b: Sequence[PromptScore], metric: str = "accuracy") -> dict[str, Any]:
+    """Model a minus model b on the same prompts: the mean difference with its 95 % bootstrap interval over prompts.
+
+    `better`, `worse` and `equal` count prompts, `p_value` is the two-sided sign test on the first two; of single
+    samples, the i-th of a beside the i-th of b, `both_right`, `only_a`, `only_b` and `neither` are McNemar's four.
+
+    >>> a = [PromptScore(str(i), (True,), 1.0, 5.0, 0.0, {"accuracy": 1.0}) for i in range(4)]
+    >>> b = [PromptScore(str(i), (i > 0,), 1.0, 5.0, 0.0, {"accuracy": float(i > 0)}) for i in range(4)]
+    >>> found = paired(a, b)
+    >>> found["difference"], found["better"], found["worse"], found["equal"], found["p_value"], found["only_a"]
+    (0.25, 1, 0, 3, 1.0, 1)
+
+    Raises ValueError if the prompts or the numbers of samples are not the same, KeyError for an unknown metric.
+    """
+    other = {score.prompt_id: score for score in b}
+    if {score.prompt_id for score in a} != set(other) or len(a) != len(b):
+        raise ValueError("the two models were not measured on the same prompts")
+    pairs = [(score, other[score.prompt_id]) for score in a]
+    differences = [x.value(metric) - y.value(metric) for x, y in pairs]
+    better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    samples = [both for x, y in pairs for both in zip(x.right, y.right, strict=True)]
+    return {
+        "metric": metric,
+        "n": len(pairs),
+        "a": sum(x.value(metric) for x, _ in pairs) / len(pairs),
+        "b": sum(y.value(metric) for _, y in pairs) / len(pairs),
+        "difference": sum(differences) / len(pairs),
+        "interval": list(bootstrap_interval(differences)),
+        "better": better,
+        "worse": worse,
+        "equal": len(pairs) - better - worse,
+        "p_value": sign_test(better, worse),
+        "both_right": samples.count((True, True)),
+        "only_a": samples.count((True, False)),
+        "only_b": samples.count((False, True)),
+        "neither": samples.count((False, False)),
+    }
+
+
+def sign_test(better: int, worse: int) -> float:
+    """The two-sided exact probability of counts at least this uneven, were both equally likely.
+
+    >>> sign_test(5, 0), sign_test(0, 0)
+    (0.0625, 1.0)
+    """
+    n, least = better + worse, min(better, worse)
+    return min(1.0, 2 * sum(math.comb(n, i) for i in range(least + 1)) / 2**n)
