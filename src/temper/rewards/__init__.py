@@ -6,8 +6,9 @@ A new built-in reward is one function in one file and one line here. A reward of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from temper.errors import ConfigError, Fault
 from temper.rewards.accuracy import accuracy
@@ -30,8 +31,11 @@ REWARDS: dict[str, Reward] = {
 }
 
 
-def load_rewards(names: Sequence[str], folder: Path | None = None) -> dict[str, Reward]:
+def load_rewards(
+    names: Sequence[str], folder: Path | None = None, given: Mapping[str, Reward] = MappingProxyType({})
+) -> dict[str, Reward]:
     """The rewards by the names they were asked for; `file.py:function` is looked up in `folder`, then where we are.
+    `given` are rewards that need more than a name, such as a stage's `judge`.
 
     Raises ConfigError with every fault: an unknown or repeated name, a missing file, a syntax error with its line, a
     missing function, a signature other than `(prompt, reply)`.
@@ -45,6 +49,7 @@ def load_rewards(names: Sequence[str], folder: Path | None = None) -> dict[str, 
     """
     from temper.rewards.user import load_function
 
+    known = {**REWARDS, **given}
     loaded: dict[str, Reward] = {}
     faults: list[Fault] = []
     if not names:
@@ -53,8 +58,8 @@ def load_rewards(names: Sequence[str], folder: Path | None = None) -> dict[str, 
         try:
             if name in loaded:
                 raise ConfigError(Fault(f"reward `{name}` is named twice", fix="give it one weight instead"))
-            if name in REWARDS:
-                loaded[name] = REWARDS[name]
+            if name in known:
+                loaded[name] = known[name]
             elif ".py" in name:
                 loaded[name] = load_function(name, folder)
             else:
@@ -69,6 +74,10 @@ def load_rewards(names: Sequence[str], folder: Path | None = None) -> dict[str, 
 def _unknown(name: str) -> Fault:
     import difflib
 
+    if name == "judge":
+        why = "a judge is asked where a stage says which one"
+        fix = "give a stage with `reward_funcs` a judge: {url: http://localhost:8000/v1, model: NAME}"
+        return Fault("the reward `judge` needs a judge", why=why, fix=fix)
     close = difflib.get_close_matches(name.removesuffix("_reward").replace("-", "_").lower()[:100], REWARDS, n=1)
     known = f"the rewards are {', '.join(REWARDS)}; one of your own is named `file.py:function`"
     return Fault(f"unknown reward `{name}`", why=known, fix=f"did you mean `{close[0]}`?" if close else "")

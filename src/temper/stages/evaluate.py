@@ -17,6 +17,7 @@ from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
 from temper.report.rollouts import read_rows, write_rows
 from temper.rewards import REWARDS, Reward
+from temper.rewards.judge import JudgeConfig
 from temper.rewards.score import Scorer
 from temper.rewards.values import parse_answer
 from temper.rollout.collect import collect, rollout_row
@@ -75,6 +76,7 @@ class Config(SamplingConfig, DeviceConfig):
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.6
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     reward_funcs: list[RewardName] = []  # measured too, beside MEASURED; claims and tables name them without the @
+    judge: JudgeConfig | None = None  # whom the reward `judge` asks
     claims: list[Claim] = []
 
     @model_validator(mode="after")
@@ -107,7 +109,7 @@ class Config(SamplingConfig, DeviceConfig):
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     faults = missing_device(config.device) + check_tasks(config.tasks, "test", ctx)
-    faults += check_rewards(config.reward_funcs, ctx)
+    faults += check_rewards(config.reward_funcs, ctx, config.judge)
     for ref in config.models:
         faults += check_model(ref, ctx)
     return faults
@@ -120,7 +122,7 @@ def run(config: Config, ctx: StageContext) -> None:
     prompts = {name: found[: config.max_prompts] for name, found in open_prompts(config.tasks, "test", ctx).items()}
     total = len(config.models) * len(config.tasks)
     own = [name for name in config.reward_funcs if name not in MEASURED]
-    more = {reward_label(name): reward for name, reward in open_rewards(own, ctx, config).items()}
+    more = {reward_label(name): reward for name, reward in open_rewards(own, ctx, config, config.judge).items()}
     for ref in config.models:
         stage = ref.removeprefix("@")
         tasks: dict[str, Any] = {}

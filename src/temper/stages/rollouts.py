@@ -16,6 +16,7 @@ from temper.errors import DataError, Fault
 from temper.models.device import DeviceConfig
 from temper.report.metrics import read_rows
 from temper.report.rollouts import write_rows
+from temper.rewards.judge import JudgeConfig
 from temper.rewards.overlong import overlong
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect, rollout_row
@@ -47,6 +48,7 @@ class RolloutConfig(SamplingConfig, DeviceConfig):
     reward_weights: list[float] | None = None  # one a reward; all 1.0 when not given
     reward_tasks: dict[str, list[TaskName]] = {}  # a reward that only prompts of these tasks earn
     reward_start_steps: dict[str, Annotated[int, Field(ge=0)]] = {}  # R1: preferences from step 1,300 of 1,700 on
+    judge: JudgeConfig | None = None  # whom the reward `judge` asks
     overlong_cache: Annotated[int, Field(ge=0)] = 0  # tokens below the limit over which a penalty grows to −1 (DAPO)
     num_generations: Annotated[int, Field(ge=1)] = 16  # R1
     prompts_per_step: Annotated[int, Field(ge=1)] = 32  # R1
@@ -77,7 +79,7 @@ def check_rollouts(config: RolloutConfig, ctx: StageContext) -> list[Fault]:
     faults = check_tasks(config.tasks, "train", ctx)
     if not faults and all(ctx.tasks[name].train is not None for name in config.tasks):
         faults += too_few(open_prompts(config.tasks, "train", ctx), config.prompts_per_step)
-    return faults + check_rewards(config.reward_funcs, ctx)
+    return faults + check_rewards(config.reward_funcs, ctx, config.judge)
 
 
 class Rollouts:
@@ -92,7 +94,7 @@ class Rollouts:
         check_lengths([prompt for of_task in self.prompts.values() for prompt in of_task], chat)
         weights = config.reward_weights or [1.0] * len(config.reward_funcs)
         self.weights = dict(zip(config.reward_funcs, weights, strict=True))
-        self.rewards = open_rewards(config.reward_funcs, ctx, config)
+        self.rewards = open_rewards(config.reward_funcs, ctx, config, config.judge)
         self.sampling = sampling_of(config, chat)
         self.draws = 0  # of the last step: more than one with dynamic sampling
 

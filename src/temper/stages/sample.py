@@ -15,6 +15,7 @@ from temper.errors import DataError, Fault, Preempted
 from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
 from temper.report.rollouts import read_rows, write_rows
+from temper.rewards.judge import JudgeConfig
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect
 from temper.rollout.open import open_engine
@@ -45,6 +46,7 @@ class Config(SamplingConfig, DeviceConfig):
     num_generations: Annotated[int, Field(ge=1)] = 4
     max_prompts: Annotated[int, Field(ge=1)] | None = None  # of each task's training file
     min_rewards: dict[RewardName, float] = {"accuracy": 1.0, "format": 1.0}  # every named reward must reach its bound
+    judge: JudgeConfig | None = None  # whom the reward `judge` asks
     drop_code_blocks: bool = True
     max_paragraph_length: Annotated[int, Field(ge=1)] | None = 2000  # characters, in the thought
     max_per_prompt: Annotated[int, Field(ge=1)] = 1
@@ -62,7 +64,7 @@ class Config(SamplingConfig, DeviceConfig):
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     faults = missing_device(config.device) + check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
-    faults += check_rewards(list(config.min_rewards), ctx)
+    faults += check_rewards(list(config.min_rewards), ctx, config.judge)
     for ref in config.mix:
         faults += check_conversations(ref, config.columns, ctx)
     return faults
@@ -75,7 +77,7 @@ def run(config: Config, ctx: StageContext) -> None:
     opened = open_prompts(config.tasks, "train", ctx)
     prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
     check_lengths(prompts, chat)
-    scorer = Scorer(open_rewards(list(config.min_rewards), ctx, config), None)
+    scorer = Scorer(open_rewards(list(config.min_rewards), ctx, config, config.judge), None)
     sampling = sampling_of(config, chat)
     chunks = -(-len(prompts) // PROMPTS_A_CHUNK)
     kept: list[dict] = []

@@ -20,7 +20,8 @@ from temper.models.device import DeviceConfig, missing_device, pick_device, pick
 from temper.models.load import load_model
 from temper.models.reward_card import is_reward_model, read_card
 from temper.models.save import save_model
-from temper.rewards import Reward, load_rewards
+from temper.rewards import REWARDS, Reward, load_rewards
+from temper.rewards.judge import Judge, JudgeConfig
 from temper.rewards.steps import StepReward, load_step_rewards
 from temper.rewards.user import probe_rewards
 from temper.rng import seed_for
@@ -117,11 +118,15 @@ def check_lengths(prompts: Sequence[Prompt], chat: ChatFormat) -> None:
     chat.prompts_ids([prompt.messages for prompt in prompts], room=1)
 
 
-def open_rewards(names: Sequence[str], ctx: StageContext, where: DeviceConfig) -> dict[str, Reward]:
+def open_rewards(
+    names: Sequence[str], ctx: StageContext, where: DeviceConfig, judge: JudgeConfig | None = None
+) -> dict[str, Reward]:
     """The rewards by the names the config gives them; a file's path is relative to the recipe. Reward models are
-    computed where and with what numbers `where` says. Raises ConfigError, ArtifactError."""
+    computed where and with what numbers `where` says; the judge keeps its verdicts beside the stage's checkpoints.
+    Raises ConfigError, ArtifactError."""
     functions = [name for name in names if not _is_model(name, ctx)]
-    loaded: dict[str, Reward] = dict(zip(functions, _load_functions(functions, ctx).values(), strict=True))
+    found = _load_functions(functions, ctx, judge, ctx.work / "judge.jsonl")
+    loaded: dict[str, Reward] = dict(zip(functions, found.values(), strict=True))
     dtype, device = placed(where)
     models = {name: ctx.inputs[name] for name in names if _is_model(name, ctx)}
     loaded |= {name: RewardModel.load(path, torch.device(device), dtype, ctx.log.warn) for name, path in models.items()}
@@ -129,11 +134,16 @@ def open_rewards(names: Sequence[str], ctx: StageContext, where: DeviceConfig) -
 
 
 def _is_model(name: str, ctx: StageContext) -> bool:
+    if name in REWARDS or name == "judge":  # whatever folders there are
+        return False
     return name.startswith("@") or ctx.inputs.get(name, Path(name)).is_dir()
 
 
-def _load_functions(names: Sequence[str], ctx: StageContext) -> dict[str, Reward]:
-    return load_rewards([str(ctx.inputs.get(name, name)) for name in names]) if names else {}
+def _load_functions(
+    names: Sequence[str], ctx: StageContext, judge: JudgeConfig | None, memory: Path | None = None
+) -> dict[str, Reward]:
+    given = {"judge": Judge(judge, memory)} if judge is not None and "judge" in names else {}
+    return load_rewards([str(ctx.inputs.get(name, name)) for name in names], given=given) if names else {}
 
 
 def reward_label(name: str) -> str:
@@ -147,9 +157,9 @@ def reward_label(name: str) -> str:
     return name if ":" in name else PurePath(name).name
 
 
-def check_rewards(names: Sequence[str], ctx: StageContext) -> list[Fault]:
+def check_rewards(names: Sequence[str], ctx: StageContext, judge: JudgeConfig | None = None) -> list[Fault]:
     """Faults of the rewards. Functions are tried on a few replies: one that raises or says two things at once is warned
-    of. Reward models that exist are looked at without their weights."""
+    of. Reward models that exist are looked at without their weights; the judge is not asked."""
     labels = [reward_label(name) for name in names]
     faults = [
         Fault(f"two rewards are called `{label}`", why="each has a metric of its own", fix="name one of them")
@@ -159,7 +169,8 @@ def check_rewards(names: Sequence[str], ctx: StageContext) -> list[Fault]:
     for path in (ctx.inputs[name] for name in names if _is_model(name, ctx) and name in ctx.inputs):
         faults += check_reward_model(path)
     try:
-        warnings = probe_rewards(_load_functions([name for name in names if not _is_model(name, ctx)], ctx))
+        loaded = _load_functions([name for name in names if not _is_model(name, ctx)], ctx, judge)
+        warnings = probe_rewards({name: reward for name, reward in loaded.items() if not isinstance(reward, Judge)})
     except ConfigError as error:
         return [*faults, *error.faults]
     for warning in warnings:
