@@ -25,8 +25,8 @@ from temper.rng import seed_for
 from temper.rollout.engine import Engine, Request, Sampling
 from temper.rollout.open import open_engine
 from temper.rollout.statistics import rollout_metrics
-from temper.stages.grpo import Config, mini_batches, open_reference, outcome_advantages, total_rewards, update
-from temper.stages.shared import open_learner
+from temper.stages.grpo import Config, mini_batches, outcome_advantages, total_rewards, update
+from temper.stages.shared import open_learner, open_reference
 from temper.text.reply import parse_reply
 from temper.text.tokenizer import Tokenizer, load_tokenizer
 from temper.train.policy import PolicyLoss
@@ -118,7 +118,7 @@ def run_steps(job: Job) -> None:
     log = SimpleNamespace(warn=lambda text: print(text, file=sys.stderr))
     context: Any = SimpleNamespace(name="bench", seed=work.seed, log=log)  # what a learner is told of its stage
     learner = open_learner(job.model, config, config.max_steps, context)
-    reference = open_reference(job.model, config, learner)
+    reference = open_reference(job.model, learner.model, config) if config.has_kl else None
     loss = PolicyLoss(config, config.temperature)
     with make_engine(learner.model, lambda: learner.step) as engine:
         for number in job.numbers:

@@ -32,6 +32,7 @@ STAGES: dict[str, StageKind] = {
     "sft": StageKind("temper.stages.sft", "model", "config.json"),
     "distill": StageKind("temper.stages.distill", "model", "config.json"),
     "grpo": StageKind("temper.stages.grpo", "model", "config.json"),
+    "ppo": StageKind("temper.stages.ppo", "model", "config.json"),
     "reward_model": StageKind("temper.stages.reward_model", "reward_model", "reward_model.json"),
     "sample": StageKind("temper.stages.sample", "dataset", "data.jsonl"),
     "step_labels": StageKind("temper.stages.step_labels", "dataset", "data.jsonl"),

@@ -4,7 +4,6 @@ algorithms that differ from it in a choice: `preset` names them."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -17,8 +16,7 @@ from temper.algorithms.kl import k1
 from temper.config import ModelRef, RewardName, TaskName
 from temper.errors import ConfigError, Fault
 from temper.models.adapters import without_adapters
-from temper.models.device import on_device, pick_dtype, pin
-from temper.models.load import load_model
+from temper.models.device import on_device
 from temper.rewards.steps import StepScorer
 from temper.rollout.open import open_engine
 from temper.rollout.statistics import Advantages
@@ -32,11 +30,12 @@ from temper.stages.shared import (
     check_training,
     finish_model,
     open_learner,
+    open_reference,
     open_step_rewards,
     shuffled,
 )
 from temper.text.chat import ChatFormat
-from temper.train.learner import Learner, OptimizerConfig
+from temper.train.learner import Learner, OptimizerConfig, over_updates
 from temper.train.loop import resumable_steps
 from temper.train.memory import memory_by_part
 from temper.train.policy import (
@@ -138,7 +137,8 @@ def run(config: Config, ctx: StageContext) -> None:
     source = ctx.inputs[config.model]
     chat = ChatFormat.load(source)
     learner = open_learner(source, config, config.max_steps, ctx)
-    policy, reference = learner.model, open_reference(source, config, learner)
+    policy = learner.model
+    reference = open_reference(source, policy, config, config.offload_reference) if config.has_kl else None
     rollouts = Rollouts(config, chat, ctx)
     judge = StepScorer(open_step_rewards(config.step_rewards, ctx), config.step_reward_weights)
     loss = PolicyLoss(config, config.temperature)
@@ -168,15 +168,6 @@ def run(config: Config, ctx: StageContext) -> None:
 
 
 # -- the reference ----------------------------------------------------------------------------------------------------
-
-
-def open_reference(source: Path, config: Config, learner: Learner) -> Any:
-    """π_ref, or None without a KL term. With adapters it is the policy itself, which is asked without them."""
-    if not config.has_kl or config.lora is not None:
-        return learner.model if config.has_kl else None
-    device = learner.model.device
-    dtype = pick_dtype(config.dtype, device)
-    return pin(load_model(source, dtype)) if config.offload_reference else load_model(source, dtype, str(device))
 
 
 def reference_is_due(config: Config, before: int, after: int) -> bool:
@@ -301,12 +292,3 @@ def update(
             makers = [lambda part=part: loss(learner.model, part) for part in batches]
             history.append(learner.update(makers, divisor))
     return over_updates(history)
-
-
-def over_updates(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The metrics of several updates as one: means, and the largest of what ends in `_max`."""
-    found: dict[str, list[float]] = {}
-    for metrics in history:
-        for name, value in metrics.items():
-            found.setdefault(name, []).append(value)
-    return {name: max(v) if name.endswith("_max") else sum(v) / len(v) for name, v in found.items()}

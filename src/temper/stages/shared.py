@@ -16,10 +16,11 @@ from temper.data.overlap import overlap
 from temper.data.tasks import load_prompts
 from temper.errors import ConfigError, Exit, Fault, TemperError
 from temper.models.adapters import FOLDER, add_adapters, merge_adapters, missing_peft
-from temper.models.device import DeviceConfig, missing_device, pick_device, pick_dtype, placed
+from temper.models.device import DeviceConfig, missing_device, pick_device, pick_dtype, pin, placed
 from temper.models.load import load_model
 from temper.models.reward_card import is_reward_model, read_card
 from temper.models.save import save_model
+from temper.models.scalar import SharedTrunk
 from temper.rewards import REWARDS, Reward, load_rewards
 from temper.rewards.judge import Judge, JudgeConfig
 from temper.rewards.steps import StepReward, load_step_rewards
@@ -283,7 +284,19 @@ def open_learner(source: Path | Any, config: OptimizerConfig, total_steps: int, 
     return Learner(model, config, total_steps, seed_for(ctx.seed, ctx.name), ctx.log.warn)
 
 
+def open_reference(source: Path, policy: Any, config: OptimizerConfig, offload: bool = False) -> Any:
+    """π_ref: the model in `source`, on the policy's device or, with `offload`, in main memory. With adapters it is the
+    policy itself, which is to be asked without them."""
+    if config.lora is not None:
+        return policy
+    dtype = pick_dtype(config.dtype, policy.device)
+    return pin(load_model(source, dtype)) if offload else load_model(source, dtype, str(policy.device))
+
+
 def finish_model(learner: Learner, chat: ChatFormat, ctx: StageContext, trained_from: str, how: Sequence[str]) -> None:
-    """Leave what was trained as the stage's artifact: a whole model in float32, and beside it the adapter, if any."""
-    model = merge_adapters(learner.trained_model(), ctx.out / FOLDER)
+    """Leave what was trained as the stage's artifact: a whole model in float32, and beside it the adapter, if any. Of a
+    policy that shares its trunk with a value head it is the policy."""
+    trained = learner.trained_model()
+    policy = trained.policy if isinstance(trained, SharedTrunk) else trained
+    model = merge_adapters(policy, ctx.out / FOLDER)
     save_model(model, chat, ctx.out, card={"stage": ctx.name, "trained_from": trained_from, "how": list(how)})

@@ -155,6 +155,19 @@ class Learner:
         return self.model
 
 
+def over_updates(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The metrics of several updates as one: means, and the largest of what ends in `_max`.
+
+    >>> over_updates([{"loss": 1.0, "gap_max": 0.1}, {"loss": 2.0, "gap_max": 0.3}])
+    {'loss': 1.5, 'gap_max': 0.3}
+    """
+    found: dict[str, list[float]] = {}
+    for metrics in history:
+        for name, value in metrics.items():
+            found.setdefault(name, []).append(value)
+    return {name: max(v) if name.endswith("_max") else sum(v) / len(v) for name, v in found.items()}
+
+
 def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float:
     """The rate of update number `step` (from 0): a linear warm-up, then the schedule.
 

@@ -19,7 +19,7 @@ from temper.algorithms.ratios import RATIOS, off_policy_mask, sampler_weights
 from temper.config import StrictModel
 from temper.data.batching import Batch, make_batch, split_by_tokens
 from temper.models.packed import AttentionPlan
-from temper.train.forward import plan_batch, score_targets
+from temper.train.forward import Scored, plan_batch, score_targets
 from temper.train.learner import LossSum
 from temper.types import Example, PolicyExample
 
@@ -87,9 +87,12 @@ class PolicyLoss:
 
     def __call__(self, model: Any, part: PolicyBatch) -> LossSum:
         """Σ_tokens weight · (surrogate + β·KL − c·entropy): the learner divides by the divisor of the whole step."""
-        config = self.config
-        scored = score_targets(model, part.batch, part.plan, self.temperature, config.entropy_bonus > 0)
-        logprobs = scored.logprobs_M
+        scored = score_targets(model, part.batch, part.plan, self.temperature, self.config.entropy_bonus > 0)
+        return self.of(scored, part)
+
+    def of(self, scored: Scored, part: PolicyBatch) -> LossSum:
+        """The same of what a forward has said already."""
+        config, logprobs = self.config, scored.logprobs_M
         old = logprobs.detach() if part.old_logprobs_M is None else part.old_logprobs_M
         log_ratio = logprobs - old
         ratio = RATIOS[config.ratio](log_ratio, part.batch.rows)
@@ -131,22 +134,23 @@ def policy_batches(
     examples: Sequence[PolicyExample], budget: int, device: torch.device | str = "cpu"
 ) -> list[PolicyBatch]:
     """Micro-batches of at most `budget` tokens; the completions of one prompt share its forward pass."""
+    return [policy_batch([examples[i] for i in indices], device) for indices in split_by_tokens(examples, budget)]
 
-    def per_token(chosen: Sequence[PolicyExample], name: str) -> Tensor:
-        """[M] of a value that every token has, or that its example has."""
-        values: list[float] = []
-        for example in chosen:
-            value = getattr(example, name)
-            values.extend(value if isinstance(value, tuple) else (value,) * len(example.advantages))
-        return torch.tensor(values, device=device)
 
-    parts = []
-    for indices in split_by_tokens(examples, budget):
-        chosen = [examples[i] for i in indices]
-        batch = make_batch(chosen).to(device)
-        values = (per_token(chosen, name) for name in ("advantages", "sampler_logprobs", "weight", "kl_penalty"))
-        parts.append(PolicyBatch(batch, plan_batch(batch), *values))
-    return parts
+def policy_batch(examples: Sequence[PolicyExample], device: torch.device | str = "cpu") -> PolicyBatch:
+    """One micro-batch of all `examples`."""
+    batch = make_batch(examples).to(device)
+    names = ("advantages", "sampler_logprobs", "weight", "kl_penalty")
+    return PolicyBatch(batch, plan_batch(batch), *(per_token(examples, name, device) for name in names))
+
+
+def per_token(examples: Sequence[PolicyExample], name: str, device: torch.device | str = "cpu") -> Tensor:
+    """[M] of a field of the examples: a value that every token has, or that its example has."""
+    values: list[float] = []
+    for example in examples:
+        value = getattr(example, name)
+        values.extend(value if isinstance(value, tuple) else (value,) * len(example.advantages))
+    return torch.tensor(values, device=device)
 
 
 @torch.no_grad()

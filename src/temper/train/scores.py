@@ -41,8 +41,9 @@ def score_positions(model: Any, batch: Batch, plan: AttentionPlan, positions_K: 
 
 
 def score_shared(
-    model: SharedTrunk, batch: Batch, plan: AttentionPlan, positions_K: Tensor, temperature: float = 1.0
-) -> tuple[Scored, Tensor]:
+    model: SharedTrunk, batch: Batch, plan: AttentionPlan, positions_K: Tensor, temperature: float = 1.0,
+    entropy_gradient: bool = False,
+) -> tuple[Scored, Tensor]:  # fmt: skip
     """`score_targets` of the policy, and the values [K] of its value head, by one forward pass.
 
     Raises ConfigError for a policy whose head cannot be told from its backbone.
@@ -53,7 +54,8 @@ def score_shared(
         raise ConfigError(Fault(what, fix="use a separate value model"))
     hidden = run_packed(parts.backbone, batch, plan).last_hidden_state[0]
     chosen, entropy = score_hidden(parts.head, hidden[batch.sources], batch.targets, temperature)
-    return Scored(chosen, entropy.detach()), apply_head(model.value_head, hidden[positions_K])
+    scored = Scored(chosen, entropy if entropy_gradient else entropy.detach())
+    return scored, apply_head(model.value_head, hidden[positions_K])
 
 
 def score_shared_positions(model: SharedTrunk, batch: Batch, plan: AttentionPlan, positions_K: Tensor) -> Tensor:
