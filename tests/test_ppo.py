@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from temper.algorithms.gae import explained_variance
 from temper.artifacts import hash_file
 from temper.config import TaskConfig
-from temper.errors import Preempted
+from temper.errors import ArtifactError, Preempted
 from temper.models.attention import NAME, register
 from temper.models.scalar import SharedTrunk, draw_head
 from temper.stages import ppo
@@ -101,8 +101,8 @@ def padded(rows: list[PPOExample]) -> tuple[Tensor, Tensor]:
 
 
 def written_out(logits: Tensor, states: Tensor, rows: list[PPOExample], settings: Config) -> tuple[Tensor, Tensor]:
-    """Token by token, mean over all tokens: −min[ρA, clip(ρ)A] − c·H, and ½ max of (V − R)². All in float64, but for the
-    norms of the models, which transformers computes in float32."""
+    """Token by token, mean over all tokens: −min[ρA, clip(ρ)A] − c·H, and ½ max of (V − R)². All in float64, but
+    for the norms of the models, which transformers computes in float32."""
     policy, value, count = torch.zeros(()), torch.zeros(()), 0
     for i, row in enumerate(rows):
         start = row.prefix_length
@@ -323,6 +323,18 @@ def test_a_step_tells_of_policy_value_model_and_memory(inputs: dict[str, Path], 
     assert "memory/total" not in last
     assert {"value/explained_variance", "value/return", "policy/entropy", "reward/total", "advantage/std"} <= set(last)
     assert 0 < last["learning_rate"] < first["learning_rate"] < 1e-3  # four updates a step, one schedule over all
+
+
+def test_a_value_model_may_start_from_another_model_of_the_same_vocabulary(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    other = make("llama", tmp_path / "other", num_hidden_layers=6)
+    settings = staged(max_steps=1, num_iterations=1, value_model_from="@other")
+    _, log = run(settings, {**inputs, "@other": other}, tmp_path / "run")
+    assert log.rows[0]["memory/value_model"] > 4 * log.rows[0]["memory/policy"]  # six layers, and their moments
+    foreign = make("llama", tmp_path / "foreign", vocab=300)
+    with pytest.raises(ArtifactError, match="does not fit"):
+        run(settings, {**inputs, "@other": foreign}, tmp_path / "again")
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from torch import Tensor
 from temper.algorithms.aggregation import AGGREGATIONS
 from temper.algorithms.gae import explained_variance, generalized_advantages, token_rewards, whitened
 from temper.algorithms.kl import k3
-from temper.config import ModelRef
-from temper.errors import Fault
+from temper.config import AnyModelRef, ModelRef
+from temper.errors import ArtifactError, Fault
 from temper.models.adapters import without_adapters
 from temper.models.device import on_device, pick_device
 from temper.models.load import load_model
@@ -74,7 +74,7 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
     offload_reference: bool = False  # on CUDA: its weights are in main memory but for the moment they are asked
     whiten_advantages: bool = True  # mean 0, standard deviation 1 over the step's tokens; 1909.08593's code
     value_model: Literal["separate", "shared"] = "separate"  # shared: a head on the policy's last hidden states
-    value_model_from: ModelRef | None = None  # separate: start from this model, a reward model say; else from `model`
+    value_model_from: AnyModelRef | None = None  # separate: a reward model, say; else from `model`
     value_learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None  # separate; `learning_rate` if not given
     value_coefficient: Annotated[float, Field(gt=0)] = 0.1  # of the value loss beside the policy's; 1909.08593's code
     value_clip_range: Annotated[float, Field(gt=0)] | None = None  # off: 2006.05990, section 3.2, found it to harm
@@ -156,6 +156,10 @@ def open_models(source: Path, config: Config, ctx: StageContext) -> tuple[ActorC
     settings = config.model_copy(update={"learning_rate": rate, "lora": None})
     origin = source if config.value_model_from is None else ctx.inputs[config.value_model_from]
     value_model = load_scalar(origin, device=device, warn=ctx.log.warn)
+    sizes = [model.get_input_embeddings().num_embeddings for model in (actor.model, value_model)]
+    if sizes[0] != sizes[1]:
+        why = f"its vocabulary has {sizes[1]:,} tokens, the policy's {sizes[0]:,}: they must be the same"
+        raise ArtifactError(Fault("the value model does not fit the policy", where=str(origin), why=why))
     seed = seed_for(ctx.seed, ctx.name, "value_model")
     critic = Learner(value_model, settings, config.max_steps * config.updates, seed, ctx.log.warn)
     return TwoModels(actor, critic, policy_loss, value_loss), actor, {"value_model": critic}
