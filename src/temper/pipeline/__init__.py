@@ -36,5 +36,6 @@ STAGES: dict[str, StageKind] = {
     "reward_model": StageKind("temper.stages.reward_model", "reward_model", "reward_model.json"),
     "sample": StageKind("temper.stages.sample", "dataset", "data.jsonl"),
     "step_labels": StageKind("temper.stages.step_labels", "dataset", "data.jsonl"),
+    "preferences": StageKind("temper.stages.preferences", "dataset", "data.jsonl"),
     "evaluate": StageKind("temper.stages.evaluate", "evaluation", "evaluation.json"),
 }

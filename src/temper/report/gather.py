@@ -14,7 +14,8 @@ from temper.report.progress import read_warnings
 from temper.report.runfiles import read_lines, read_object, rollout_files, stage_work
 from temper.report.warnings import held_out_fell
 
-MAKES = {"sample": "dataset", "evaluate": "evaluation"}  # of other kinds, how the others refer to it tells
+# Of other kinds, how the others refer to it tells
+MAKES = {"sample": "dataset", "preferences": "dataset", "evaluate": "evaluation"}
 MODEL_KEYS = ("model", "models", "reference", "teacher", "student")
 TASK_KEYS = (
     "n",

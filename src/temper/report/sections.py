@@ -22,6 +22,7 @@ KIND_NAMES = {
     "reward_model": "reward model",
     "sample": "rejection sampling",
     "step_labels": "step labels",
+    "preferences": "preference pairs",
     "evaluate": "evaluation",
     "import_model": "model",
     "tiny_world": "data",

@@ -5,7 +5,6 @@ Distillation of *data* (R1's own, 2501.12948 section 2.4) needs no stage of its 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -23,10 +22,11 @@ from temper.report.rollouts import write_rows
 from temper.rewards import REWARDS
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect, rollout_row
-from temper.rollout.open import cpu_seconds, open_engine
+from temper.rollout.open import open_engine
 from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.statistics import count_tokens
 from temper.stages.context import StageContext
+from temper.stages.rollouts import Clock
 from temper.stages.shared import (
     check_conversations,
     check_lengths,
@@ -131,14 +131,13 @@ def run(config: Config, ctx: StageContext) -> None:
     engine: Any  # None where nothing is sampled
     with open_engine(learner.model) if config.mode == "on_policy" else nullcontext() as engine:
         for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping):
-            began, began_cpu = time.perf_counter(), time.process_time() + cpu_seconds(engine)
+            clock = Clock(engine)
             examples, metrics = batches.draw(step, engine)
+            clock.mark_sampled()
             with on_device(teacher, learner.model.device):
                 metrics |= update(learner, teacher, wanted, examples)
-            metrics["seconds"] = time.perf_counter() - began
-            metrics["cpu_seconds"] = time.process_time() + cpu_seconds(engine) - began_cpu
-            metrics["tokens_per_second"] = sum(sum(example.mask) for example in examples) / metrics["seconds"]
-            ctx.log.step(step + 1, learner.total_steps, metrics)
+            timing = clock.read(sum(sum(example.mask) for example in examples))
+            ctx.log.step(step + 1, learner.total_steps, metrics | timing)
     how = [f"distilled from `{config.teacher}`: {wanted.name}, {learner.total_steps} steps on {batches.about}"]
     finish_model(learner, chat, ctx, config.model, how)
 

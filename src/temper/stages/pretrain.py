@@ -1,22 +1,23 @@
-"""Next-token training from random weights: makes the small base model that the tiny recipe starts from."""
+"""Next-token training, from random weights (so the base model of the tiny recipe was made) or on from a model."""
 
 from __future__ import annotations
 
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 
 from temper.algorithms.losses import negative_log_likelihood
-from temper.config import DataRef, StrictModel
+from temper.config import DataRef, ModelRef, StrictModel
 from temper.data.batching import Batch, Layout
 from temper.data.conversations import load_texts
 from temper.errors import DataError, Fault, TemperError
 from temper.models.create import create_model
+from temper.models.load import load_model
 from temper.rng import seed_for
 from temper.stages.context import StageContext
-from temper.stages.shared import check_training, finish_model, open_learner, shuffled
+from temper.stages.shared import check_model, check_training, finish_model, open_learner, shuffled
 from temper.text.chat import ChatFormat
 from temper.text.train_tokenizer import train_tokenizer
 from temper.train.forward import plan_batch, score_targets
@@ -44,10 +45,17 @@ class Architecture(StrictModel):
         return self
 
 
+OF_A_NEW_MODEL = {"architecture", "vocab_size", "chat_template"}
+
+
 class Config(OptimizerConfig):
-    """Documents are laid end to end, the end token between them, and cut into blocks of `block_size` tokens."""
+    """Documents are laid end to end, the end token between them, and cut into blocks of `block_size` tokens.
+
+    With `model` that model reads on: it keeps its architecture, tokenizer and chat template.
+    """
 
     data: DataRef
+    model: ModelRef | None = None
     columns: dict[str, str] = {}
     architecture: Architecture = Architecture()
     vocab_size: Annotated[int, Field(ge=300)] = 640
@@ -60,13 +68,15 @@ class Config(OptimizerConfig):
 
     @model_validator(mode="after")
     def _whole(self) -> Config:
-        if self.lora is not None:
+        if self.lora is not None and self.model is None:
             raise ValueError("lora: adapters change a model that was trained before, and here is none")
+        if self.model is not None and (given := OF_A_NEW_MODEL & self.model_fields_set):
+            raise ValueError(f"`{min(given)}` is settled by `model`")
         return self
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
-    faults = check_training(config)
+    faults = check_training(config) + ([] if config.model is None else check_model(config.model, ctx, chats=False))
     path = ctx.inputs.get(config.data)
     if path is None or config.data.startswith("@"):
         return faults
@@ -80,9 +90,7 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
 def run(config: Config, ctx: StageContext) -> None:
     """Train a tokenizer on the texts, then the model: one block a sequence, every position a target."""
     texts = load_texts(ctx.inputs[config.data], config.columns)
-    tokenizer = train_tokenizer(texts, config.vocab_size, ctx.work / "tokenizer", config.chat_template)
-    chat = ChatFormat.load(tokenizer)
-    model = create_model(config.architecture, chat, seed_for(ctx.seed, ctx.name, "weights"))
+    chat, model = new_model(texts, config, ctx) if config.model is None else open_model(config.model, ctx)
     blocks = cut_into_blocks(texts, chat, config.block_size)
     ctx.log.info(f"{blocks.numel():,} tokens in {len(blocks):,} blocks; {model.num_parameters():,} parameters")
     learner = open_learner(model, config, config.max_steps, ctx)
@@ -99,7 +107,18 @@ def run(config: Config, ctx: StageContext) -> None:
             }
             ctx.log.step(step + 1, config.max_steps, metrics | timing)
     how = [f"pretraining: {config.max_steps} steps on {len(texts)} texts"]
-    finish_model(learner, chat, ctx, "random weights", how)
+    finish_model(learner, chat, ctx, config.model or "random weights", how)
+
+
+def new_model(texts: list[str], config: Config, ctx: StageContext) -> tuple[ChatFormat, Any]:
+    tokenizer = train_tokenizer(texts, config.vocab_size, ctx.work / "tokenizer", config.chat_template)
+    chat = ChatFormat.load(tokenizer)
+    return chat, create_model(config.architecture, chat, seed_for(ctx.seed, ctx.name, "weights"))
+
+
+def open_model(ref: str, ctx: StageContext) -> tuple[ChatFormat, Any]:
+    path = ctx.inputs[ref]
+    return ChatFormat.load(path), load_model(path, attention="sdpa", warn=ctx.log.warn)
 
 
 def cut_into_blocks(texts: list[str], chat: ChatFormat, size: int) -> torch.Tensor:

@@ -35,9 +35,9 @@ from temper.train.optimizers import missing_optimizer
 from temper.types import Example, Prompt
 
 
-def check_model(ref: str, ctx: StageContext, scores: bool = False) -> list[Fault]:
-    """Faults of a model directory that already exists and must chat; nothing to say of one that a stage will make.
-    `scores`: a reward model will do."""
+def check_model(ref: str, ctx: StageContext, scores: bool = False, chats: bool = True) -> list[Fault]:
+    """Faults of a model directory that already exists and, if it `chats`, has a template; nothing to say of one that a
+    stage will make. `scores`: a reward model will do."""
     from temper.models.checks import check_model_dir
 
     path = ctx.inputs.get(ref)
@@ -49,7 +49,7 @@ def check_model(ref: str, ctx: StageContext, scores: bool = False) -> list[Fault
             chat = ChatFormat.load(path)
         except TemperError as error:
             return list(error.faults)
-        if not chat.is_chat:
+        if chats and not chat.is_chat:
             faults.append(missing_template_fault(str(path)))
         if not scores and is_reward_model(path):
             faults.append(Fault("a reward model, where one that writes is needed", where=str(path), code=Exit.ARTIFACT))

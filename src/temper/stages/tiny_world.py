@@ -8,6 +8,7 @@ from pydantic import Field
 
 from temper.config import StrictModel
 from temper.data.tiny import files
+from temper.data.tiny.web import web_texts
 from temper.report.rollouts import write_rows
 from temper.stages.context import StageContext
 
@@ -30,6 +31,8 @@ class Config(StrictModel):
     general_share: Share = 0.3  # share of general tasks in the cold start
     general_conversations: Count = 0
     pretraining: Count = 0
+    web: Count = 0
+    tagged: Share = 0.5  # share of the chats in `web` that use the tags of R1-Zero's template
 
 
 def run(config: Config, ctx: StageContext) -> None:
@@ -45,6 +48,7 @@ def run(config: Config, ctx: StageContext) -> None:
             lambda n: files.cold_start(n, seed, config.slip, config.mixed, config.general_share),
         ),
         "general_conversations": (config.general_conversations, lambda n: files.general_conversations(n, seed)),
+        "web": (config.web, lambda n: web_texts(n, seed, config.slip, config.tagged)),
         "pretraining": (config.pretraining, lambda n: files.pretraining_texts(n, seed, config.slip)),
     }
     for name, (count, make) in sources.items():

@@ -1,0 +1,161 @@
+"""Preference pairs from a model's own replies: the better and the worse one of a prompt, past a margin, of comparable
+length. What a Bradley–Terry reward model learns from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from statistics import fmean
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from temper.config import ModelRef, RewardName, TaskName
+from temper.data.pairs import Candidate, Scored, balance, candidates
+from temper.errors import DataError, Fault, Preempted
+from temper.models.device import DeviceConfig, missing_device, placed
+from temper.models.load import load_model
+from temper.report.rollouts import read_rows, write_rows
+from temper.rewards.score import Scorer
+from temper.rollout.collect import collect
+from temper.rollout.open import open_engine
+from temper.rollout.options import SamplingConfig, sampling_of
+from temper.stages.context import StageContext
+from temper.stages.shared import (
+    check_lengths,
+    check_model,
+    check_rewards,
+    check_tasks,
+    open_prompts,
+    open_rewards,
+    shuffled,
+)
+from temper.text.chat import ChatFormat
+from temper.types import Group
+
+VERSION = 1
+PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again after a kill
+
+
+class Config(SamplingConfig, DeviceConfig):
+    """As R1 built the pairs of its helpfulness model: kept only past a margin, and chosen and rejected replies of
+    comparable length over the whole data set (Nature 645:633, methods, "helpful reward model")."""
+
+    model: ModelRef
+    tasks: list[TaskName] = Field(min_length=1)
+    num_generations: Annotated[int, Field(ge=2)] = 4  # replies that the pair of a prompt is chosen from
+    max_prompts: Annotated[int, Field(ge=1)] | None = None  # of each task's training file
+    reward_funcs: list[RewardName] = Field(min_length=1)
+    reward_weights: list[float] | None = None  # one a reward; all 1.0 when not given
+    min_margin: Annotated[float, Field(gt=0)] = 0.5  # between the two totals: half of what a right answer is worth
+    max_length_ratio: Annotated[float, Field(ge=1)] = 2.0  # of the longer reply to the shorter, in tokens
+    balance_lengths: bool = True  # the chosen reply is the longer one as often as the shorter; too many are dropped
+
+    @model_validator(mode="after")
+    def _weighed(self) -> Config:
+        if self.reward_weights is not None and len(self.reward_weights) != len(self.reward_funcs):
+            raise ValueError(
+                f"reward_weights has {len(self.reward_weights)} values for {len(self.reward_funcs)} reward_funcs"
+            )
+        return self
+
+
+def check(config: Config, ctx: StageContext) -> list[Fault]:
+    faults = missing_device(config.device) + check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
+    return faults + check_rewards(config.reward_funcs, ctx)
+
+
+def run(config: Config, ctx: StageContext) -> None:
+    """Sample, score, pair, balance, shuffle: `data.jsonl` holds the pairs, `preferences.json` counts the rest."""
+    chat = ChatFormat.load(ctx.inputs[config.model])
+    model = load_model(ctx.inputs[config.model], *placed(config), warn=ctx.log.warn)
+    opened = open_prompts(config.tasks, "train", ctx)
+    prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
+    check_lengths(prompts, chat)
+    scorer = Scorer(open_rewards(config.reward_funcs, ctx), config.reward_weights)
+    sampling = sampling_of(config, chat)
+    chunks = -(-len(prompts) // PROMPTS_A_CHUNK)
+    rows: list[dict] = []
+    with open_engine(model) as engine:
+        for number in range(chunks):
+            file = ctx.work / "chunks" / f"{number:05d}.jsonl"
+            if not file.exists():
+                of_chunk = prompts[number * PROMPTS_A_CHUNK : (number + 1) * PROMPTS_A_CHUNK]
+                groups = collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, (ctx.seed, ctx.name))
+                write_rows(file, [options_row(group, config) for group in groups])
+            rows += read_rows(file)
+            paired = sum(bool(row["options"]) for row in rows)
+            ctx.log.step(number + 1, chunks, {"prompts": len(rows), "preferences/paired": paired / len(rows)})
+            if ctx.stopping():
+                raise Preempted(f"sampled {number + 1} of {chunks} chunks of prompts")
+    write_pairs(rows, config, ctx)
+
+
+def options_row(group: Group, config: Config) -> dict:
+    """The pairs that a prompt offers, or why it offers none. Truncated replies are no part of a pair."""
+    replies: dict[str, Scored] = {}
+    for rollout in group.rollouts:
+        if rollout.completion.finish_reason == "stop":
+            length = len(rollout.completion.token_ids)
+            replies.setdefault(rollout.reply.text, Scored(rollout.reply.text, rollout.total, length))
+    found = candidates(list(replies.values()), config.min_margin, config.max_length_ratio)
+    if not found and candidates(list(replies.values()), config.min_margin, float("inf")):
+        verdict = "no pair of comparable length"
+    else:
+        verdict = "paired" if found else "no pair past the margin"
+    prompt = [{"role": message.role, "content": message.content} for message in group.prompt.messages]
+    options = [asdict(pair) for pair in found]
+    return {"prompt": prompt, "source": group.prompt.task, "verdict": verdict, "options": options}
+
+
+def write_pairs(rows: Sequence[dict], config: Config, ctx: StageContext) -> None:
+    """The balanced pairs in an order of their own. Raises DataError where there are none."""
+    options = [[read_candidate(option) for option in row["options"]] for row in rows]
+    picked = balance(options, config.balance_lengths)
+    verdicts = Counter(row["verdict"] for row in rows)
+    kept = [(row, pair) for row, pair in zip(rows, picked, strict=True) if pair is not None]
+    dropped = sum(map(bool, options)) - len(kept)
+    if dropped:
+        verdicts["paired"] -= dropped
+        verdicts["dropped for balance"] = dropped
+    if not kept:
+        raise DataError(
+            Fault(
+                "no preference pair is left", why=f"verdicts: {dict(verdicts)}",
+                fix="a smaller `min_margin`, a larger `max_length_ratio`, more `num_generations`, "
+                "or `balance_lengths: false`",
+            )
+        )  # fmt: skip
+    data = [
+        {
+            "prompt": row["prompt"],
+            "chosen": pair.chosen.text,
+            "rejected": pair.rejected.text,
+            "margin": pair.margin,
+            "source": row["source"],
+        }
+        for row, pair in kept
+    ]
+    write_rows(ctx.out / "data.jsonl", [data[i] for i in shuffled(len(data), (ctx.seed, ctx.name, "order"))])
+    pairs = [pair for _, pair in kept]
+    counts = {
+        "verdicts": dict(sorted(verdicts.items())),
+        "pairs": len(pairs),
+        "chosen": {
+            name: sum(pair.longer == side for pair in pairs)
+            for name, side in (("longer", 1), ("shorter", -1), ("as long", 0))
+        },
+        "mean_tokens": {
+            "chosen": fmean(pair.chosen.length for pair in pairs),
+            "rejected": fmean(pair.rejected.length for pair in pairs),
+        },
+        "mean_margin": fmean(pair.margin for pair in pairs),
+    }
+    (ctx.out / "preferences.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
+    ctx.log.info(f"{len(pairs):,} pairs from {len(rows):,} prompts; {dropped:,} dropped to balance lengths")
+
+
+def read_candidate(row: dict) -> Candidate:
+    return Candidate(Scored(**row["chosen"]), Scored(**row["rejected"]), row["margin"])
