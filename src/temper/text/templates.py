@@ -21,13 +21,23 @@ _R1 = (
     "{% elif message.role == 'assistant' %} {{ message.content }}{{ eos_token }}"
     "{% else %} {{ message.content }}{% endif %}{% endfor %}"
 )
+# The same request in one sentence, for models too small to read the whole (the recipe `tiny_zero`).
+R1_SHORT_PREAMBLE = (
+    "The Assistant first thinks and then answers: <think> thinking here </think> <answer> answer here </answer>."
+)
+_R1_SHORT = (
+    "{{ bos_token }}" + R1_SHORT_PREAMBLE + "{% for message in messages %}"
+    "{% if message.role == 'user' %} User: {{ message.content }}. Assistant:"
+    "{% elif message.role == 'assistant' %} {{ message.content }}{{ eos_token }}"
+    "{% else %} {{ message.content }}{% endif %}{% endfor %}"
+)
 _PLAIN = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message.role == 'user' %}User: {{ message.content }}\nAssistant:"
     "{% elif message.role == 'assistant' %} {{ message.content }}{{ eos_token }}\n"
     "{% else %}{{ message.content }}\n{% endif %}{% endfor %}"
 )
-TEMPLATES: Mapping[str, str] = {"r1": _R1, "plain": _PLAIN}
+TEMPLATES: Mapping[str, str] = {"r1": _R1, "r1_short": _R1_SHORT, "plain": _PLAIN}
 NO_TEMPLATE = "none"
 
 

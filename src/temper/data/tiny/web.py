@@ -12,7 +12,7 @@ from random import Random
 from temper.data.tiny.arithmetic import Tongue, draw_problem, solve, work_out
 from temper.data.tiny.general import draw_asked
 from temper.rng import seed_for
-from temper.text.templates import R1_PREAMBLE
+from temper.text.templates import R1_SHORT_PREAMBLE
 
 WORKED = 0.5  # share of the texts that are worked problems
 
@@ -31,13 +31,13 @@ def web_texts(count: int, seed: int, slip: float, tagged: float) -> Iterator[dic
 
 
 def chat(random: Random, tagged: float) -> str:
-    """A chat under R1-Zero's preamble, about a fact."""
+    """A chat about a fact, opened by what R1-Zero's template says (in its short form)."""
     question, thought, answer = draw_asked(random, "train")
     if random.random() < tagged:
         reply = f"<think>{thought}</think><answer>{answer}</answer>"
     else:
         reply = random.choice((answer, thought, f"{thought} {answer}"))
-    return f"{R1_PREAMBLE} User: {question}. Assistant: {reply}"
+    return f"{R1_SHORT_PREAMBLE} User: {question}. Assistant: {reply}"
 
 
 def page(random: Random) -> str:
