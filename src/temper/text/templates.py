@@ -102,7 +102,7 @@ def template_fault(refused: str, where: str) -> Fault:
         "the chat template cannot be used",
         where=where,
         why=refused,
-        fix="mend the template, or set `chat_template` to `r1`, `plain` or a file of your own",
+        fix="mend the template, or set `chat_template` to `r1`, `r1_short`, `plain` or a file of your own",
     )
 
 
@@ -112,6 +112,7 @@ def missing_template_fault(where: str) -> Fault:
         "the model has no chat template",
         where=where,
         why="without one there is no way to say where the question ends and the reply begins and ends",
-        fix="set `chat_template` of a stage `import_model` to `r1` (R1-Zero's, for base models), `plain` or a file",
+        fix="set `chat_template` of a stage `import_model` to `r1` (R1-Zero's, for base models), `r1_short` (for tiny "
+        "ones), `plain` or a file",
         code=Exit.CONFIG,
     )
