@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from model_zoo import make
+from pydantic import ValidationError
 from tiny_models import SIZES, tiny_model
 from torch.nn.functional import cross_entropy
 
+from temper.artifacts import hash_file
+from temper.errors import Preempted
 from temper.models.create import create_model
 from temper.models.load import supports_shared_prefix
-from temper.stages.pretrain import Architecture, pack_blocks, update
+from temper.stages import pretrain
+from temper.stages.context import StageContext
+from temper.stages.pretrain import Architecture, Config, pack_blocks, update
+from temper.text.chat import ChatFormat
 from temper.train.forward import plan_batch, score_targets
 from temper.train.learner import Learner, OptimizerConfig
 
@@ -55,3 +63,38 @@ def test_a_new_model_is_made_for_the_packed_path() -> None:
     chat = SimpleNamespace(tokenizer=tokenizer, end_id=0, pad_id=0)
     architecture = Architecture(hidden_size=16, intermediate_size=16, num_hidden_layers=1)
     assert supports_shared_prefix(create_model(architecture, chat, seed=0))
+
+
+def test_a_model_that_reads_on_keeps_its_tokenizer_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    source = make("llama", tmp_path / "m")
+    (tmp_path / "texts.jsonl").write_text('{"text": "one and two are three"}\n' * 40, encoding="utf-8")
+    config = Config(model="m", data="d", max_steps=4, batch_size=2, block_size=16, learning_rate=0.01, save_steps=1)
+
+    def run(name: str, stop_after: int | None = None) -> Path:
+        work, seen = tmp_path / name, []
+        (work / "out").mkdir(parents=True, exist_ok=True)
+        log = SimpleNamespace(
+            step=lambda *row: seen.append(row), info=lambda text: None, warn=lambda text, key="": None,
+            resume_at=lambda step: None,
+        )  # fmt: skip
+        inputs = {"m": source, "d": tmp_path / "texts.jsonl"}
+        stopping = lambda: stop_after is not None  # noqa: E731
+        ctx = StageContext("base", 0, work / "out", work, inputs, {}, log, stopping)  # type: ignore[arg-type]
+        assert pretrain.check(config, ctx) == []
+        pretrain.run(config, ctx)
+        return work / "out"
+
+    whole = run("whole")
+    for _ in range(3):
+        with pytest.raises(Preempted):
+            run("cut", stop_after=1)
+    cut = run("cut")
+    assert hash_file(whole / "model.safetensors") == hash_file(cut / "model.safetensors")
+    assert hash_file(whole / "model.safetensors") != hash_file(source / "model.safetensors")
+    assert (whole / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
+    assert ChatFormat.load(whole).template == ChatFormat.load(source).template
+
+
+def test_what_a_model_settles_cannot_be_given_beside_it() -> None:
+    with pytest.raises(ValidationError, match="`vocab_size` is settled by `model`"):
+        Config(model="m", data="d", max_steps=1, vocab_size=500)

@@ -15,8 +15,10 @@ from temper.data.tasks import load_prompts
 from temper.data.tiny import files
 from temper.data.tiny.arithmetic import draw_problem, solve, work_out
 from temper.data.tiny.split import split_of
+from temper.data.tiny.web import web_texts
 from temper.rewards import REWARDS
 from temper.text.reply import parse_reply
+from temper.text.templates import R1_SHORT_PREAMBLE
 
 
 def value(expression: str) -> int:
@@ -59,6 +61,18 @@ def test_no_held_out_problem_is_ever_trained_on_whatever_the_seeds() -> None:
 def test_the_base_model_never_reads_a_tag_or_a_chat() -> None:
     for row in files.pretraining_texts(3000, 0, slip=0.15):
         assert not any(mark in row["text"] for mark in ("<", ">", "|"))
+
+
+def test_the_web_shows_tags_about_facts_alone_and_asks_nothing_held_out() -> None:
+    texts = [row["text"] for row in web_texts(3000, 5, 0.15, 0.5)]
+    chats = [text.split(" User: ", 1)[1] for text in texts if text.startswith(R1_SHORT_PREAMBLE)]
+    asked = [chat.split(". Assistant: ", 1) for chat in chats]
+    assert all(split_of(question) == "train" for question, _ in asked)
+    tagged = sum(parse_reply(reply).well_formed for _, reply in asked)
+    assert 0.45 * len(asked) < tagged < 0.55 * len(asked)
+    for text in texts:
+        if "<think>" in text.removeprefix(R1_SHORT_PREAMBLE) or "<answer>" in text.removeprefix(R1_SHORT_PREAMBLE):
+            assert "=" not in text  # no worked step
 
 
 def test_no_prompt_stands_twice_in_a_file() -> None:

@@ -23,8 +23,8 @@ VERSION = 1
 class Config(StrictModel):
     """What to import and how it talks.
 
-    `chat_template`: `r1`, `r1_short`, `plain`, a file or the template itself; left out, the model's own; `none` for a model that
-    only continues text. `layers`: keep only these of its layers, counted from 0 (a student's first weights).
+    `chat_template`: `r1`, `r1_short`, `plain`, a file or the template itself; left out, the model's own; `none` for a
+    model that only continues text. `layers`: keep only these of its layers, counted from 0 (a student's first weights).
     """
 
     model: ModelRef

@@ -74,7 +74,7 @@ def run(config: Config, ctx: StageContext) -> None:
     opened = open_prompts(config.tasks, "train", ctx)
     prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
     check_lengths(prompts, chat)
-    scorer = Scorer(open_rewards(config.reward_funcs, ctx), config.reward_weights)
+    scorer = Scorer(open_rewards(config.reward_funcs, ctx, config), config.reward_weights)
     sampling = sampling_of(config, chat)
     chunks = -(-len(prompts) // PROMPTS_A_CHUNK)
     rows: list[dict] = []

@@ -118,7 +118,7 @@ def new_model(texts: list[str], config: Config, ctx: StageContext) -> tuple[Chat
 
 def open_model(ref: str, ctx: StageContext) -> tuple[ChatFormat, Any]:
     path = ctx.inputs[ref]
-    return ChatFormat.load(path), load_model(path, attention="sdpa", warn=ctx.log.warn)
+    return ChatFormat.load(path), load_model(path, warn=ctx.log.warn)
 
 
 def cut_into_blocks(texts: list[str], chat: ChatFormat, size: int) -> torch.Tensor:
