@@ -32,6 +32,8 @@ class Log:
     def warn(self, text: str, key: str = "") -> None:
         self.warnings.append(text)
 
+    note = warn
+
 
 def context(model: Path, out: Path) -> StageContext:
     out.mkdir(exist_ok=True)

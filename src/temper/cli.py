@@ -25,6 +25,7 @@ COMMANDS = {
     "chat": ("temper.commands.chat", "talk to a model"),
     "samples": ("temper.commands.samples", "completions of a run with every reward beside them"),
     "report": ("temper.commands.report", "one HTML file that shows a run"),
+    "explain": ("temper.commands.explain", "why is my reward flat: a diagnosis with this run's numbers"),
     "export": ("temper.commands.export", "a trained model as a Hugging Face directory"),
     "doctor": ("temper.commands.doctor", "look at this machine: what works, what does not, what to do"),
 }

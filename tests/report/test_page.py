@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from temper.report.curves import main_curves, more_curves
 from temper.report.gather import TASK_KEYS, gather
 from temper.report.html import page, write
 
@@ -233,3 +234,12 @@ def test_completions_run_from_the_worst_to_the_best(finished_run):
     totals = [row["total"] for row in rows]
     assert totals == sorted(totals)
     assert [rows[0]["rank"], rows[len(rows) // 2]["rank"], rows[-1]["rank"]] == ["worst", "median", "best"]
+
+
+def test_a_kind_of_stage_that_nobody_foresaw_has_a_curve_for_each_of_its_numbers():
+    columns = {"step": [1, 2], "loss": [2.0, 1.0], "held_out/accuracy": [0.5, 0.7], "words": ["a", "b"], "of": [2, 2]}
+    titles = [re.search("<figcaption>([^<]*)", chart)[1].strip() for chart in main_curves("preferences", columns)]
+    assert titles == ["Loss", "held_out/accuracy"]
+    ppo = {"step": [1, 2], "reward/total": [0.1, 0.2], "value/loss": [1.0, 0.5], "value/return": [0.1, 0.2]}
+    drawn = "".join(main_curves("ppo", ppo) + more_curves("ppo", ppo))
+    assert all(title in drawn for title in ("Reward, total", "Value loss", "value/return"))

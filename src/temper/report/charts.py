@@ -50,7 +50,7 @@ def nice_ticks(low: float, high: float, count: int = 5) -> tuple[float, ...]:
     """
     size = max(abs(low), abs(high))
     span = high - low if high - low > 1e-9 * size else size or 1.0
-    raw = span / max(1, count)
+    raw = max(span / max(1, count), 1e-300)  # the logarithm of what is smaller is none
     scale = 10.0 ** math.floor(math.log10(raw))
     step = next(m * scale for m in (1, 2, 2.5, 5, 10) if m * scale >= raw * 0.999)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)

@@ -18,6 +18,13 @@ ADVANTAGE = ("Advantage, standard deviation", "advantage/std")
 CLIPPED = ("Clipped", "policy/clip_fraction", "share of tokens")
 VALUE_LOSS = ("Value loss", "value/loss", "half the squared error of a return")
 MISMATCH = ("Sampler against trainer", "policy/mismatch_max", "largest difference of a log-prob")
+DRAWN = tuple(name for _, name, *_ in (LOSS, NORM, RATE, SPEED))
+RL_DRAWN = (
+    *DRAWN, *(name for _, name, *_ in (ADVANTAGE, CLIPPED, VALUE_LOSS, MISMATCH)), "advantage/mean",
+    "completion/length", "completion/truncated", "groups/dead", "groups/pass_rate", "policy/kl_divergence",
+    "policy/entropy", "reflection_words", "value/explained_variance",
+)  # fmt: skip
+QUIET = ("step", "of", "seconds", "cpu_seconds", "memory/", "reward/")  # told elsewhere, or no story
 Metrics = Mapping[str, Sequence[Any]]  # columns, as `gather` gives them
 
 
@@ -29,7 +36,10 @@ def points(metrics: Metrics, name: str) -> tuple[tuple[float, float], ...]:
 
 def main_curves(kind: str, metrics: Metrics) -> list[str]:
     """The figures that tell how the stage went."""
-    charts = rl_curves(metrics) if kind in RL_KINDS else [_single(metrics, *curve) for curve in (LOSS, NORM, RATE)]
+    if kind in RL_KINDS:
+        charts = rl_curves(metrics)
+    else:
+        charts = [_single(metrics, *curve) for curve in (LOSS, NORM, RATE)] + other_curves(metrics, DRAWN)
     return [chart for chart in charts if chart]
 
 
@@ -68,6 +78,13 @@ def rl_curves(metrics: Metrics) -> list[str]:
     ]
 
 
+def other_curves(metrics: Metrics, drawn: Sequence[str]) -> list[str]:
+    """A figure for every metric that is a number and has none yet, under its own name: what a kind of stage that this
+    file does not know has to tell."""
+    names = [name for name in metrics if name not in drawn and not name.startswith(QUIET)]
+    return [_single(metrics, name, name, y_from=None) for name in names]
+
+
 def more_curves(kind: str, metrics: Metrics) -> list[str]:
     """What one looks at when something is wrong."""
     if kind not in RL_KINDS:
@@ -76,6 +93,7 @@ def more_curves(kind: str, metrics: Metrics) -> list[str]:
         loss = _single(metrics, "Loss", "loss", "about 0 by construction at one update a rollout", y_from=None)
         others = (ADVANTAGE, CLIPPED, VALUE_LOSS, MISMATCH, NORM, RATE, SPEED)
         charts = [loss, *(_single(metrics, *curve) for curve in others)]
+        charts += other_curves(metrics, RL_DRAWN)
     return [chart for chart in charts if chart]
 
 

@@ -8,15 +8,18 @@ from typing import Any
 
 import yaml
 
-from temper.report.metrics import RL_KINDS, read_rows
+from temper.report.heldout import add_held_out
+from temper.report.metrics import read_rows
 from temper.report.picks import pick
 from temper.report.progress import read_warnings
 from temper.report.runfiles import read_lines, read_object, rollout_files, stage_work
-from temper.report.warnings import held_out_fell
 
 # Of other kinds, how the others refer to it tells
-MAKES = {"sample": "dataset", "preferences": "dataset", "evaluate": "evaluation"}
-MODEL_KEYS = ("model", "models", "reference", "teacher", "student")
+MAKES = {"sample": "dataset", "preferences": "dataset", "step_labels": "dataset", "evaluate": "evaluation"}
+MODEL_KEYS = (
+    "model", "models", "reference", "teacher", "student", "value_model_from", "reward_model", "reward_funcs",
+    "step_rewards", "judge",
+)  # fmt: skip
 TASK_KEYS = (
     "n",
     "k",
@@ -44,7 +47,7 @@ def gather(run_dir: Path) -> Json:
     stages = gather_stages(run_dir)
     evaluations = [found for stage in stages if (found := _evaluation(run_dir, stage)) is not None]
     models = _models(evaluations)
-    _add_held_out(stages, models)
+    add_held_out(stages, models)
     tasks = recipe.get("tasks")
     return {
         "recipe": run.get("recipe") or recipe.get("name") or run_dir.name,
@@ -213,29 +216,6 @@ def _models(evaluations: Sequence[Json]) -> list[Json]:
     return [{"stage": stage, "tasks": scores} for stage, scores in tasks.items()]
 
 
-def _add_held_out(stages: Sequence[Json], models: Sequence[Json]) -> None:
-    """Warn where a stage's training reward rose and the held-out accuracy of its tasks fell."""
-    accuracy = {model["stage"]: model["tasks"] for model in models}
-    for stage in stages:
-        start = next((i["stage"] for i in stage["inputs"] if i["carries"] == "model"), None)
-        trained = next((c["value"] for c in stage["config"] if c["key"] == "tasks"), None)
-        if stage["kind"] not in RL_KINDS or start not in accuracy or not isinstance(trained, list):
-            continue
-        before, after = (
-            _average([_mapping(accuracy.get(name, {}).get(task)).get("accuracy") for task in trained])
-            for name in (start, stage["name"])
-        )
-        columns = stage["metrics"]
-        rows = [
-            {"step": s, "reward/total": t}
-            for s, t in zip(columns.get("step", []), columns.get("reward/total", []), strict=False)
-        ]
-        found = held_out_fell(rows, before, after)
-        if found is not None:
-            row = {"step": stage["steps"], "key": found.key, "level": found.level, "text": found.text}
-            stage["warnings"] = [*stage["warnings"], row]
-
-
 def _samples(run_dir: Path, stages: Sequence[Json], evaluations: Sequence[Json]) -> Json:
     """{stage: {task: rows from the worst to the best}}: held-out samples, else the last kept rollouts of training."""
     found: dict[str, dict[str, list[Json]]] = {}
@@ -278,11 +258,6 @@ def _mapping(value: Any) -> Json:
 
 def _numbers(values: Sequence[Any]) -> list[float]:
     return [v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
-
-
-def _average(values: Sequence[Any]) -> float | None:
-    numbers = _numbers(values)
-    return sum(numbers) / len(numbers) if numbers else None
 
 
 def _sum(rows: Sequence[Mapping[str, Any]], name: str) -> float | None:

@@ -73,10 +73,11 @@ def document(title: str, body: str) -> str:
 
 
 def curves(data: Mapping[str, Any]) -> str:
-    """The curves of every stage that trained, the RL stages first: they are what one looks at."""
+    """The curves of every stage that logs its steps, the RL stages first: they are what one looks at."""
     blocks = []
     for stage in sorted(data["stages"], key=lambda stage: stage["kind"] not in RL_KINDS):
-        main = main_curves(stage["kind"], stage["metrics"]) if stage["makes"] == "model" else []
+        is_told = stage["makes"] == "evaluation" or stage["harvest"]  # by its own section
+        main = [] if is_told else main_curves(stage["kind"], stage["metrics"])
         if main:
             more = "".join(more_curves(stage["kind"], stage["metrics"]))
             extra = f'<details><summary>more curves</summary><div class="charts">{more}</div></details>' if more else ""

@@ -9,6 +9,9 @@ from typing import Any
 # Shown in this order where a row has them; every reward comes first, its total before its parts.
 SHOWN = (
     "loss",
+    "accuracy",
+    "held_out/loss",
+    "held_out/accuracy",
     "advantage/mean",
     "advantage/std",
     "policy/kl_divergence",

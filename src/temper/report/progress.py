@@ -105,6 +105,10 @@ class StageLog:
         """Say `warning: text` and keep it for the report; the same warning (`key`, or the text) is said once."""
         self._find(Finding(key or text, text), self._last_recorded())
 
+    def note(self, text: str, key: str = "") -> None:
+        """Say `note: text`, once, and keep it for the report: something to know that asks for no change."""
+        self._find(Finding(key or text, text, "note"), self._last_recorded())
+
     def close(self) -> None:
         """Take the live panel down, leaving one line that says how the stage ended. Called twice, it does nothing."""
         if self._panel is not None:

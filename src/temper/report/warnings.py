@@ -24,6 +24,7 @@ HARD_DEAD_SHARE, SOLVED_DEAD_SHARE = 0.5, 0.8
 RECENT = 5  # steps a rule averages over, so that one odd step says nothing
 EARLY = 10
 LOOK_BACK = 200
+FORGOTTEN = 0.1
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def clipped(_: Config, rows: Rows) -> Finding | None:
 
 def kl_zero(config: Config, rows: Rows) -> Finding | None:
     """Nothing holds the policy to its reference, and it has drifted (or nobody measures whether it has)."""
-    if config.get("kl_penalty") != 0 or len(rows) < RECENT:
+    if _kl_penalty(config) != 0 or len(rows) < RECENT:
         return None
     drift = _recent(rows, "policy/kl_divergence")
     if drift is not None and drift > HIGHEST_KL:
@@ -119,9 +120,9 @@ def kl_zero(config: Config, rows: Rows) -> Finding | None:
 
 def kl_high(config: Config, rows: Rows) -> Finding | None:
     drift = _recent(rows, "policy/kl_divergence")
-    if drift is None or drift <= HIGHEST_KL or len(rows) < RECENT or config.get("kl_penalty") == 0:
+    if drift is None or drift <= HIGHEST_KL or len(rows) < RECENT or _kl_penalty(config) == 0:
         return None
-    penalty = config.get("kl_penalty")
+    penalty = _kl_penalty(config)
     held = f" (kl_penalty {penalty:g})" if _is_number(penalty) else ""
     text = f"policy/kl_divergence {drift:.3f} at step {_step(rows)} is above {HIGHEST_KL}{held}"
     return Finding(
@@ -234,6 +235,24 @@ def held_out_fell(rows: Rows, before: float | None, after: float | None) -> Find
     return Finding("held_out_fell", f"{text}: the training prompts or the reward are being gamed; read the completions")
 
 
+def forgot(config: Config, task: str, before: float, after: float, last: float) -> Finding | None:
+    """Held-out accuracy on a task that the stage was not trained on fell from `before` to `after`; a note where the
+    run's last model has it back (`last`), as R1's second SFT brings back what RL lost.
+
+    >>> forgot({"kl_penalty": 0}, "general", before=0.9, after=0.4, last=0.92).level
+    'note'
+    """
+    if after > before - FORGOTTEN:
+        return None
+    penalty = _kl_penalty(config)
+    held = f" (kl_penalty {penalty:g})" if _is_number(penalty) else ""
+    text = f"held-out accuracy on {task}, which was not trained, fell from {before:.2f} to {after:.2f}{held}"
+    if last >= before - FORGOTTEN / 2:
+        return Finding("forgot", f"{text}; the run's last model has it back: {last:.2f}", "note")
+    fix = "raise kl_penalty, train on some of it too, or restore it with an SFT stage"
+    return Finding("forgot", f"{text}, and the run's last model has {last:.2f}: {fix}")
+
+
 def updates_per_rollout(config: Config) -> int | None:
     """Optimiser steps made of one rollout, None where the config does not say."""
     counts = [config.get(name) for name in ("num_mini_batches", "num_iterations")]
@@ -275,6 +294,12 @@ def _step(rows: Rows) -> int:
 def _kl_so_far(rows: Rows) -> str:
     drift = _recent(rows, "policy/kl_divergence")
     return "" if drift is None else f" (policy/kl_divergence {drift:.3f})"
+
+
+def _kl_penalty(config: Config) -> Any:
+    """The coefficient, the largest where every task has its own."""
+    penalty = config.get("kl_penalty")
+    return max(penalty.values(), default=0) if isinstance(penalty, Mapping) else penalty
 
 
 def _weights(config: Config) -> dict[str, float]:

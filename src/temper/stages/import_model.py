@@ -80,7 +80,7 @@ def run(config: Config, ctx: StageContext) -> None:
     if not chat.is_chat and config.chat_template != NO_TEMPLATE:
         raise ConfigError(missing_template_fault(str(path)))
     for warning in chat.warnings:
-        ctx.log.warn(f"{warning.what}: {warning.why}")
+        ctx.log.note(f"{warning.what}: {warning.why}")
     model = load_model(path, dtype=config.dtype, attention="sdpa")
     template = "its own" if config.chat_template is None else f"`{config.chat_template}`"
     how = ["imported in its own precision" if config.dtype == "auto" else f"imported as {config.dtype}"]
