@@ -12,13 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reward_rows import QUICK, THINKING, answered, prompt
 
+from temper.commands.hacks import run_hacks
 from temper.errors import ConfigError, Fault, ResourceError
 from temper.rewards import REWARDS, load_rewards
+from temper.rewards.cosine_length import cosine_length_up_to
+from temper.rewards.length import length_up_to
 from temper.rewards.score import Scorer
 from temper.rewards.user import WrongReturn
 from temper.text.reply import TAGS, parse_reply
 
-RANGES = {"repetition_penalty": (-1.0, 0.0)}
+RANGES = {"repetition_penalty": (-1.0, 0.0), "cosine_length": (-1.0, 1.0)}
 PIECES = st.lists(
     st.sampled_from([*TAGS, "5", "First ", "the ", "das ", "\n- ", "1. ", ". ", "\\boxed{5}", "¼"])
 ).map("".join)
@@ -100,6 +103,51 @@ def test_repetition_costs_more_the_more_there_is():
     assert penalties[-1] < -0.9
     for loop in ("!" * 500, "ha" * 500, "中" * 500, "wait\n" * 500):
         assert REWARDS["repetition_penalty"](prompt("5"), parse_reply(loop)) < -0.9, loop[:5]
+
+
+def of_words(count, answer="5"):
+    return parse_reply(f"<think>{'so ' * (count - 1)}</think><answer>{answer}</answer>")
+
+
+def test_length_counts_words_up_to_its_bound_and_characters_where_there_are_no_words():
+    lengths = [REWARDS["length"](prompt("5"), of_words(count)) for count in (1, 100, 1000, 5000)]
+    assert lengths == [0.001, 0.1, 1.0, 1.0]
+    assert REWARDS["length"](prompt("5"), parse_reply("中" * 500)) == 0.5
+    assert length_up_to(50)(prompt("5"), of_words(25)) == 0.5
+
+
+def test_cosine_length_falls_for_right_replies_rises_for_wrong_ones_and_never_mixes_them():
+    counts = (2, 10, 100, 500, 900, 999)
+    right = [REWARDS["cosine_length"](prompt("5"), of_words(count)) for count in counts]
+    wrong = [REWARDS["cosine_length"](prompt("5"), of_words(count, "6")) for count in counts]
+    assert right == sorted(right, reverse=True)
+    assert wrong == sorted(wrong)
+    assert min(right) > 0.5 > -0.5 > max(wrong)
+    assert [right[3], wrong[3]] == pytest.approx([0.75, -0.75])
+    assert {REWARDS["cosine_length"](prompt("5"), of_words(1000, answer)) for answer in ("5", "6")} == {-1.0}
+    own = cosine_length_up_to(4, right=(2.0, 1.0), wrong=(-10.0, 0.0), too_long=-10.0)
+    assert [own(prompt("5"), of_words(2, answer)) for answer in ("5", "6")] == pytest.approx([1.5, -5.0])
+    assert own(prompt("5"), of_words(4)) == -10.0
+
+
+@QUICK
+@given(st.text(max_size=60), st.text(max_size=5))
+def test_the_random_reward_is_a_coin_that_falls_alike_for_equal_replies(text, identity):
+    asked, reply = replace(prompt("5"), id=identity), parse_reply(text)
+    assert REWARDS["random"](asked, reply) == REWARDS["random"](replace(asked, gold="6"), parse_reply(text))
+    assert REWARDS["random"](asked, reply) in (0.0, 1.0)
+
+
+def test_the_random_reward_knows_nothing_of_the_answer():
+    coins = [REWARDS["random"](prompt("5"), of_words(count, answer)) for count in range(2, 502) for answer in "56"]
+    assert abs(sum(coins) - 500) < 70  # 4.4 standard deviations of a fair coin thrown 1,000 times
+    assert abs(sum(coins[::2]) - sum(coins[1::2])) < 70
+    assert len({REWARDS["random"](replace(prompt("5"), id=str(i)), RIGHT) for i in range(20)}) == 2
+
+
+@pytest.mark.parametrize("names", [["accuracy", "cosine_length"], ["accuracy", "format", "cosine_length"]])
+def test_a_length_reward_beside_accuracy_rewards_no_hack(names):
+    assert run_hacks(names).rewarded == ()
 
 
 # -- scoring ----------------------------------------------------------------------------------------------------------

@@ -12,8 +12,11 @@ from types import MappingProxyType
 
 from temper.errors import ConfigError, Fault
 from temper.rewards.accuracy import accuracy
+from temper.rewards.cosine_length import cosine_length
 from temper.rewards.format import format
 from temper.rewards.language_consistency import language_consistency
+from temper.rewards.length import length
+from temper.rewards.random import random
 from temper.rewards.reasoning_steps import reasoning_steps
 from temper.rewards.repetition_penalty import repetition_penalty
 from temper.rewards.tag_count import tag_count
@@ -28,6 +31,9 @@ REWARDS: dict[str, Reward] = {
     "reasoning_steps": reasoning_steps,
     "language_consistency": language_consistency,
     "repetition_penalty": repetition_penalty,
+    "length": length,
+    "cosine_length": cosine_length,
+    "random": random,
 }
 
 
