@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_judge import judging
 from hypothesis import given
 from hypothesis import strategies as st
 from model_zoo import make
+from pydantic import ValidationError
 
 from temper.config import TaskConfig
 from temper.data.pairs import Candidate, Scored, balance, candidates
@@ -118,6 +121,32 @@ def test_an_interrupted_run_writes_the_same_bytes(
     whole, cut = run(inputs, tmp_path / "whole"), run(inputs, tmp_path / "cut", stop_after=1)
     for name in ("data.jsonl", "preferences.json"):
         assert (whole / name).read_bytes() == (cut / name).read_bytes()
+
+
+def alphabetical(text: str, number: int) -> str:
+    first, second = re.findall(r"<(?:first|second)>\n(.*?)\n</(?:first|second)>", text, re.DOTALL)
+    return "[[-3]]" if first < second else "[[3]]"
+
+
+def test_a_judge_confirms_the_pairs_in_both_orders(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    with judging(alphabetical) as server:
+        options: dict[str, Any] = {"judge": {"url": server.url, "model": "m", "reads": "whole"}, "judge_margin": 0.5}
+        out = run(inputs, tmp_path / "judged", balance_lengths=False, **options)
+        rows = [json.loads(line) for line in (out / "data.jsonl").read_text(encoding="utf-8").splitlines()]
+        counts = json.loads((out / "preferences.json").read_text(encoding="utf-8"))["verdicts"]
+    assert all(row["chosen"].strip() < row["rejected"].strip() for row in rows)
+    assert counts["paired"] == len(rows) > 0
+    assert counts["not preferred by the judge"] > 0
+    with judging(lambda text, number: "[[3]]") as server:  # whatever stands second
+        options["judge"]["url"] = server.url
+        with pytest.raises(DataError) as told:
+            run(inputs, tmp_path / "biased", **options)
+    assert "not preferred by the judge" in told.value.faults[0].why
+    with pytest.raises(ValidationError, match="there is no judge"):
+        Config(model="m", tasks=["sums"], reward_funcs=["accuracy"], max_completion_length=9, judge_margin=0.5)
 
 
 def test_no_pair_at_all_is_an_error_that_says_why(inputs: dict[str, Path], tmp_path: Path) -> None:

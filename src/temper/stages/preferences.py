@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Annotated
@@ -18,6 +18,8 @@ from temper.errors import DataError, Fault, Preempted
 from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
 from temper.report.rollouts import read_rows, write_rows
+from temper.rewards import Reward
+from temper.rewards.judge import Judge, JudgeConfig
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect
 from temper.rollout.open import open_engine
@@ -49,6 +51,8 @@ class Config(SamplingConfig, DeviceConfig):
     max_prompts: Annotated[int, Field(ge=1)] | None = None  # of each task's training file
     reward_funcs: list[RewardName] = Field(min_length=1)
     reward_weights: list[float] | None = None  # one a reward; all 1.0 when not given
+    judge: JudgeConfig | None = None  # whom the reward `judge` asks, and who compares
+    judge_margin: Annotated[float, Field(gt=0, le=1)] | None = None  # by which it must prefer the chosen reply, if set
     min_margin: Annotated[float, Field(gt=0)] = 0.5  # between the two totals: half of what a right answer is worth
     max_length_ratio: Annotated[float, Field(ge=1)] = 2.0  # of the longer reply to the shorter, in tokens
     balance_lengths: bool = True  # the chosen reply is the longer one as often as the shorter; too many are dropped
@@ -59,12 +63,14 @@ class Config(SamplingConfig, DeviceConfig):
             raise ValueError(
                 f"reward_weights has {len(self.reward_weights)} values for {len(self.reward_funcs)} reward_funcs"
             )
+        if self.judge_margin is not None and self.judge is None:
+            raise ValueError("judge_margin is set, and there is no judge")
         return self
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     faults = missing_device(config.device) + check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
-    return faults + check_rewards(config.reward_funcs, ctx)
+    return faults + check_rewards(config.reward_funcs, ctx, config.judge)
 
 
 def run(config: Config, ctx: StageContext) -> None:
@@ -74,7 +80,9 @@ def run(config: Config, ctx: StageContext) -> None:
     opened = open_prompts(config.tasks, "train", ctx)
     prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
     check_lengths(prompts, chat)
-    scorer = Scorer(open_rewards(config.reward_funcs, ctx, config), config.reward_weights)
+    rewards = open_rewards(config.reward_funcs, ctx, config, config.judge)
+    scorer = Scorer(rewards, config.reward_weights)
+    judge = open_judge(config, rewards, ctx)
     sampling = sampling_of(config, chat)
     chunks = -(-len(prompts) // PROMPTS_A_CHUNK)
     rows: list[dict] = []
@@ -84,7 +92,10 @@ def run(config: Config, ctx: StageContext) -> None:
             if not file.exists():
                 of_chunk = prompts[number * PROMPTS_A_CHUNK : (number + 1) * PROMPTS_A_CHUNK]
                 groups = collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, (ctx.seed, ctx.name))
-                write_rows(file, [options_row(group, config) for group in groups])
+                offered = [options_row(group, config) for group in groups]
+                if judge is not None and config.judge_margin is not None:
+                    offered = confirmed(offered, groups, judge, config.judge_margin)
+                write_rows(file, offered)
             rows += read_rows(file)
             paired = sum(bool(row["options"]) for row in rows)
             ctx.log.step(number + 1, chunks, {"prompts": len(rows), "preferences/paired": paired / len(rows)})
@@ -108,6 +119,30 @@ def options_row(group: Group, config: Config) -> dict:
     prompt = [{"role": message.role, "content": message.content} for message in group.prompt.messages]
     options = [asdict(pair) for pair in found]
     return {"prompt": prompt, "source": group.prompt.task, "verdict": verdict, "options": options}
+
+
+def open_judge(config: Config, rewards: Mapping[str, Reward], ctx: StageContext) -> Judge | None:
+    """Who compares the pairs, None if nobody does. The budget of comparing and that of scoring are one."""
+    if config.judge is None or config.judge_margin is None:
+        return None
+    known = rewards.get("judge")
+    return known if isinstance(known, Judge) else Judge(config.judge, ctx.work / "judge.jsonl")
+
+
+def confirmed(rows: Sequence[dict], groups: Sequence[Group], judge: Judge, margin: float) -> list[dict]:
+    """The rows with those pairs only whose chosen reply the judge prefers by `margin`, asked in both orders."""
+    pairs = []
+    for row, group in zip(rows, groups, strict=True):
+        reply_of = {rollout.reply.text: rollout.reply for rollout in group.rollouts}
+        for option in row["options"]:
+            pairs.append((group.prompt, reply_of[option["chosen"]["text"]], reply_of[option["rejected"]["text"]]))
+    preferences = iter(judge.compare(pairs))
+    found = []
+    for row in rows:
+        kept = [option for option in row["options"] if next(preferences) >= margin]
+        refused = row["options"] and not kept
+        found.append({**row, "options": kept, "verdict": "not preferred by the judge" if refused else row["verdict"]})
+    return found
 
 
 def write_pairs(rows: Sequence[dict], config: Config, ctx: StageContext) -> None:
