@@ -88,6 +88,15 @@ def test_a_failed_point_loses_no_other_and_its_code_is_told_at_the_end(recipe, t
     assert "failed:  " in text
 
 
+def test_what_only_the_evaluation_shows_is_shown(recipe, tmp_path):
+    ask = ("--over", "report.k=2,8", "--stage", "data", "--out", tmp_path / "out", "--json")
+    code, text, err = sweep(recipe, *ask)
+    assert code == 0, err
+    rows = json.loads(text)["rows"]
+    assert [(row["runs"], row["held_out"]["second/sums/accuracy"]["mean"]) for row in rows] == [(1, 0.5), (1, 0.5)]
+    assert all("loss" not in row["metrics"] for row in rows)
+
+
 def test_killed_the_same_command_goes_on(recipe, tmp_path):
     recipe.write_text(fakes.RECIPE.replace("steps: 6", "steps: 6, sleep: 0.1"))
     out, ask = tmp_path / "out", ("--over", "second.learning_rate=1e-4,0.5", "--json")

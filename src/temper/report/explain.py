@@ -45,7 +45,8 @@ def diagnose(kind: str, config: Mapping[str, Any], rows: Rows, said: Sequence[Ma
     """
     found = {finding.key: finding for finding in find(kind, config, rows)}
     for row in said:
-        key, text = str(row["key"]), f"{row['text']} (said at step {row['step']})"
+        key, text = str(row["key"]), str(row["text"])
+        text += f" (said at step {row['step']})" if row["step"] < _step(rows) else ""
         found.setdefault(key, Finding(key, text, "note" if row.get("level") == "note" else "warning"))
     ends = trend(rows)
     reasons = [rule(config, rows, ends) for rule in RULES]
@@ -54,6 +55,7 @@ def diagnose(kind: str, config: Mapping[str, Any], rows: Rows, said: Sequence[Ma
 
 
 def is_flat(ends: Mapping[str, tuple[float, float]]) -> bool:
+    """Whether the reward did not rise."""
     first, last = ends.get("reward/total", (0.0, 0.0))
     return last - first < FLAT
 
@@ -69,6 +71,8 @@ def flat(_: Mapping[str, Any], rows: Rows, ends: Ends) -> Finding | None:
     text = f"reward/total went from {first:.2f} to {last:.2f} in {_step(rows)} steps"
     if len(rows) < 2 * EARLY:
         return Finding("flat", f"{text}: too few steps to tell, go on to {2 * EARLY} or more", "note")
+    if last < first - FLAT:
+        return Finding("flat", f"{text}: it fell")
     right = ends.get("reward/accuracy", (0.0, 0.0))
     if right[0] >= SOLVED:
         return Finding("flat", f"{text}: reward/accuracy was {right[0]:.2f} from the start, there is little to learn; "
@@ -160,8 +164,8 @@ RULES = (flat, never_right, unweighted, signal_lost, hardly_moved, anchored, fai
 
 def render(stage: Mapping[str, Any]) -> str:
     """One stage of a diagnosis for people."""
-    verdict = "flat" if stage["flat"] else "rising"
-    lines = [f"{stage['stage']} ({stage['kind']}), step {stage['step']} of {stage['of']}: reward {verdict}"]
+    verdict = "did not rise" if stage["flat"] else "rose"
+    lines = [f"{stage['stage']} ({stage['kind']}), step {stage['step']} of {stage['of']}: the reward {verdict}"]
     lines += [f"  {name:<22} {number(a)} -> {number(b)}" for name, (a, b) in stage["trend"].items()]
     for finding in stage["findings"]:
         lines.append(f"  {finding['level']}: {finding['text']}")

@@ -26,15 +26,14 @@ NOTHING = "–"
 
 
 def measure(run: Path, stage: str, models: Sequence[str], at: Sequence[int] = (), window: int = WINDOW) -> Json:
-    """The numbers of one run, {} while there are none: of `stage`'s training at its end and at the steps `at` (each the
-    mean of the `window` steps up to there), what the stage cost, and the held-out scores of `models`.
+    """The numbers of one finished run: of `stage`'s training at its end and at the steps `at` (each the mean of the
+    `window` steps up to there; none where no steps are logged), what the stage cost, the held-out scores of `models`.
 
     Keys: steps, metrics, at, held_out; names of held-out scores are `model/task/score`.
     """
     rows = read_rows(stage_work(run, stage) / "metrics.jsonl")
-    if not rows:
-        return {}
-    names = columns_of(rows[-1])
+    last = rows[-1]["step"] if rows else None
+    names = columns_of(rows[-1]) if rows else []
     entry = read_object(run / "run.json").get("stages")
     cost = entry.get(stage, {}) if isinstance(entry, dict) else {}
     scores = {
@@ -46,10 +45,10 @@ def measure(run: Path, stage: str, models: Sequence[str], at: Sequence[int] = ()
         if _is_number(values.get(key))
     }
     return {
-        "steps": rows[-1]["step"],
+        "steps": last,
         "metrics": means(rows, names, window) | {key: cost[key] for key in COSTS if _is_number(cost.get(key))},
         "at": {str(step): means([r for r in rows if r["step"] <= step], names, window) for step in at
-               if rows[-1]["step"] >= step},
+               if last is not None and last >= step},
         "held_out": scores,
     }  # fmt: skip
 
@@ -94,7 +93,7 @@ def merge_seeds(points: Sequence[Json]) -> list[Json]:
         groups.setdefault(repr(point["values"]), []).append(point)
     rows = []
     for of_value in groups.values():
-        done = [point for point in of_value if point.get("metrics")]
+        done = [point for point in of_value if "metrics" in point]
         steps = dict.fromkeys(step for point in done for step in point["at"])
         rows.append({
             "values": of_value[0]["values"],
