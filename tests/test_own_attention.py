@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tiny_models import tiny_model
 
 from temper.models.attention import NOTHING, Options, Partial, attend_part, merge_parts
+from temper.models.compiler import load_library
 from temper.rollout import kernel
 from temper.rollout.engine import Request, Sampling
 from temper.rollout.native import NativeEngine
@@ -78,4 +79,4 @@ def test_a_compiler_that_fails_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_
     broken.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert kernel._kernel.__wrapped__() is None
+    assert load_library.__wrapped__(kernel.SOURCE) is None

@@ -5,7 +5,7 @@ The layers' own forward is put in place for an update and taken away after it, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from temper.errors import ConfigError, Fault
 from temper.models import attention
+from temper.models.fast import Forwards, fast_forwards
 
-Forwards = Sequence[tuple[nn.Module, Callable[..., Any]]]  # a layer, and its forward in training
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
@@ -32,13 +32,14 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
 
 
 def training_forwards(model: nn.Module, checkpointing: bool, compiled: bool) -> Forwards:
-    """For `in_place`: each layer's forward, with its activations computed again in the backward pass, or compiled.
+    """For `in_place`: the forwards of `model` in training. Its layers compute their activations again in the backward
+    pass, or are compiled; what is not compiled has the faster forwards of `models/fast.py`.
 
     Lengths are dynamic, so other token counts need no other code. Attention is not compiled: its plan is Python.
     """
+    forwards = [] if compiled else list(fast_forwards(model))
     if not (checkpointing or compiled):
-        return ()
-    forwards = []
+        return forwards
     if compiled:
         _leave_attention_out()
     for layer in decoder_layers(model):
@@ -53,14 +54,17 @@ def training_forwards(model: nn.Module, checkpointing: bool, compiled: bool) -> 
 
 @contextmanager
 def in_place(forwards: Forwards) -> Iterator[None]:
-    """Within it, layers are called by their training forward."""
-    for layer, forward in forwards:
-        layer.forward = forward
+    """Within it, modules are called by these forwards."""
+    before = [(module, module.__dict__.get("forward")) for module, _ in forwards]
+    for module, forward in forwards:
+        module.forward = forward
     try:
         yield
     finally:
-        for layer, _ in forwards:
-            del layer.forward
+        for module, forward in before:
+            del module.forward
+            if forward is not None:
+                module.forward = forward
 
 
 def _leave_attention_out() -> None:

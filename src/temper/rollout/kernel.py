@@ -7,22 +7,15 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from temper.models.attention import Options, Partial
+from temper.models.compiler import load_library
 
 SOURCE = Path(__file__).with_name("decode.c")
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
-         "-shared", "-fPIC")  # fmt: skip
 
 
 def attend_own(
@@ -55,38 +48,10 @@ def available() -> bool:
 @functools.cache
 def _kernel() -> ctypes._NamedFuncPointer | None:  # type: ignore[name-defined]
     """The compiled function, or None where it cannot be had."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or os.environ.get("TEMPER_COMPILE") == "0":
+    library = load_library(SOURCE)
+    if library is None:
         return None
-    try:
-        function = ctypes.CDLL(str(_built(compiler))).attend_own
-    except (OSError, subprocess.SubprocessError):
-        return None
+    function = library.attend_own
     function.argtypes = [ctypes.c_void_p] * 9 + [ctypes.c_long] * 7 + [ctypes.c_float]
     function.restype = None
     return function
-
-
-def _built(compiler: str) -> Path:
-    """The shared library for this source, compiler and processor; made once, then found in the user's cache."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=20).stdout
-    key = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), version, " ".join(FLAGS).encode(), _processor()]))
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "temper"
-    library = folder / f"decode-{key.hexdigest()[:16]}.so"
-    if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as made:
-            target = Path(made) / library.name
-            command = [compiler, *FLAGS, str(SOURCE), "-o", str(target), "-lm"]
-            subprocess.run(command, capture_output=True, check=True, timeout=60)
-            target.replace(library)  # whole or not at all, however many processes build it
-    return library
-
-
-def _processor() -> bytes:
-    """What `-march=native` depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-        return "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))})).encode()
-    except OSError:
-        return f"{platform.machine()} {platform.processor()}".encode()

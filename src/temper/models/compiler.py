@@ -1,0 +1,58 @@
+"""C files of this package as libraries: compiled when first needed by the machine's own compiler, kept in its cache.
+
+Nothing depends on it: who asks for a library has another way for where there is none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
+         "-shared", "-fPIC")  # fmt: skip
+# Threads of the OpenMP that torch has loaded, so none is linked: those of a second one would compete with them.
+OPENMP = ("-fopenmp", "-nodefaultlibs", "-lc")
+
+
+@functools.cache
+def load_library(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL | None:
+    """The functions of a C file, or None where they cannot be had: no compiler, or `TEMPER_COMPILE=0`."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None or os.environ.get("TEMPER_COMPILE") == "0":
+        return None
+    try:
+        return ctypes.CDLL(str(_built(source, compiler, FLAGS + flags)))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _built(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
+    """The shared library for this source, compiler and processor; made once, then found in the user's cache."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=20).stdout
+    key = hashlib.sha256(b"\0".join([source.read_bytes(), version, " ".join(flags).encode(), _processor()]))
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "temper"
+    library = folder / f"{source.stem}-{key.hexdigest()[:16]}.so"
+    if not library.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as made:
+            target = Path(made) / library.name
+            command = [compiler, str(source), "-o", str(target), *flags, "-lm"]
+            subprocess.run(command, capture_output=True, check=True, timeout=60)
+            target.replace(library)  # whole or not at all, however many processes build it
+    return library
+
+
+def _processor() -> bytes:
+    """What `-march=native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+        return "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))})).encode()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}".encode()

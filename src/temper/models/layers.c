@@ -1,0 +1,112 @@
+/* What a Llama-like layer does between its matrix products, each in one pass over memory, forward and backward.
+ *
+ * Row-major float32. Rows are dealt to threads in one piece each; no sum depends on how many threads there are.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* exp(x) for |x| < 88, to 2 units in the last place: 2^n times a polynomial on [-ln2/2, ln2/2]; no branch: it vectorises. */
+static inline float exponential(float x)
+{
+    x = x < -87.0f ? -87.0f : x;
+    x = x > 87.0f ? 87.0f : x;
+    float n = __builtin_rintf(x * 1.44269504f);
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    int32_t bits = ((int32_t)n + 127) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return p * power;
+}
+
+/* out = x * scale / rms(x); x, out [rows, size], scale [size]; inverse [rows] is 1 / rms(x), kept for the backward pass. */
+void rms_norm(const float *x, const float *scale, float *out, float *inverse, long rows, long size, float eps, long threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long i = 0; i < rows; i++) {
+        const float *row = x + i * size;
+        float *to = out + i * size, squares = 0;
+        for (long d = 0; d < size; d++) squares += row[d] * row[d];
+        float by = inverse[i] = 1.0f / sqrtf(squares / size + eps);
+        for (long d = 0; d < size; d++) to[d] = row[d] * by * scale[d];
+    }
+}
+
+/* of_scale [parts, size]: a sum for each of `parts` equal pieces of the rows. */
+void rms_norm_backward(const float *x, const float *scale, const float *inverse, const float *gradient, float *of_x,
+                       float *of_scale, long rows, long size, long parts, long threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long part = 0; part < parts; part++) {
+        float *sums = of_scale + part * size;
+        memset(sums, 0, size * sizeof(float));
+        for (long i = rows * part / parts; i < rows * (part + 1) / parts; i++) {
+            const float *row = x + i * size, *of_row = gradient + i * size;
+            float *to = of_x + i * size, by = inverse[i], along = 0;
+            for (long d = 0; d < size; d++) along += of_row[d] * scale[d] * row[d];
+            along *= by * by / size;
+            for (long d = 0; d < size; d++) {
+                sums[d] += of_row[d] * row[d] * by;
+                to[d] = by * (of_row[d] * scale[d] - row[d] * along);
+            }
+        }
+    }
+}
+
+/* x [rows, 2 * size] holds gates, then values: out [rows, size] = f(gate) * value, f(g) = g * sigmoid(a g + b g^3). */
+void gated(const float *x, float *out, long rows, long size, float a, float b, long threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long i = 0; i < rows; i++) {
+        const float *gate = x + 2 * i * size, *value = gate + size;
+        float *to = out + i * size;
+        for (long d = 0; d < size; d++) {
+            float g = gate[d];
+            to[d] = g / (1.0f + exponential(-g * (a + b * g * g))) * value[d];
+        }
+    }
+}
+
+void gated_backward(const float *x, const float *gradient, float *of_x, long rows, long size, float a, float b,
+                    long threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long i = 0; i < rows; i++) {
+        const float *gate = x + 2 * i * size, *value = gate + size, *of_row = gradient + i * size;
+        float *of_gate = of_x + 2 * i * size, *of_value = of_gate + size;
+        for (long d = 0; d < size; d++) {
+            float g = gate[d], share = 1.0f / (1.0f + exponential(-g * (a + b * g * g)));
+            float slope = share + g * share * (1.0f - share) * (a + 3.0f * b * g * g);
+            of_gate[d] = of_row[d] * value[d] * slope;
+            of_value[d] = of_row[d] * g * share;
+        }
+    }
+}
+
+/* Rotary positions: of each head (x1, x2), two halves, (x1 c1 - x2 s1, x2 c2 + x1 s2); `back`: the transposed of that.
+ * x, out: rows of `heads` heads of `size`, that many floats apart; cosine, sine [rows, size]. x and out may be the same. */
+void rotate(const float *x, float *out, const float *cosine, const float *sine, long rows, long heads, long size,
+            long x_stride, long out_stride, long back, long threads)
+{
+    long half = size / 2;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long i = 0; i < rows; i++) {
+        const float *c = cosine + i * size, *s = sine + i * size;
+        for (long h = 0; h < heads; h++) {
+            const float *from = x + i * x_stride + h * size;
+            float *to = out + i * out_stride + h * size;
+            for (long d = 0; d < half; d++) {
+                float first = from[d], second = from[d + half];
+                to[d] = first * c[d] - second * (back ? -s[d + half] : s[d]);
+                to[d + half] = second * c[d + half] + first * (back ? -s[d] : s[d + half]);
+            }
+        }
+    }
+}
