@@ -19,7 +19,6 @@ from temper.models import attention
 from temper.models.fast import Forwards, fast_forwards
 
 
-
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
     """The layers of `model` that can be checkpointed one by one. Raises ConfigError if there are none."""
     from transformers.modeling_layers import GradientCheckpointingLayer
@@ -50,6 +49,13 @@ def training_forwards(model: nn.Module, checkpointing: bool, compiled: bool) -> 
             forward = partial(checkpoint, forward, use_reentrant=False)
         forwards.append((layer, forward))
     return forwards
+
+
+def scoring_forwards(model: nn.Module) -> Forwards:
+    """For `in_place`: the forwards of `model` in a pass without gradient; none in an update, which has put its own."""
+    if torch.is_grad_enabled() or any("forward" in vars(module) for module in model.modules()):
+        return ()
+    return fast_forwards(model)
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from temper.models.fast import fast_forwards
-from temper.models.layers import in_place
+from temper.models.layers import in_place, scoring_forwards
 from temper.rollout.cache import Cache, Shared
 from temper.rollout.draw import draw_tokens, uniform
 from temper.rollout.engine import Finished, Request, Sampling, Watch
@@ -63,7 +62,7 @@ class NativeEngine:
         while waves:
             wave = waves.pop(0)
             try:
-                with in_place(fast_forwards(self.model)):
+                with in_place(scoring_forwards(self.model)):
                     self._decode(wave, sampling, watch, finish)
             except RuntimeError as error:  # halves draw the same tokens: a draw does not depend on its batch
                 if not is_out_of_memory(error) or len(wave) == 1:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from temper.algorithms import logprobs
 from temper.data.batching import Batch, make_batch
-from temper.models.fast import fast_forwards
-from temper.models.layers import in_place
+from temper.models.layers import in_place, scoring_forwards
 from temper.models.load import supports_shared_prefix
 from temper.models.packed import AttentionPlan, Row
 from temper.train.head import Parts, score_hidden, take_apart
@@ -73,8 +72,7 @@ def target_logits(model: Any, batch: Batch, plan: AttentionPlan) -> Tensor:
 
 def run_packed(module: Any, batch: Batch, plan: AttentionPlan, **options: Any) -> Any:
     """The output of a model, or of its backbone, for the one packed row."""
-    forwards = () if torch.is_grad_enabled() else fast_forwards(module)  # in an update, the learner puts its own in place
-    with in_place(forwards):
+    with in_place(scoring_forwards(module)):
         return module(
             input_ids=batch.tokens[None],
             position_ids=batch.positions[None],
