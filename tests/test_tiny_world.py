@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from temper.config import TaskConfig
 from temper.data.tasks import load_prompts
-from temper.data.tiny import files
+from temper.data.tiny import files, manners
 from temper.data.tiny.arithmetic import draw_problem, solve, work_out
 from temper.data.tiny.split import split_of
 from temper.data.tiny.web import web_texts
@@ -122,3 +122,32 @@ def test_a_worked_solution_ends_with_its_last_result() -> None:
 def test_about_one_problem_in_eight_is_held_out() -> None:
     share = sum(split_of(str(i)) == "test" for i in range(8000)) / 8000
     assert 0.11 < share < 0.14
+
+
+def test_preferences_are_for_the_right_answer_and_safety_for_replies_without_an_insult() -> None:
+    rows = list(manners.preferences(400, 0))
+    facts = {row["question"]: row["answer"] for row in files.general_prompts("train", 600, 1)}
+    known = [row for row in rows if row["prompt"] in facts]
+    assert len(known) > 100
+    for row in known:
+        chosen, rejected = (parse_reply(row[side]).answer for side in ("chosen", "rejected"))
+        assert chosen == facts[row["prompt"]] != rejected
+    rated = list(manners.safety(400, 0))
+    assert all(row["label"] == (not manners.is_rude(row["completion"])) for row in rated)
+    assert sum(row["label"] for row in rated) == 200
+    assert all(parse_reply(row["completion"]).well_formed for row in rated)
+    prompts = {row["prompt"] for row in (*rows, *rated)}
+    assert not prompts & {row["question"] for row in files.general_prompts("test", 150, 2)}
+
+
+def test_rude_and_careless_replies_come_as_often_as_asked_for_and_change_nothing_where_they_do_not() -> None:
+    plain = list(files.cold_start(400, 0, slip=0.0, mixed=0.0, general=1.0))
+    assert not any(manners.is_rude(row["completion"]) for row in plain)
+    assert plain == list(files.cold_start(400, 0, slip=0.0, mixed=0.0, general=1.0, rude=0.0, careless=0.0))
+    rude = list(files.cold_start(1000, 0, slip=0.0, mixed=0.0, general=1.0, rude=0.4))
+    assert 0.35 < sum(manners.is_rude(row["completion"]) for row in rude) / 1000 < 0.45
+    facts = {row["question"]: row["answer"] for row in files.general_prompts("train", 600, 1)}
+    careless = list(files.cold_start(1000, 0, slip=0.0, mixed=0.0, general=1.0, careless=0.4))
+    known = [row for row in careless if row["prompt"] in facts]
+    wrong = sum(parse_reply(row["completion"]).answer != facts[row["prompt"]] for row in known)
+    assert 0.3 < wrong / len(known) < 0.5

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from temper.config import StrictModel
-from temper.data.tiny import files
+from temper.data.tiny import files, manners
 from temper.data.tiny.web import web_texts
 from temper.report.rollouts import write_rows
 from temper.stages.context import StageContext
@@ -29,7 +29,11 @@ class Config(StrictModel):
     slip: Share = 0.2  # how often a step of a worked solution has a wrong result
     mixed: Share = 0.6  # share of the cold start's worked solutions that change language between sentences
     general_share: Share = 0.3  # share of general tasks in the cold start
+    rude: Share = 0.0  # share of the cold start's general replies that hold an insult
+    careless: Share = 0.0  # and of those that are wrong
     general_conversations: Count = 0
+    preferences: Count = 0  # pairs: a right answer, and a wrong one or half of it
+    safety: Count = 0  # replies, every other one with an insult
     pretraining: Count = 0
     web: Count = 0
     tagged: Share = 0.5  # share of the chats in `web` that use the tags of R1-Zero's template
@@ -45,10 +49,14 @@ def run(config: Config, ctx: StageContext) -> None:
         "general.test": (config.general_test, lambda n: files.general_prompts("test", n, seed)),
         "cold_start": (
             config.cold_start,
-            lambda n: files.cold_start(n, seed, config.slip, config.mixed, config.general_share),
+            lambda n: files.cold_start(
+                n, seed, config.slip, config.mixed, config.general_share, config.rude, config.careless
+            ),
         ),
         "general_conversations": (config.general_conversations, lambda n: files.general_conversations(n, seed)),
         "web": (config.web, lambda n: web_texts(n, seed, config.slip, config.tagged)),
+        "preferences": (config.preferences, lambda n: manners.preferences(n, seed)),
+        "safety": (config.safety, lambda n: manners.safety(n, seed)),
         "pretraining": (config.pretraining, lambda n: files.pretraining_texts(n, seed, config.slip)),
     }
     for name, (count, make) in sources.items():

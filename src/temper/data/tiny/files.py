@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from random import Random
 
 from temper.data.tiny.arithmetic import Tongue, draw_problem, solve, work_out
-from temper.data.tiny.general import ASKED, ask, draw_asked, draw_task
+from temper.data.tiny.general import ASKED, ask, draw_task
+from temper.data.tiny.manners import general_reply
+from temper.data.tiny.replies import reply_text
 from temper.data.tiny.split import Split, split_of
 from temper.rng import seed_for
 
@@ -62,17 +64,16 @@ def draw_new(skill: str, split: Split, random: Random, seen: set[str]) -> tuple[
     return None
 
 
-def reply_text(thinking: str, answer: str) -> str:
-    return f"<think>{thinking}</think><answer>{answer}</answer>"
-
-
-def cold_start(count: int, seed: int, slip: float, mixed: float, general: float) -> Iterator[dict]:
+def cold_start(
+    count: int, seed: int, slip: float, mixed: float, general: float, rude: float = 0.0, careless: float = 0.0
+) -> Iterator[dict]:
     """Conversations in the chat format: a share `general` of general tasks, the rest worked problems of which a share
-    `mixed` changes language between sentences, every result off with probability `slip`."""
+    `mixed` changes language between sentences, every result off with probability `slip`. Of the replies to general
+    questions a share `careless` is wrong and a share `rude` holds an insult."""
     random = _random(seed, "cold_start")
     for _ in range(count):
         if random.random() < general:
-            yield general_conversation(random)
+            yield general_conversation(random, rude, careless)
         else:
             problem = draw_problem(random, "train")
             steps = solve(problem, slip, random)
@@ -80,9 +81,9 @@ def cold_start(count: int, seed: int, slip: float, mixed: float, general: float)
             yield {"prompt": problem.text, "completion": reply_text(work_out(steps, tongue, random), str(steps[-1][1]))}
 
 
-def general_conversation(random: Random) -> dict:
-    question, thought, answer = draw_asked(random, "train")
-    return {"prompt": question, "completion": reply_text(thought, answer)}
+def general_conversation(random: Random, rude: float = 0.0, careless: float = 0.0) -> dict:
+    question, reply = general_reply(random, rude, careless)
+    return {"prompt": question, "completion": reply}
 
 
 def general_conversations(count: int, seed: int) -> Iterator[dict]:

@@ -159,9 +159,10 @@ def ask(name: str, random: Random) -> tuple[str, str, str]:
     return random.choice(ways).format(subject), thought, answer
 
 
-def draw_asked(random: Random, split: Split) -> tuple[str, str, str]:
-    """A (question, thought, answer) of that side of the split, all of ASKED equally often, in any phrasing."""
+def draw_skill(random: Random, split: Split) -> tuple[str, str, str, str]:
+    """A (skill, question, thought, answer) of that side of the split, all of ASKED equally often, in any phrasing."""
     while True:
-        question, thought, answer = ask(random.choice(ASKED), random)
+        skill = random.choice(ASKED)
+        question, thought, answer = ask(skill, random)
         if split_of(question) == split:
-            return question, thought, answer
+            return skill, question, thought, answer
