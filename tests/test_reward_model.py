@@ -13,6 +13,7 @@ import torch
 from model_zoo import make
 from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification, AutoTokenizer
 
+from temper.cli import main
 from temper.errors import ArtifactError, ConfigError, DataError, Preempted
 from temper.models.reward_card import RewardCard, is_reward_model, read_card
 from temper.models.scalar import load_scalar
@@ -313,3 +314,14 @@ def test_a_card_that_cannot_be_believed_is_refused(tmp_path):
         (tmp_path / "other/reward_model.json").write_text(json.dumps(values))
         with pytest.raises(ArtifactError, match=key):
             read_card(tmp_path / "other")
+
+
+def test_temper_score_asks_a_reward_model_by_its_directory(helpful, tmp_path, capsys):
+    out, _ = helpful
+    rows = [{"prompt": "q7", "reply": reply("x", answer), "gold": "5"} for answer in ("cbd", "cad")]
+    file = write(tmp_path / "rows.jsonl", rows)
+    assert main(["score", "--rewards", f"format,{out}", str(file)]) == 0
+    good, bad = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert good[str(out)] > bad[str(out)]
+    assert good["format"] == bad["format"] == 1
+    assert main(["score", "--rewards", str(tmp_path), str(file)]) == 5

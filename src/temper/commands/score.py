@@ -12,6 +12,7 @@ import json
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ FIELDS = ("prompt", "reply", "gold")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="rows with prompt, reply and gold (.jsonl); `-` is standard input")
-    parser.add_argument("--rewards", default="accuracy,format", help="default: accuracy,format; also my.py:function")
+    parser.add_argument("--rewards", default="accuracy,format", help="default: accuracy,format; also my.py:function, and RUN:stage or the directory of a reward model")
     parser.add_argument("--weights", help="one number a reward, comma-separated (default: 1.0 each)")
     text = "how answers compare: exact values, or the same words (default: math)"
     parser.add_argument("--answer-type", "--answer", choices=("math", "text"), default="math", help=text)
@@ -57,14 +58,13 @@ def run(args: argparse.Namespace) -> int:
 def read_options(args: argparse.Namespace) -> Scorer:
     """The scorer of the arguments. Raises ConfigError with every fault of them."""
     from temper.errors import ConfigError, Fault
-    from temper.rewards import load_rewards
     from temper.rewards.score import Scorer
     from temper.text.languages import LANGUAGES
 
     faults: list[Fault] = []
     rewards, weights = {}, None
     try:
-        rewards = load_rewards([name.strip() for name in args.rewards.split(",") if name.strip()])
+        rewards = load_all([name.strip() for name in args.rewards.split(",") if name.strip()])
     except ConfigError as error:
         faults.extend(error.faults)
     if args.weights is not None:
@@ -79,6 +79,30 @@ def read_options(args: argparse.Namespace) -> Scorer:
     if faults:
         raise ConfigError(faults)
     return Scorer(rewards, weights, strict=True)
+
+
+def load_all(names: list[str]) -> dict[str, Any]:
+    """Rewards by name: functions, and the reward models of directories and runs. Raises ConfigError, ArtifactError."""
+    from temper.rewards import REWARDS, load_rewards
+
+    models = [name for name in names if name not in REWARDS and ".py" not in name and (":" in name or is_folder(name))]
+    functions = [name for name in names if name not in models]
+    loaded: dict[str, Any] = dict(load_rewards(functions)) if functions or not models else {}
+    if models:
+        from temper.models.device import DeviceConfig, placed
+        from temper.rollout.reward_model import RewardModel
+        from temper.runs import resolve_model
+
+        dtype, device = placed(DeviceConfig())
+        loaded |= {name: RewardModel.load(resolve_model(name), device, dtype) for name in models}
+    return {name: loaded[name] for name in names}
+
+
+def is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):  # a name too long, a NUL
+        return False
 
 
 def _results(

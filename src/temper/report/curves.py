@@ -11,6 +11,7 @@ from temper.report.warnings import HIGHEST_KL
 
 PASS_RATES = ("0–20 %", "20–40 %", "40–60 %", "60–80 %", "80–100 %")
 LOSS = ("Loss", "loss", "nats a token")
+JUDGED_LOSS = ("Loss", "loss", "nats a pair, reply or step")
 NORM = ("Gradient norm", "gradient_norm", "before clipping")
 RATE = ("Learning rate", "learning_rate")
 SPEED = ("Speed", "tokens_per_second", "tokens a second")
@@ -39,7 +40,8 @@ def main_curves(kind: str, metrics: Metrics) -> list[str]:
     if kind in RL_KINDS:
         charts = rl_curves(metrics)
     else:
-        charts = [_single(metrics, *curve) for curve in (LOSS, NORM, RATE)] + other_curves(metrics, DRAWN)
+        loss = JUDGED_LOSS if kind == "reward_model" else LOSS
+        charts = [_single(metrics, *curve) for curve in (loss, NORM, RATE)] + other_curves(metrics, DRAWN)
     return [chart for chart in charts if chart]
 
 

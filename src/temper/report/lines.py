@@ -10,6 +10,7 @@ from typing import Any
 SHOWN = (
     "loss",
     "accuracy",
+    "margin",
     "held_out/loss",
     "held_out/accuracy",
     "advantage/mean",

@@ -42,12 +42,12 @@ class RewardModel:
 
     @staticmethod
     def load(
-        path: Path, device: torch.device, dtype: Dtype = "float32", warn: Callable[[str], None] | None = None
+        path: Path, device: str | torch.device, dtype: Dtype = "float32", warn: Callable[[str], None] | None = None
     ) -> RewardModel:
         """The reward model that the stage `reward_model` left in `path`. Raises ArtifactError."""
         card = read_card(path)
         model = load_scalar(path, "step" if card.kind == "process" else "text", dtype=dtype, warn=warn)
-        return RewardModel(pin(model.requires_grad_(False)), ChatFormat.load(path), card, device)
+        return RewardModel(pin(model.requires_grad_(False)), ChatFormat.load(path), card, torch.device(device))
 
     def __call__(self, prompt: Prompt, reply: Reply) -> float:
         """The reward of one reply. Raises ValueError for one that does not fit the model."""

@@ -166,3 +166,8 @@ def draw_skill(random: Random, split: Split) -> tuple[str, str, str, str]:
         question, thought, answer = ask(skill, random)
         if split_of(question) == split:
             return skill, question, thought, answer
+
+
+def draw_asked(random: Random, split: Split) -> tuple[str, str, str]:
+    """The question, thought and answer of `draw_skill`."""
+    return draw_skill(random, split)[1:]
