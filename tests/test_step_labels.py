@@ -39,7 +39,7 @@ class Scripted:
     solutions: list[str]
     asked: list[Request] = field(default_factory=list)
 
-    def generate(self, requests: list[Request], sampling: Sampling, watch: Any = None, finished: Any = None) -> list[Completion]:
+    def generate(self, requests: list[Request], sampling: Sampling, *callbacks: Any) -> list[Completion]:
         found = []
         for i, request in enumerate(requests):
             self.asked.append(request)
