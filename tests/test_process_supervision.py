@@ -125,7 +125,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path: Path) -> None:
     def run(name: str, stop_after: int | None = None) -> str:
         log, out = logs.setdefault(name, Log()), tmp_path / name / "out"
         out.mkdir(parents=True, exist_ok=True)
-        inputs = {"m": model, "mine.py:short": f"{mine}:short"}
+        inputs = {"m": model, "mine.py:short": Path(f"{mine}:short")}
         tasks = {"sums": Task("sums", tmp_path / "sums.jsonl", None, TaskConfig(train="sums.jsonl"))}
         stopping = lambda: stop_after is not None and len(log.rows) >= stop_after  # noqa: E731
         ctx = StageContext("rl", 0, out, out.parent, inputs, tasks, log, stopping)  # type: ignore[arg-type]

@@ -10,10 +10,11 @@ from typing import Protocol
 from torch import Tensor
 
 from temper.algorithms.process import process_advantages
-from temper.rewards.steps import StepScore, StepScorer
+from temper.rewards.steps import Asked, StepScore, StepScorer
+from temper.rollout.reward_model import RewardModel
 from temper.rollout.statistics import Advantages
 from temper.text.steps import reply_steps, step_ends
-from temper.types import Completion, Group, Reply, Step
+from temper.types import Completion, Group, Prompt, Reply, Step
 
 
 class Chat(Protocol):
@@ -22,6 +23,19 @@ class Chat(Protocol):
     @property
     def thinking_opened(self) -> bool: ...
     def decode(self, ids: Iterable[int]) -> str: ...
+
+
+@dataclass(frozen=True, eq=False)
+class StepModel:
+    """A process reward model as a step reward, the probability that a step is right; all replies in one call."""
+
+    model: RewardModel
+
+    def __call__(self, prompt: Prompt, reply: Reply, steps: Sequence[Step]) -> list[float]:
+        return self.model.step_rewards(prompt, reply, steps)
+
+    def batch(self, asked: Sequence[Asked]) -> list[list[float] | ValueError]:
+        return self.model.step_batch(asked)
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,7 @@ def step_metrics(judged: Sequence[Sequence[JudgedSteps]]) -> dict[str, float]:
     scores = [one.score for of_group in judged for one in of_group]
     metrics = {"steps/count": fmean(len(score.totals) for score in scores)}
     for name in scores[0].rewards:
-        metrics[f"steps/{name.removeprefix('@')}"] = fmean(v for score in scores for v in score.rewards[name])
+        metrics[f"steps/{name}"] = fmean(v for score in scores for v in score.rewards[name])
     metrics["steps/reward"] = fmean(value for score in scores for value in score.totals)
     metrics["steps/failures"] = sum(len(score.reasons) for score in scores)
     return metrics

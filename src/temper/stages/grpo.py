@@ -140,7 +140,7 @@ def run(config: Config, ctx: StageContext) -> None:
     policy = learner.model
     reference = open_reference(source, policy, config, config.offload_reference) if config.has_kl else None
     rollouts = Rollouts(config, chat, ctx)
-    judge = StepScorer(open_step_rewards(config.step_rewards, ctx), config.step_reward_weights)
+    judge = StepScorer(open_step_rewards(config.step_rewards, ctx, config), config.step_reward_weights)
     loss = PolicyLoss(config, config.temperature)
     others = {"reference": reference} if reference is not None and config.reference_update_steps else {}
     with open_engine(policy, version=lambda: learner.step) as engine:

@@ -27,6 +27,7 @@ from temper.rewards.steps import StepReward, load_step_rewards
 from temper.rewards.user import probe_rewards
 from temper.rng import seed_for
 from temper.rollout.reward_model import RewardModel
+from temper.rollout.steps import StepModel
 from temper.stages.context import StageContext
 from temper.text.chat import ChatFormat
 from temper.text.templates import missing_template_fault
@@ -161,12 +162,7 @@ def reward_label(name: str) -> str:
 def check_rewards(names: Sequence[str], ctx: StageContext, judge: JudgeConfig | None = None) -> list[Fault]:
     """Faults of the rewards. Functions are tried on a few replies: one that raises or says two things at once is warned
     of. Reward models that exist are looked at without their weights; the judge is not asked."""
-    labels = [reward_label(name) for name in names]
-    faults = [
-        Fault(f"two rewards are called `{label}`", why="each has a metric of its own", fix="name one of them")
-        for label in dict.fromkeys(labels)
-        if labels.count(label) > 1
-    ]
+    faults = check_labels(names)
     for path in (ctx.inputs[name] for name in names if _is_model(name, ctx) and name in ctx.inputs):
         faults += check_reward_model(path)
     try:
@@ -177,6 +173,16 @@ def check_rewards(names: Sequence[str], ctx: StageContext, judge: JudgeConfig | 
     for warning in warnings:
         ctx.log.warn(warning.render("").removeprefix(": "))
     return faults
+
+
+def check_labels(names: Sequence[str]) -> list[Fault]:
+    """A fault for each name in metrics that two rewards would have."""
+    labels = [reward_label(name) for name in names]
+    return [
+        Fault(f"two rewards are called `{label}`", why="each has a metric of its own", fix="name one of them")
+        for label in dict.fromkeys(labels)
+        if labels.count(label) > 1
+    ]
 
 
 def check_reward_model(path: Path) -> list[Fault]:
@@ -190,20 +196,39 @@ def check_reward_model(path: Path) -> list[Fault]:
         return list(error.faults)
 
 
-def open_step_rewards(names: Sequence[str], ctx: StageContext) -> dict[str, StepReward]:
-    """The step rewards by the names the config gives them; a file's path is relative to the recipe. Raises
-    ConfigError."""
-    loaded = load_step_rewards([str(ctx.inputs.get(name, name)) for name in names])
-    return dict(zip(names, loaded.values(), strict=True))
+def open_step_rewards(names: Sequence[str], ctx: StageContext, where: DeviceConfig) -> dict[str, StepReward]:
+    """The step rewards by what they are called in metrics; a file's path is relative to the recipe. Process reward
+    models are computed where and with what numbers `where` says. Raises ConfigError, ArtifactError."""
+    dtype, device = placed(where)
+
+    def opened(name: str) -> StepReward:
+        if _is_model(name, ctx):
+            return StepModel(RewardModel.load(ctx.inputs[name], torch.device(device), dtype, ctx.log.warn))
+        (function,) = load_step_rewards([str(ctx.inputs.get(name, name))]).values()
+        return function
+
+    return {reward_label(name): opened(name) for name in names}
 
 
 def check_step_rewards(names: Sequence[str], ctx: StageContext) -> list[Fault]:
-    """Faults of the step rewards."""
+    """Faults of the step rewards, of models among them without their weights."""
+    faults = check_labels(names)
+    for path in (ctx.inputs[name] for name in names if _is_model(name, ctx) and name in ctx.inputs):
+        faults += check_reward_model(path) or check_judges_steps(path)
     try:
-        open_step_rewards(names, ctx)
+        load_step_rewards([str(ctx.inputs.get(name, name)) for name in names if not _is_model(name, ctx)])
     except ConfigError as error:
-        return list(error.faults)
-    return []
+        faults += error.faults
+    return faults
+
+
+def check_judges_steps(path: Path) -> list[Fault]:
+    """A fault for a reward model that judges whole replies."""
+    kind = read_card(path).kind
+    if kind == "process":
+        return []
+    what = f"a {kind} reward model cannot judge steps"
+    return [Fault(what, str(path), fix="name it in `reward_funcs`, or train one of `kind: process`")]
 
 
 def shares(names: Sequence[str], count: int) -> dict[str, int]:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from temper.config import ModelRef, TaskName
+from temper.data.characters import BROKEN, odd_characters
 from temper.errors import DataError, Fault, Preempted
 from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
@@ -154,6 +155,10 @@ class Labeller:
 
 
 def distinct(group: Group) -> list[Rollout]:
-    """The first rollout of each text of a group; one without any text teaches nothing."""
-    by_text = {rollout.reply.text: rollout for rollout in reversed(group.rollouts) if rollout.reply.text.strip()}
+    """The first rollout of each text of a group that a data file can hold; an empty one teaches nothing."""
+    by_text = {rollout.reply.text: rollout for rollout in reversed(group.rollouts) if is_writable(rollout.reply.text)}
     return [rollout for rollout in group.rollouts if by_text.get(rollout.reply.text) is rollout]
+
+
+def is_writable(text: str) -> bool:
+    return bool(text.strip()) and BROKEN.isdisjoint(kind for kind, _ in odd_characters(text))
