@@ -22,7 +22,7 @@ from temper.config import TaskConfig
 from temper.errors import ArtifactError, Preempted
 from temper.models.attention import NAME, register
 from temper.models.scalar import SharedTrunk, draw_head
-from temper.stages import ppo
+from temper.stages import grpo, ppo
 from temper.stages.context import StageContext, Task
 from temper.stages.ppo import Config, draw_lessons, whiten
 from temper.train.actor_critic import OneTrunk, PPOExample, TwoModels, ValueLoss, judge, ppo_batches
@@ -286,7 +286,10 @@ def staged(**options: Any) -> Config:
     return config(model="model", tasks=["sums"], reward_funcs=["mine.py:odd"], **{**sizes, **parts, **options})
 
 
-def run(settings: Config, inputs: dict[str, Path], work: Path, stop_after: int | None = None) -> tuple[Path, Log]:
+def run(
+    settings: Config | grpo.Config, inputs: dict[str, Path], work: Path, stop_after: int | None = None
+) -> tuple[Path, Log]:
+    stage: Any = ppo if isinstance(settings, Config) else grpo
     log, out = Log(), work / "out"
     out.mkdir(parents=True, exist_ok=True)
 
@@ -295,12 +298,12 @@ def run(settings: Config, inputs: dict[str, Path], work: Path, stop_after: int |
 
     tasks = {"sums": Task("sums", inputs["sums"], None, TaskConfig(train="sums.jsonl"))}
     ctx = StageContext("rl", 0, out, work, inputs, tasks, log, stopping)  # type: ignore[arg-type]
-    assert ppo.check(settings, ctx) == []
+    assert stage.check(settings, ctx) == []
     if stop_after is not None:
         with pytest.raises(Preempted):
-            ppo.run(settings, ctx)
+            stage.run(settings, ctx)
         return run(settings, inputs, work)
-    ppo.run(settings, ctx)
+    stage.run(settings, ctx)
     return out / "model.safetensors", log
 
 
@@ -323,6 +326,18 @@ def test_a_step_tells_of_policy_value_model_and_memory(inputs: dict[str, Path], 
     assert "memory/total" not in last
     assert {"value/explained_variance", "value/return", "policy/entropy", "reward/total", "advantage/std"} <= set(last)
     assert 0 < last["learning_rate"] < first["learning_rate"] < 1e-3  # four updates a step, one schedule over all
+
+
+def test_a_schedule_of_grpo_too_spans_all_updates_of_all_steps(inputs: dict[str, Path], tmp_path: Path) -> None:
+    settings = grpo.Config(
+        model="model", tasks=["sums"], reward_funcs=["mine.py:odd"], max_steps=4, prompts_per_step=4, num_generations=2,
+        max_completion_length=6, num_mini_batches=2, num_iterations=2, learning_rate=1e-3, lr_scheduler_type="linear",
+        min_lr_ratio=0.0,
+    )  # fmt: skip
+    _, log = run(settings, inputs, tmp_path)
+    # update n of 16 has rate 1 − n/16; a step has four, and logs their mean
+    wanted = [1e-3 * (1 - (4 * step + 1.5) / 16) for step in range(4)]
+    assert [row["learning_rate"] for row in log.rows] == pytest.approx(wanted)
 
 
 def test_a_value_model_may_start_from_another_model_of_the_same_vocabulary(

@@ -136,7 +136,8 @@ def run(config: Config, ctx: StageContext) -> None:
     """Per step: draw prompts, sample a group for each, score, turn rewards into advantages, update."""
     source = ctx.inputs[config.model]
     chat = ChatFormat.load(source)
-    learner = open_learner(source, config, config.max_steps, ctx)
+    updates = config.max_steps * config.num_mini_batches * config.num_iterations
+    learner = open_learner(source, config, updates, ctx)
     policy = learner.model
     reference = open_reference(source, policy, config, config.offload_reference) if config.has_kl else None
     rollouts = Rollouts(config, chat, ctx)
@@ -144,7 +145,7 @@ def run(config: Config, ctx: StageContext) -> None:
     loss = PolicyLoss(config, config.temperature)
     others = {"reference": reference} if reference is not None and config.reference_update_steps else {}
     with open_engine(policy, version=lambda: learner.step) as engine:
-        for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping, others):
+        for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping, others, config.max_steps):
             clock = Clock(engine)
             groups = rollouts.collect(engine, step)
             clock.mark_sampled()
