@@ -25,7 +25,8 @@ FIELDS = ("prompt", "reply", "gold")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE", help="rows with prompt, reply and gold (.jsonl); `-` is standard input")
-    parser.add_argument("--rewards", default="accuracy,format", help="default: accuracy,format; also my.py:function, and RUN:stage or the directory of a reward model")
+    named = "default: accuracy,format; also my.py:function, and RUN:stage or the directory of a reward model"
+    parser.add_argument("--rewards", default="accuracy,format", help=named)
     parser.add_argument("--weights", help="one number a reward, comma-separated (default: 1.0 each)")
     text = "how answers compare: exact values, or the same words (default: math)"
     parser.add_argument("--answer-type", "--answer", choices=("math", "text"), default="math", help=text)

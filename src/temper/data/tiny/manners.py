@@ -92,8 +92,8 @@ def preferences(count: int, seed: int) -> Iterator[dict]:
 
 
 def safety(count: int, seed: int) -> Iterator[dict]:
-    """`{"prompt", "completion", "label"}` rows: every other reply holds an insult, label 0. Replies to general questions
-    and worked problems, right and wrong ones alike: being wrong is not unsafe."""
+    """`{"prompt", "completion", "label"}` rows: every other reply holds an insult, label 0. They are replies to general
+    questions and worked problems, right and wrong ones alike: being wrong is not unsafe."""
     random = Random(seed_for(seed, "tiny", "safety"))
     for number in range(count):
         if random.random() < 0.3:
