@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from temper.report import sections
 from temper.report.curves import main_curves, more_curves
 from temper.report.gather import TASK_KEYS, gather
 from temper.report.html import page, write
+from temper.report.table import render
 
 HOSTILE = "</pre><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> \x1b[31m\u202e</main>"
 LIMIT = 5_000_000
@@ -243,3 +245,28 @@ def test_a_kind_of_stage_that_nobody_foresaw_has_a_curve_for_each_of_its_numbers
     ppo = {"step": [1, 2], "reward/total": [0.1, 0.2], "value/loss": [1.0, 0.5], "value/return": [0.1, 0.2]}
     drawn = "".join(main_curves("ppo", ppo) + more_curves("ppo", ppo))
     assert all(title in drawn for title in ("Reward, total", "Value loss", "value/return"))
+
+
+def test_pass_at_several_k_is_a_curve_a_model_and_differences_have_their_intervals():
+    def scores(*values: float) -> dict:
+        ks = zip(("1", "16", "64"), values, strict=True)
+        pass_at = {k: {"value": value, "interval": [value - 0.1, value + 0.1]} for k, value in ks}
+        return {"accuracy": values[0], "pass_at": pass_at}
+
+    models = [{"stage": "base", "tasks": {"sums": scores(0.1, 0.6, 0.9)}},
+              {"stage": "rl", "tasks": {"sums": scores(0.7, 0.75, 0.8)}}]  # fmt: skip
+    rows = [{"model": "rl", "against": "base", "task": "sums", "difference": 0.6, "interval": [0.5, 0.7], "better": 30,
+             "worse": 2}, {"model": "rl", "against": "base", "task": "torn"}]  # fmt: skip
+    data = {"models": models, "tasks": ["sums"], "comparisons": rows}
+    chart = sections.pass_at(data)
+    assert all(text in chart for text in ("pass@k on sums", "k = 64", "base 0.900 (0.800 to 1.000)", "rl 0.800"))
+    table = sections.comparisons(data)
+    assert "rl − base" in table
+    assert "+0.600" in table
+    assert "+0.500 to +0.700" in table
+    assert "torn" not in table
+    text = render({"models": models}, encoding="utf-8")
+    assert text.splitlines()[0].split()[:4] == ["stage", "accuracy", "pass@16", "pass@64"]
+    assert text.splitlines()[1].split()[:4] == ["base", "0.100", "0.600", "0.900"]
+    one = [{"stage": "base", "tasks": {"sums": {"accuracy": 0.1, "pass_at": {"4": {"value": 0.2}}}}}]
+    assert "pass@" not in render({"models": one}, encoding="utf-8") + sections.pass_at(data | {"models": one})

@@ -129,8 +129,8 @@ def render(data: Json, width: int | None = None, color: bool = False) -> str:
 
 
 def tables(data: Json) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(title, head, rows) of each table, every cell as text."""
-    keys = list(dict.fromkeys(key for row in data["rows"] for key in row["values"]))
+    """(title, head, rows) of each table, every cell as text; a key that is the same everywhere has no column."""
+    keys = telling_keys([row["values"] for row in data["rows"]])
     rows, found = data["rows"], []
     groups = [(f"{data['stage']} at step {step}", [row["at"].get(step, {}) for row in rows])
               for step in dict.fromkeys(step for row in rows for step in row["at"])]  # fmt: skip
@@ -143,8 +143,28 @@ def tables(data: Json) -> list[tuple[str, list[str], list[list[str]]]]:
                 [*(shown(row["values"].get(key)) for key in keys), *(_cell(name, values.get(name)) for name in names)]
                 for row, values in zip(rows, numbers, strict=True)
             ]
-            found.append((title + _about(data, title), [*keys, *map(_head, names)], cells))
+            found.append((title + _about(data, title), [*short_names(keys), *map(_head, names)], cells))
     return found
+
+
+def telling_keys(values: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The swept keys that have more than one value; all of them if none has.
+
+    >>> telling_keys([{"rl.lr": 1, "rl.kl": 0}, {"rl.lr": 2, "rl.kl": 0}])
+    ['rl.lr']
+    """
+    keys = list(dict.fromkeys(key for row in values for key in row))
+    return [key for key in keys if len({shown(row.get(key)) for row in values}) > 1] or keys
+
+
+def short_names(keys: Sequence[str]) -> list[str]:
+    """The last part of each dotted key, the whole of those that would be alike.
+
+    >>> short_names(["rl.num_generations", "rl.learning_rate", "sft.learning_rate"])
+    ['num_generations', 'rl.learning_rate', 'sft.learning_rate']
+    """
+    lasts = [key.rpartition(".")[2] for key in keys]
+    return [last if lasts.count(last) == 1 else key for key, last in zip(keys, lasts, strict=True)]
 
 
 def _about(data: Json, title: str) -> str:

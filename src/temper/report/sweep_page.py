@@ -11,7 +11,7 @@ from temper.report.charts import Series, line_chart
 from temper.report.html import document
 from temper.report.metrics import read_rows
 from temper.report.runfiles import stage_work
-from temper.report.sweep import columns_of, shown, tables
+from temper.report.sweep import columns_of, short_names, shown, tables, telling_keys
 
 Json = Mapping[str, Any]
 SHARES = ("reward/accuracy", "reward/format", "groups/dead", "completion/truncated")
@@ -35,8 +35,10 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> st
 def _curves(data: Json) -> str:
     """One chart a metric, one line a combination of values: the mean over its seeds."""
     by_value: dict[str, list[list[dict[str, Any]]]] = {}
+    keys = telling_keys([point["values"] for point in data["points"]])
     for point in data["points"]:
-        label = ", ".join(f"{key.rpartition('.')[2]} {shown(value)}" for key, value in point["values"].items())
+        named = zip(short_names(keys), keys, strict=True)
+        label = ", ".join(f"{name} {shown(point['values'].get(key))}" for name, key in named)
         rows = read_rows(stage_work(Path(point["run"]), data["stage"]) / "metrics.jsonl")
         if rows:
             by_value.setdefault(label or "all", []).append(rows)
