@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from temper.artifacts import begin, seal
 from temper.cli import main
 from temper.rollout.measures import bootstrap_interval, mean_interval
 from temper.rollout.paired import PromptScore, paired, read_score, sign_test
@@ -171,3 +172,32 @@ def test_what_is_no_comparison_is_refused(tmp_path, monkeypatch, capsys, argumen
     if "fewer" in arguments:
         hashes = [json.loads((Path(of) / "evaluation.json").read_text())["sets"]["t"] for of in ("one", "fewer")]
         assert all(digest in err for digest in hashes)
+
+
+def test_stages_and_models_of_a_run_are_found_by_their_evaluation(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    entries = {}
+    for name, makes in (("a", "model"), ("b", "model"), ("report", "evaluation")):
+        artifact = Path("run/artifacts") / f"f-{name}"
+        made = begin(artifact)
+        if makes == "evaluation":
+            measured(made, {"a": 0.9, "b": 0.5})
+        else:
+            (made / "config.json").write_text("{}")
+        seal(made, artifact, artifact.name, {"stage": name, "makes": makes})
+        entries[name] = {"kind": "x", "makes": makes, "state": "done", "fingerprint": artifact.name}
+    Path("run/run.json").write_text(json.dumps({"recipe": "r", "stages": entries}))
+    outputs = []
+    for a, b in (("run:a", "run:b"), ("run/artifacts/f-a", "run"), ("run/artifacts/f-report:a", "run:report")):
+        assert main(["compare", a, b, "--json"]) == 0
+        outputs.append(json.loads(capsys.readouterr().out))
+    assert outputs[0]["tasks"] == outputs[1]["tasks"] == outputs[2]["tasks"]
+    assert (outputs[1]["a"]["model"], outputs[1]["b"]["model"]) == ("a", "b")
+    entries["a"]["fingerprint"] = "f-newer"
+    Path("run/run.json").write_text(json.dumps({"recipe": "r", "stages": entries}))
+    for a, code, said in (("run/artifacts/f-a", 5, "no run measured"), ("run:aa", 2, "did you mean `a`?")):
+        assert main(["compare", a, "run:b"]) == code
+        assert said in capsys.readouterr().err
+    (Path("run/artifacts/f-report/evaluation.json")).write_text("{}")
+    assert main(["compare", "run:a", "run:b"]) == 5
+    assert "damaged" in capsys.readouterr().err

@@ -93,14 +93,10 @@ def find_evaluation(reference: str) -> Evaluated:
     if _is_directory(path) and (path / "evaluation.json").is_file():
         return _measured([path], reference, name)
     if _is_directory(path) and (path / "config.json").is_file() and not name:
-        try:
-            about = read_manifest(path).about
-        except InvalidArtifact:
-            about = {}
-        if path.resolve().parent.name != "artifacts" or "stage" not in about:
+        run, name = Path(os.path.abspath(path)).parent.parent, _maker(path)
+        if not name or stage_fingerprint(run, name) != path.name:
             fix = f"`temper eval {reference} --tasks … --out DIR`, then compare DIR"
             raise ArtifactError(Fault(f"`{reference}` is a model that no run measured", fix=fix))
-        run, name = path.resolve().parent.parent, str(about["stage"])
     else:
         run = find_run(text)
     stages = RunDir(run).record().get("stages")
@@ -113,6 +109,21 @@ def find_evaluation(reference: str) -> Evaluated:
     if name in done:
         return _measured([done[name]], reference, "")
     return _measured(list(done.values()), reference, name)
+
+
+def _maker(model: Path) -> str:
+    """The stage that made a model directory; "" for one that no run made."""
+    try:
+        return str(read_manifest(model).about.get("stage", ""))
+    except InvalidArtifact:
+        return ""
+
+
+def stage_fingerprint(run: Path, stage: str) -> str | None:
+    """What run.json says that a stage's artifact is called."""
+    stages = RunDir(run).record().get("stages")
+    entry = stages.get(stage) if isinstance(stages, dict) else None
+    return entry.get("fingerprint") if isinstance(entry, dict) else None
 
 
 def _measured(folders: Sequence[Path], reference: str, model: str) -> Evaluated:
