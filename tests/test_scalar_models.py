@@ -56,7 +56,7 @@ def plain_scores(model: Any, rows: list[AskedExample]) -> Tensor:
     return torch.cat(found)
 
 
-@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2", "qwen3", "gemma2", "gpt2"])
 @pytest.mark.parametrize("scope", ["text", "step"])
 def test_the_packed_score_is_transformers_own_output(arch, scope, tmp_path):
     source = make(arch, tmp_path / "source")

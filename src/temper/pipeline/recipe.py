@@ -30,7 +30,8 @@ from temper.pipeline.words import NAME_PATTERN, did_you_mean, folder_name, name_
 
 KIND_ALIASES = {
     "cold_start": "sft", "eval": "evaluate", "evaluation": "evaluate", "finetune": "sft", "import": "import_model",
-    "pretraining": "pretrain", "reject": "sample", "rejection_sampling": "sample", "rl": "grpo", "train": "sft",
+    "pretraining": "pretrain", "reject": "sample", "rejection_sampling": "sample", "reward_modeling": "reward_model",
+    "rl": "grpo", "rm": "reward_model", "train": "sft",
 }  # fmt: skip
 
 
