@@ -52,6 +52,7 @@ def configure(work: Workload, steps: int) -> Config:
         "kl_penalty": work.kl,
         "device": work.device,
         "dtype": work.dtype,
+        "compile": work.compile,
     }
     if work.micro_batch_tokens is not None:
         values["micro_batch_tokens"] = work.micro_batch_tokens

@@ -18,6 +18,7 @@ class Workload:
 
     `lengths`: "forced" (all `new_tokens`), "skewed" or "uniform" (see `draws.completion_lengths`).
     `peer_micro_batch`: completions in TRL's micro-batch. `micro_batch_tokens`: temper's; None is its own default.
+    `compile`: temper's layers are compiled.
     """
 
     hidden: int = 128
@@ -40,6 +41,7 @@ class Workload:
     seed: int = 0
     peer_micro_batch: int = 64
     micro_batch_tokens: int | None = None
+    compile: bool = False
 
     @property
     def rows(self) -> int:

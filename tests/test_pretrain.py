@@ -51,7 +51,7 @@ def test_the_step_does_not_depend_on_micro_batches(budget: int) -> None:
         config = OptimizerConfig(learning_rate=1e-3, micro_batch_tokens=micro_batch_tokens)
         learner = Learner(tiny_model("llama"), config, 1)
         metrics = update(learner, BLOCKS)
-        return metrics, torch.cat([weight.grad.flatten() for weight in learner.weights.masters.values()])
+        return metrics, torch.cat([gradient.flatten() for gradient in learner.weights.gradients()])
 
     (whole, gradient), (parts, summed) = stepped(10_000), stepped(budget)
     assert parts["loss"] == pytest.approx(whole["loss"], rel=1e-6)

@@ -45,14 +45,15 @@ def fake_recipe(monkeypatch, tmp_path):
 def in_this_process(monkeypatch):
     """Rehearsals without a process each: the kinds of stages are those of this one."""
 
-    def here(planned, reference, settings, artifacts, folder, seconds):
-        recipe, _ = load_recipe(reference, settings)
+    def here(spec):
+        recipe, _ = load_recipe(spec["recipe"], spec["settings"])
+        artifacts = {name: Path(path) for name, path in spec["artifacts"].items()}
         try:
-            return rehearse(recipe.by_name[planned.stage.name], recipe, artifacts, folder, seconds)
+            return rehearse(recipe.by_name[spec["stage"]], recipe, artifacts, Path(spec["folder"]), spec["seconds"])
         except KeyError as error:
             raise NotProbed(f"KeyError: {error}") from None
 
-    monkeypatch.setattr(probe, "_in_a_process", here)
+    monkeypatch.setattr(probe, "rehearse_apart", here)
 
 
 def rehearsed(name: str, folder: Path, artifacts: dict[str, Path], seconds: float = 0.01) -> Rehearsed:
@@ -144,13 +145,14 @@ def test_a_stopped_stage_leaves_what_the_next_one_starts_from(monkeypatch, tmp_p
 def test_a_rehearsal_has_a_process_of_its_own(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     Path("small.yaml").write_text(SMALL)
-    plan, _ = prepare("small.yaml", ["world.cold_start=10"])
-    world = probe._in_a_process(plan.stages[0], "small.yaml", ["world.cold_start=10"], {}, tmp_path / "w", 1.0)
+    spec = {"recipe": "small.yaml", "settings": ["world.cold_start=10"], "stage": "world", "artifacts": {},
+            "folder": str(tmp_path / "w"), "seconds": 1.0, "warm": True}  # fmt: skip
+    world = probe.rehearse_apart(spec)
     assert (world.steps, world.total, world.finished) == (1, 1, True)
     assert len((tmp_path / "w/out/cold_start.jsonl").read_text().splitlines()) == 10
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(NotProbed, match="ended with code 1: nothing was said"):
-        probe._in_a_process(plan.stages[0], "small.yaml", [], {}, tmp_path / "s", 1.0)
+        probe.rehearse_apart(spec)
 
 
 def test_the_memory_of_children_is_what_they_hold_alone():

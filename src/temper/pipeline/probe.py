@@ -56,6 +56,7 @@ def probe(
     found: dict[str, Probed | str] = {}
     artifacts = plan.artifacts()
     stand_ins: dict[str, str] = {}
+    warm = False
     with tempfile.TemporaryDirectory(prefix="temper-probe-") as scratch:
         for planned in plan.running:
             name = planned.stage.name
@@ -65,13 +66,23 @@ def probe(
             try:
                 if missing:
                     raise NotProbed(f"it needs what {', '.join(missing)} makes")
-                rehearsed = _in_a_process(planned, recipe, settings, artifacts, folder, seconds)
+                spec = {
+                    "recipe": recipe,
+                    "settings": list(settings),
+                    "stage": name,
+                    "artifacts": {stage: str(path) for stage, path in artifacts.items()},
+                    "folder": str(folder),
+                    "seconds": seconds,
+                    "warm": warm,
+                }
+                rehearsed = rehearse_apart(spec)
             except NotProbed as problem:
                 found[name] = str(problem)
                 rehearsed = None
             else:
                 used = tuple(stand_ins[used] for used in planned.stage.uses if used in stand_ins)
                 found[name] = Probed(rehearsed, _steps_left(planned, rehearsed, plan), used)
+            warm = warm or any(ref.kind == "model" for ref in planned.stage.references)
             artifact = _left(planned, folder / "out", artifacts)
             if artifact is not None:
                 artifacts[name] = artifact
@@ -104,28 +115,13 @@ def _stand_in(planned: StagePlan, rehearsed: Rehearsed | None, own: bool) -> str
     return f"{name} as if every prompt were kept"
 
 
-def _in_a_process(
-    planned: StagePlan,
-    recipe: str,
-    settings: Sequence[str],
-    artifacts: Mapping[str, Path],
-    folder: Path,
-    seconds: float,
-) -> Rehearsed:
-    """Raises NotProbed."""
-    spec = {
-        "recipe": recipe,
-        "settings": list(settings),
-        "stage": planned.stage.name,
-        "artifacts": {name: str(path) for name, path in artifacts.items()},
-        "folder": str(folder),
-        "seconds": seconds,
-    }
+def rehearse_apart(spec: Mapping[str, Any]) -> Rehearsed:
+    """`rehearsal.main` in a process of its own. Raises NotProbed."""
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "temper.pipeline.rehearsal"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    limit = 60 + PATIENCE * seconds
+    limit = 60 + PATIENCE * spec["seconds"]
     try:
         output, errors = process.communicate(json.dumps(spec), timeout=limit)
     except subprocess.TimeoutExpired:

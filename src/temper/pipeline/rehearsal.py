@@ -78,11 +78,16 @@ class Watch(CheckLog):
         return (wall, cpu), (max(0.0, first[0] - wall) + after[0], max(0.0, first[1] - cpu) + after[1])
 
 
-def rehearse(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path], folder: Path, seconds: float) -> Rehearsed:
+def rehearse(
+    stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path], folder: Path, seconds: float, warm: bool = False
+) -> Rehearsed:
     """Run `stage` for about `seconds`, from what `artifacts` has of the stages before it, in the empty `folder`. What
-    it would have made, as far as it came, is left in `folder/out`."""
+    it would have made, as far as it came, is left in `folder/out`. With `warm`, what the first stage that loads a model
+    spends on importing libraries is spent before."""
     module = stage.module
     settle_torch(recipe.threads)
+    if warm:
+        load_a_model(stage, artifacts)
     with Meter() as meter:
         watch = Watch(meter, seconds)
         ctx = StageContext(
@@ -110,6 +115,17 @@ def rehearse(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path], folder
     (wall, cpu), (setup, setup_cpu) = watch.times((spent.seconds - last[0], spent.cpu_seconds - last[1]))
     steps, peak = len(watch.marks), end.peak_memory_bytes
     return Rehearsed(steps, max(watch.total, steps), wall, cpu, setup, setup_cpu, peak, device_bytes(), finished)
+
+
+def load_a_model(stage: Stage, artifacts: Mapping[str, Path]) -> None:
+    """Load the first model that the stage names, if any, and forget it."""
+    paths = inputs(stage, artifacts)
+    for ref in stage.references:
+        if ref.kind == "model" and ref.text in paths:
+            from temper.models.load import load_model
+
+            load_model(paths[ref.text])
+            return
 
 
 def device_bytes() -> int | None:
@@ -162,7 +178,7 @@ def run_sample(module: Any, config: Any, ctx: StageContext) -> bool:
         task = ctx.tasks[name]
         assert task.train is not None
         counts.append(len(load_prompts(task.train, name, task.config, tell=lambda note: None)[: config.max_prompts]))
-    few = max(1, 2 * module.PROMPTS_A_CHUNK // len(counts))
+    few = min(max(counts), max(1, 2 * module.PROMPTS_A_CHUNK // len(counts)))
     drawn = sum(min(count, few) for count in counts)
     mixed = [messages for ref in config.mix for messages in load_conversations(ctx.inputs[ref], config.columns)]
     mixed_rows = [{"messages": [{"role": m.role, "content": m.content} for m in turns]} for turns in mixed]
@@ -195,8 +211,9 @@ def main() -> None:
     go_offline()
     recipe, _ = load_recipe(spec["recipe"], spec["settings"])
     artifacts = {name: Path(path) for name, path in spec["artifacts"].items()}
+    stage, folder = recipe.by_name[spec["stage"]], Path(spec["folder"])
     try:
-        found = rehearse(recipe.by_name[spec["stage"]], recipe, artifacts, Path(spec["folder"]), spec["seconds"])
+        found = rehearse(stage, recipe, artifacts, folder, spec["seconds"], spec["warm"])
     except TemperError as error:
         answer.write(json.dumps({"error": str(error)}))
     else:
