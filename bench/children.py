@@ -17,8 +17,8 @@ from processes import MemoryWatch
 from workloads import Workload
 
 HERE = Path(__file__).parent
-_ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class ChildError(Exception):
@@ -58,7 +58,7 @@ class Runner:
         file = self.folder / "spec.json"
         file.write_text(json.dumps(spec), encoding="utf-8")
         log = self.folder / "child.log"
-        environment = {**os.environ, **_ENVIRONMENT, **dict.fromkeys(_THREADS, str(self.threads))}
+        environment = {**os.environ, **ENVIRONMENT, **dict.fromkeys(THREADS, str(self.threads))}
         with log.open("w", encoding="utf-8") as errors:
             process = subprocess.Popen(
                 [sys.executable, str(HERE / script), str(file)],

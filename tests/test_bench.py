@@ -58,12 +58,13 @@ def test_every_field_can_be_given() -> None:
         "seed": "3", "peer_micro_batch": "16", "micro_batch_tokens": "512",
     }  # fmt: skip
     line = [part for name, value in options.items() for part in ("--" + name.replace("_", "-"), value)]
-    work = chosen("cpu-short", given(*line, "--no-tied"))
+    work = chosen("cpu-short", given(*line, "--no-tied", "--compile"))
     assert asdict(work) == {
         **{name: type(getattr(work, name))(value) for name, value in options.items()},
         "tied": False,
+        "compile": True,
     }
-    assert set(options) | {"tied"} == set(asdict(work))
+    assert set(options) | {"tied", "compile"} == set(asdict(work))
 
 
 def test_faults_of_a_workload_are_told_together() -> None:
