@@ -17,6 +17,7 @@ from temper.pipeline.preflight import prepare
 from temper.pipeline.probe import NotProbed
 from temper.pipeline.recipe import load_recipe
 from temper.pipeline.rehearsal import MIN_STEPS, Rehearsed, Watch, rehearse
+from temper.report.progress import StageLog
 
 SMALL = """\
 name: small
@@ -62,6 +63,11 @@ def rehearsed(name: str, folder: Path, artifacts: dict[str, Path], seconds: floa
     found = rehearse(recipe.by_name[name], recipe, artifacts, folder / name, seconds)
     artifacts[name] = folder / name / "out"
     return found
+
+
+def test_a_rehearsal_takes_what_a_stage_tells_its_log():
+    told = {name for name in vars(StageLog) if not name.startswith("_")} - {"close"}
+    assert told <= set(dir(Watch))
 
 
 def test_a_step_is_the_median_and_the_first_step_is_set_apart():

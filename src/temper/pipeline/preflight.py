@@ -34,7 +34,7 @@ class CheckLog:
     def step(self, step: int, total: int, metrics: Mapping[str, object]) -> None:
         """A check takes no steps."""
 
-    resume_at = info
+    resume_at = note = info
 
 
 def prepare(
