@@ -21,7 +21,7 @@ from temper.config import TaskConfig
 from temper.errors import Exit, Preempted, TemperError
 from temper.report.rollouts import read_rows
 from temper.rewards.steps import StepScorer, load_step_rewards
-from temper.rollout.steps import judge_steps, step_advantages, step_metrics
+from temper.rollout.steps import judge_steps, step_advantages, step_metrics, step_notes
 from temper.stages import grpo
 from temper.stages.context import StageContext, Task
 from temper.text.chat import ChatFormat
@@ -82,11 +82,13 @@ def test_with_one_step_each_and_nothing_for_it_this_is_outcome_supervision() -> 
 
 def test_equal_steps_are_no_signal_and_the_metrics_count_them() -> None:
     same = group(RIGHT, RIGHT, totals=(0.0, 0.0))
-    found = judged(same, group(RIGHT, SLIP, totals=(0.0, 0.0)))
+    paid = group(RIGHT, SLIP, totals=(1.0, 0.0))
+    found = judged(same, paid)
     [advantages] = step_advantages([same], found[:1], torch.zeros(1, 2), ADVANTAGES["std"])
     assert not any(map(any, advantages))
     expected = {"steps/count": 4.0, "steps/step_check": 14 / 16, "steps/reward": 14 / 16, "steps/failures": 0}
-    assert step_metrics(found) == expected
+    assert step_metrics([same, paid], found) == {"reward/total": (4 + 4 + 5 + 2) / 4, **expected}
+    assert step_notes([same, paid], found)[1][0] == {"step_rewards": {"step_check": [1.0] * 4}, "total": 5.0}
 
 
 @pytest.mark.parametrize("budget", [16, 10_000])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import temper
 from temper.text.chat import ChatFormat
 from temper.text.reply import parse_reply
-from temper.text.steps import reply_steps, split_steps, step_ends, token_ends
+from temper.text.steps import TokenEnds, reply_steps, split_steps, step_ends
 
 CHAT = ChatFormat.load(Path(temper.__file__).parent / "assets" / "tiny-base", "plain")
 PIECES = (
@@ -57,7 +57,7 @@ def test_a_steps_end_is_the_first_token_with_which_it_is_whole(text):
         return bytes(i for i in some if i < 256).decode("utf-8", "replace")
 
     steps = reply_steps(parse_reply(text))
-    found = step_ends(decode, ids, steps, thinking_opened=False)
+    found = step_ends(TokenEnds(decode)(ids), steps, thinking_opened=False)
     assert found[-1] == len(ids) - 1
     assert found == sorted(found)
     for step, end in zip(steps[:-1], found, strict=False):
@@ -70,7 +70,7 @@ def test_the_mapping_is_exact_with_a_real_tokenizer(text):
     ids = CHAT.tokenizer.encode_on([text])[0]
     spoken = CHAT.decode(ids)
     steps = reply_steps(parse_reply(spoken))
-    found = step_ends(CHAT.decode, [*ids, CHAT.end_id], steps, thinking_opened=False)
+    found = step_ends(TokenEnds(CHAT.decode)([*ids, CHAT.end_id]), steps, thinking_opened=False)
     assert found == sorted(found)
     assert found[-1] == len(ids)
     for step, end in zip(steps[:-1], found, strict=False):
@@ -82,13 +82,13 @@ def test_where_the_prompt_opened_the_thinking_its_tag_has_no_tokens():
     text = "First 2+3=5. So it is 5.</think><answer>5</answer>"
     reply = parse_reply(text, thinking_opened=True)
     steps = reply_steps(reply)
-    ends = step_ends(lambda ids: bytes(ids).decode(), list(text.encode()), steps, thinking_opened=True)
+    ends = step_ends(TokenEnds(lambda ids: bytes(ids).decode())(text.encode()), steps, thinking_opened=True)
     spoken = [text[a:b] for a, b in zip([0, *(end + 1 for end in ends)], [end + 1 for end in ends], strict=False)]
     assert spoken == ["First 2+3=5.", " So it is 5.", "</think><answer>5</answer>"]
 
 
 def test_a_completion_that_ends_at_once_is_one_step_that_ends_with_its_end_token():
-    assert step_ends(CHAT.decode, [CHAT.end_id], reply_steps(parse_reply("")), False) == [0]
+    assert step_ends(TokenEnds(CHAT.decode)([CHAT.end_id]), reply_steps(parse_reply("")), False) == [0]
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,25 @@ def test_cutting_takes_linear_time(unit):
     assert min(seconds(long) for _ in range(3)) < 24 * min(seconds(short) for _ in range(3)) + 0.005
 
 
-def test_the_tokens_of_a_long_reply_are_found_in_linear_time():
-    ids = CHAT.tokenizer.encode_on(["First 38+33=71. Then 71-49=22.\n" * 400])[0]
+@pytest.mark.parametrize(("line", "most"), [("First 38+33=71. Then 71-49=22.\n", 0.1), ("First 3+é=7. Then 😀.\n", 3)])
+def test_a_long_reply_is_decoded_whole_once_or_in_short_stretches(line, most):
+    ids = CHAT.tokenizer.encode_on([line * 400])[0]
     asked = []
 
     def decode(some):
         asked.append(len(some))
         return CHAT.decode(some)
 
-    assert token_ends(decode, ids)[-1] == len(CHAT.decode(ids))
-    assert max(asked[10:]) < 20
-    assert len(asked) <= 2 * len(ids)
+    assert TokenEnds(decode)(ids)[-1] == len(CHAT.decode(ids))
+    assert sorted(asked)[-2] < 20
+    assert len(asked) <= most * len(ids)
+
+
+@given(texts)
+def test_token_ends_are_those_of_decoding_every_beginning(text):
+    ids = [*CHAT.tokenizer.encode_on([text])[0], CHAT.end_id]
+    beginnings = [CHAT.decode(ids[: i + 1]) for i in range(len(ids))]
+    found = TokenEnds(CHAT.decode)(ids)
+    assert found == sorted(found)
+    if "\ufffd" not in text:
+        assert found == [len(beginning.rstrip("\ufffd")) for beginning in beginnings]

@@ -95,6 +95,12 @@ def test_steps_that_multiply_without_more_right_answers_are_found():
         assert "steps_grow" not in [finding.key for finding in find("grpo", HEALTHY_CONFIG, rows)]
 
 
+def test_where_steps_pay_the_weight_of_accuracy_and_the_loss_say_nothing():
+    config = HEALTHY_CONFIG | {"reward_weights": [0.0, 0.1], "num_mini_batches": 1}
+    assert {finding.key for finding in find("grpo", config, healthy())} == {"format_weight", "loss_is_zero"}
+    assert find("grpo", config | {"supervision": "process"}, healthy()) == []
+
+
 def test_held_out_accuracy_that_falls_while_the_reward_rises_is_found():
     assert held_out_fell(healthy(), 0.7, 0.5) is not None
     assert held_out_fell(healthy(), 0.5, 0.7) is None

@@ -135,7 +135,7 @@ def format_drowns_accuracy(config: Config, rows: Rows) -> Finding | None:
     """Form pays more than being right: by its weight, or because accuracy stays where it was."""
     weights = _weights(config)
     form, right = weights.get("format"), weights.get("accuracy")
-    if form is None or right is None:
+    if form is None or right is None or config.get("supervision") == "process":  # there the steps pay
         return None
     fix = "give accuracy the larger weight, for example reward_weights [1.0, 0.1]"
     paid, earned = _recent(rows, "reward/format"), _recent(rows, "reward/accuracy")
@@ -210,7 +210,7 @@ def steps_grow(_: Config, rows: Rows) -> Finding | None:
 
 def loss_is_zero(config: Config, rows: Rows) -> Finding | None:
     """With one update a rollout the ratio is 1 everywhere, so the loss is -mean(A) + KL term: about 0."""
-    if updates_per_rollout(config) != 1:
+    if updates_per_rollout(config) != 1 or config.get("supervision") == "process":  # its advantages have another mean
         return None
     loss = _mean(rows[-1:], "loss")
     at = "" if loss is None else f" (it is {loss:.1e} at step {_step(rows)})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import fsum
 from statistics import fmean
 from typing import Protocol
 
@@ -13,8 +14,8 @@ from temper.algorithms.process import process_advantages
 from temper.rewards.steps import Asked, StepScore, StepScorer
 from temper.rollout.reward_model import RewardModel
 from temper.rollout.statistics import Advantages
-from temper.text.steps import reply_steps, step_ends
-from temper.types import Completion, Group, Prompt, Reply, Step
+from temper.text.steps import TokenEnds, reply_steps, step_ends
+from temper.types import Group, Prompt, Reply, Rollout, Step
 
 
 class Chat(Protocol):
@@ -47,16 +48,24 @@ class JudgedSteps:
     score: StepScore
 
 
-def cut(chat: Chat, completion: Completion, reply: Reply) -> tuple[tuple[Step, ...], tuple[int, ...]]:
-    """(the steps of a completion that reads `reply`, the index of the token that ends each)."""
-    steps = reply_steps(reply)
-    return tuple(steps), tuple(step_ends(chat.decode, completion.token_ids, steps, chat.thinking_opened))
+Cut = tuple[tuple[Step, ...], tuple[int, ...]]  # the steps of a completion, the index of the token that ends each
+
+
+def cut_all(chat: Chat, rollouts: Iterable[Rollout]) -> list[Cut]:
+    """The steps of each completion and where they end."""
+    ends_of = TokenEnds(chat.decode)
+    cuts: list[Cut] = []
+    for rollout in rollouts:
+        steps = reply_steps(rollout.reply)
+        ends = step_ends(ends_of(rollout.completion.token_ids), steps, chat.thinking_opened)
+        cuts.append((tuple(steps), tuple(ends)))
+    return cuts
 
 
 def judge_steps(chat: Chat, scorer: StepScorer, groups: Sequence[Group]) -> list[list[JudgedSteps]]:
     """The judged steps of every completion of every group; every reward is asked once about all of them."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    cuts = [cut(chat, rollout.completion, rollout.reply) for rollout in rollouts]
+    cuts = cut_all(chat, rollouts)
     scores = scorer.score_all(
         [(rollout.prompt, rollout.reply, steps) for rollout, (steps, _) in zip(rollouts, cuts, strict=True)]
     )
@@ -77,17 +86,19 @@ def step_advantages(
     for group, of_group, totals in zip(groups, judged, totals_NG.tolist(), strict=True):
         rewards = []
         for one, total in zip(of_group, totals, strict=True):
-            earned = [*one.score.totals[:-1], one.score.totals[-1] + total]
-            rewards.append(list(zip(one.ends, earned, strict=True)))
+            with_total = [*one.score.totals[:-1], one.score.totals[-1] + total]
+            rewards.append(list(zip(one.ends, with_total, strict=True)))
         lengths = [len(rollout.completion.token_ids) for rollout in group.rollouts]
         found.append([tuple(values.tolist()) for values in process_advantages(rewards, lengths, normalise)])
     return found
 
 
-def step_metrics(judged: Sequence[Sequence[JudgedSteps]]) -> dict[str, float]:
-    """Steps of a completion, what a step earns by each reward and in all, and the rewards that failed on a reply."""
+def step_metrics(groups: Sequence[Group], judged: Sequence[Sequence[JudgedSteps]]) -> dict[str, float]:
+    """Steps of a completion, what a step earns by each reward and in all, the rewards that failed on a reply; and what
+    a completion earns in all, steps included."""
     scores = [one.score for of_group in judged for one in of_group]
-    metrics = {"steps/count": fmean(len(score.totals) for score in scores)}
+    metrics = {"reward/total": fmean(total for of_group in earned(groups, judged) for total in of_group)}
+    metrics["steps/count"] = fmean(len(score.totals) for score in scores)
     for name in scores[0].rewards:
         metrics[f"steps/{name}"] = fmean(v for score in scores for v in score.rewards[name])
     metrics["steps/reward"] = fmean(value for score in scores for value in score.totals)
@@ -95,6 +106,20 @@ def step_metrics(judged: Sequence[Sequence[JudgedSteps]]) -> dict[str, float]:
     return metrics
 
 
-def step_notes(judged: Sequence[Sequence[JudgedSteps]]) -> list[list[dict]]:
-    """What is kept on disk of each completion: the values of each step reward, one a step."""
-    return [[{"step_rewards": {k: list(v) for k, v in one.score.rewards.items()}} for one in group] for group in judged]
+def step_notes(groups: Sequence[Group], judged: Sequence[Sequence[JudgedSteps]]) -> list[list[dict]]:
+    """What is kept on disk of each completion: the values of each step reward, one a step, and the total with them."""
+    return [
+        [
+            {"step_rewards": {name: list(values) for name, values in one.score.rewards.items()}, "total": total}
+            for one, total in zip(*of_group, strict=True)
+        ]
+        for of_group in zip(judged, earned(groups, judged), strict=True)
+    ]
+
+
+def earned(groups: Sequence[Group], judged: Sequence[Sequence[JudgedSteps]]) -> list[list[float]]:
+    """Of each completion: its own total and those of its steps, before anything is normalised."""
+    return [
+        [fsum((rollout.total, *one.score.totals)) for rollout, one in zip(group.rollouts, of_group, strict=True)]
+        for group, of_group in zip(groups, judged, strict=True)
+    ]

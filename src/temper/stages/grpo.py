@@ -157,12 +157,14 @@ def run(config: Config, ctx: StageContext) -> None:
                 judged, advantages = [], outcome_advantages(config, totals, groups)
             parts = mini_batches(config, groups, advantages, (ctx.seed, ctx.name, "mini-batches", step))
             before = learner.step
-            metrics = update(config, learner, loss, reference, parts) | (step_metrics(judged) if judged else {})
+            metrics = update(config, learner, loss, reference, parts)
+            if judged:
+                metrics |= step_metrics(groups, judged)
             if reference is not None and reference_is_due(config, before, learner.step):
                 move_reference(reference, policy, config.reference_update_share)
             if step == 0:
                 metrics |= memory_by_part(learner, reference)
-            rollouts.log(step, config.max_steps, groups, advantages, metrics, clock, step_notes(judged))
+            rollouts.log(step, config.max_steps, groups, advantages, metrics, clock, step_notes(groups, judged))
     tasks, rewards = ", ".join(config.tasks), ", ".join(config.reward_funcs)
     how = [f"GRPO: {config.max_steps} steps on {tasks}, rewards {rewards}"]
     finish_model(learner, chat, ctx, config.model, how)

@@ -24,7 +24,7 @@ from temper.rollout.collect import collect
 from temper.rollout.engine import Engine, Request, Sampling
 from temper.rollout.open import open_engine
 from temper.rollout.options import SamplingConfig, sampling_of
-from temper.rollout.steps import cut
+from temper.rollout.steps import cut_all
 from temper.stages.context import StageContext
 from temper.stages.shared import check_lengths, check_model, check_tasks, open_prompts, shuffled
 from temper.text.chat import ChatFormat
@@ -108,7 +108,7 @@ class Labeller:
             self.engine, self.chat, scorer, prompts, self.config.num_generations, self.sampling, self.key
         )
         solutions = [(group, rollout) for group in groups for rollout in distinct(group)]
-        cuts = [cut(self.chat, rollout.completion, rollout.reply) for _, rollout in solutions]
+        cuts = cut_all(self.chat, [rollout for _, rollout in solutions])
         wanted = {
             (group.prompt.id, rollout.completion.token_ids[: end + 1]): group
             for (group, rollout), (_, ends) in zip(solutions, cuts, strict=True)

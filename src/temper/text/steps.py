@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from temper.text.reply import CLOSE_THINK, OPEN_THINK
 from temper.types import Reply, Step
@@ -110,44 +110,55 @@ def reply_steps(reply: Reply) -> list[Step]:
     return steps if close == len(text) else [*steps, Step(close, len(text), is_answer=True)]
 
 
-def token_ends(decode: Callable[[Sequence[int]], str], token_ids: Sequence[int]) -> list[int]:
-    """For each token the number of characters of `decode(token_ids)` that are whole once it is there; ascending.
+class TokenEnds:
+    """For each token of a reply the number of characters of its text that are whole once it is there; ascending.
 
-    `decode` gives the text of any first tokens of a reply. Exact for byte-level vocabularies: a character that is split
-    over tokens is whole with its last one (a U+FFFD that the text itself holds, with the token after it).
+    Exact for byte-level vocabularies: a character that is split over tokens is whole with its last one. What a token
+    reads alone is looked up once; only where that does not add up to the text, the text is decoded token by token.
 
-    >>> token_ends(lambda ids: bytes(ids).decode("utf-8", "replace"), "aé!".encode())
+    >>> TokenEnds(lambda ids: bytes(ids).decode("utf-8", "replace"))("aé!".encode())
     [1, 1, 2, 3]
     """
-    ends: list[int] = []
-    done = begin = read = 0  # characters that are whole; the stretch of tokens whose text was added last
-    known = ""
-    for i in range(len(token_ids)):
-        text = decode(token_ids[begin : i + 1])
-        if len(text) > len(known) and not text.endswith(_BROKEN):
-            done += len(text) - len(known)
-            if text[len(known) :].strip():  # a stretch begins with more than white space, which may be dropped there
-                begin = read
-            read = i + 1
-            known = decode(token_ids[begin:read])
-        ends.append(done)
-    return ends
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]):
+        """`decode` gives the text of any stretch of a reply's tokens."""
+        self.decode = decode
+        self._alone: dict[int, str] = {}
+
+    def __call__(self, token_ids: Sequence[int]) -> list[int]:
+        for token in token_ids:
+            if token not in self._alone:
+                self._alone[token] = self.decode([token])
+        texts = [self._alone[token] for token in token_ids]
+        if "".join(texts) == self.decode(token_ids):
+            return list(accumulate(map(len, texts)))
+        return self._token_by_token(token_ids)
+
+    def _token_by_token(self, token_ids: Sequence[int]) -> list[int]:
+        ends: list[int] = []
+        done = begin = read = 0  # characters that are whole; the stretch of tokens whose text was added last
+        known = ""
+        for i in range(len(token_ids)):
+            text = self.decode(token_ids[begin : i + 1])
+            if len(text) > len(known) and not text.endswith(_BROKEN):
+                done += len(text) - len(known)
+                if text[len(known) :].strip():  # a stretch begins with more than white space, which may be dropped
+                    begin = read
+                read = i + 1
+                known = self.decode(token_ids[begin:read])
+            ends.append(done)
+        return ends
 
 
-def step_ends(
-    decode: Callable[[Sequence[int]], str], token_ids: Sequence[int], steps: Sequence[Step], thinking_opened: bool
-) -> list[int]:
+def step_ends(ends: Sequence[int], steps: Sequence[Step], thinking_opened: bool) -> list[int]:
     """The index of the token that ends each step: the first with which the step's text is whole. Ascending; steps that
     share a token share its index. The last step ends with the completion, so that its end token is supervised too.
 
-    `steps` are those of the reply that `token_ids` decode to (at least one of each); `thinking_opened` says that its
-    text begins with a `<think>` that the prompt wrote.
+    `ends` are the `TokenEnds` of the completion, `steps` those of the reply that it reads (at least one of each);
+    `thinking_opened` says that the reply's text begins with a `<think>` that the prompt wrote.
 
-    >>> letters = lambda ids: "".join(map(chr, ids)).removesuffix("$")
-    >>> step_ends(letters, [ord(c) for c in "a. b.$"], [Step(0, 2), Step(2, 5)], False)
+    >>> step_ends([1, 2, 3, 4, 5, 5], [Step(0, 2), Step(2, 5)], False)  # "a. b." and an end token
     [1, 5]
     """
-    before = len(OPEN_THINK) if thinking_opened else 0
-    ends = token_ends(decode, token_ids)
-    last = len(token_ids) - 1
+    before, last = len(OPEN_THINK) if thinking_opened else 0, len(ends) - 1
     return [*(min(bisect_left(ends, step.end - before), last) for step in steps[:-1]), last]
