@@ -115,19 +115,25 @@ def settings(**options: Any) -> grpo.Config:
                           **options})  # fmt: skip
 
 
-def test_an_interrupted_run_ends_in_the_same_bits(tmp_path: Path) -> None:
+@pytest.mark.parametrize("supervision", ["process", "outcome"])
+def test_an_interrupted_run_ends_in_the_same_bits(supervision: str, tmp_path: Path) -> None:
     mine = tmp_path / "mine.py"
-    mine.write_text("def short(prompt, reply, steps):\n    return [float(step.end % 2) for step in steps]\n")
+    mine.write_text(
+        "def short(prompt, reply, steps):\n    return [float(step.end % 2) for step in steps]\n"
+        "def even(prompt, reply):\n    return float(len(reply.text) % 2)\n"
+    )
     asked = [{"question": f"{n}+{n}", "answer": str(2 * n)} for n in range(1, 7)]
     (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, asked)))
     model = make("llama", tmp_path / "m", num_hidden_layers=1)
     config = settings(step_rewards=["step_check", "mine.py:short"], step_reward_weights=[1.0, 0.5])
+    if supervision == "outcome":
+        config = settings(supervision="outcome", step_rewards=[], reward_funcs=["mine.py:even"])
     logs: dict[str, Log] = {}
 
     def run(name: str, stop_after: int | None = None) -> str:
         log, out = logs.setdefault(name, Log()), tmp_path / name / "out"
         out.mkdir(parents=True, exist_ok=True)
-        inputs = {"m": model, "mine.py:short": Path(f"{mine}:short")}
+        inputs = {"m": model} | {f"mine.py:{name}": Path(f"{mine}:{name}") for name in ("short", "even")}
         tasks = {"sums": Task("sums", tmp_path / "sums.jsonl", None, TaskConfig(train="sums.jsonl"))}
         stopping = lambda: stop_after is not None and len(log.rows) >= stop_after  # noqa: E731
         ctx = StageContext("rl", 0, out, out.parent, inputs, tasks, log, stopping)  # type: ignore[arg-type]
@@ -140,6 +146,8 @@ def test_an_interrupted_run_ends_in_the_same_bits(tmp_path: Path) -> None:
         run("cut", stop_after=1)
     assert run("cut") == whole != hash_file(model / "model.safetensors")
     assert len(logs["whole"].rows) == 4
+    if supervision == "outcome":
+        return
     assert all(row["steps/count"] >= 1 and "steps/mine.py:short" in row for row in logs["whole"].rows)
     kept = read_rows(tmp_path / "whole" / "rollouts" / "step-000001.jsonl.gz")
     assert all(len(row["step_rewards"]["step_check"]) == len(row["step_rewards"]["mine.py:short"]) for row in kept)

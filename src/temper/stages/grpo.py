@@ -164,7 +164,8 @@ def run(config: Config, ctx: StageContext) -> None:
                 move_reference(reference, policy, config.reference_update_share)
             if step == 0:
                 metrics |= memory_by_part(learner, reference)
-            rollouts.log(step, config.max_steps, groups, advantages, metrics, clock, step_notes(groups, judged))
+            notes = step_notes(groups, judged) if judged else None
+            rollouts.log(step, config.max_steps, groups, advantages, metrics, clock, notes)
     tasks, rewards = ", ".join(config.tasks), ", ".join(config.reward_funcs)
     how = [f"GRPO: {config.max_steps} steps on {tasks}, rewards {rewards}"]
     finish_model(learner, chat, ctx, config.model, how)
