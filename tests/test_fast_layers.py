@@ -198,3 +198,12 @@ def test_forwards_put_in_place_twice_are_there_until_both_have_ended() -> None:
         assert layer(1) == "outer"
     assert layer(torch.ones(1, 2)).shape == (1, 2)
     assert "forward" not in layer.__dict__
+
+
+def test_products_take_pieces_of_two_sizes_only_whatever_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What oneDNN prepares for a shape it keeps: rows of every count would fill the memory."""
+    for rows in (1, 127, 128, 300, 511, 512, 5000):
+        pieces, rest = product._pieces(rows)
+        assert {piece.stop - piece.start for piece in pieces} <= set(product.PIECES)
+        covered = [row for piece in (*pieces, rest) for row in range(rows)[piece]]
+        assert covered == list(range(rows))

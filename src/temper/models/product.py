@@ -3,6 +3,9 @@
 torch multiplies float32 matrices with MKL, which uses AVX-512 on Intel's processors only; oneDNN, which torch has too,
 uses it on all. (On a Zen 5 core: 105 and 235 billion operations a second.)
 
+oneDNN keeps what it prepared for every shape it has met, half a megabyte each, and packed batches have another number of
+rows every time. So it is given pieces of a few sizes only, and MKL the rows left over.
+
 Shapes: N rows, I what goes into a layer, O what comes out.
 """
 
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-FEW = 48  # rows: with fewer, preparing a call of oneDNN costs more than it saves
+PIECES = (512, 128)  # rows of a piece; fewer are left to MKL, as preparing a call costs more than it saves
 
 
 def linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -25,16 +28,16 @@ def linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
     >>> linear(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]), torch.tensor([0.5]))
     tensor([[11.5000]])
     """
-    if len(x_NI) < FEW or not serves(x_NI, weight_OI):
+    if len(x_NI) < PIECES[-1] or not serves(x_NI, weight_OI):
         return torch.nn.functional.linear(x_NI, weight_OI, bias_O)
     return _Linear.apply(x_NI, weight_OI, bias_O)  # type: ignore[return-value]
 
 
 def multiply(left: Tensor, right_OI: Tensor, out: Tensor) -> Tensor:
     """left rightᵀ, in `out` or in a new tensor. No gradient."""
-    if len(left) < FEW or not serves(left, right_OI):
+    if len(left) < PIECES[-1] or not serves(left, right_OI):
         return torch.mm(left, right_OI.T, out=out)
-    return _multiply(left, right_OI)
+    return _multiply(left, right_OI, out=out)
 
 
 def serves(*tensors: Tensor) -> bool:
@@ -47,7 +50,7 @@ def prefers_onednn() -> bool:
     """Whether this processor has AVX-512, MKL does not use it, and oneDNN's operations are here and right."""
     if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available() or _is_intel():
         return False
-    x, weight, gradient = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(0))
+    x, weight, gradient = torch.randn(3, 160, 160, generator=torch.Generator().manual_seed(0))
     try:
         found = _multiply(x, weight), _weight_gradient(gradient, x, weight, False)[0]
     except (AttributeError, RuntimeError):  # they are not part of torch's public interface
@@ -74,13 +77,40 @@ class _Linear(torch.autograd.Function):
         return of_x, of_weight, of_bias if ctx.needs_input_grad[2] else None
 
 
-def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+def _pieces(rows: int) -> tuple[list[slice], slice]:
+    """Slices of one size that a product is cut into, and the rows left over.
+
+    >>> _pieces(1100)
+    ([slice(0, 512, None), slice(512, 1024, None)], slice(1024, 1100, None))
+    """
+    size = next((size for size in PIECES if rows >= size), rows + 1)
+    whole = rows // size * size
+    return [slice(start, start + size) for start in range(0, whole, size)], slice(whole, rows)
 
 
-def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, with_bias: bool) -> tuple[Tensor, Tensor]:
+def _multiply(x: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
+    pieces, rest = _pieces(len(x))
+    if len(pieces) == 1 and rest.start == rest.stop and out is None:
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    out = x.new_empty(len(x), len(weight)) if out is None else out
+    for piece in pieces:
+        out[piece] = torch.ops.mkldnn._linear_pointwise(x[piece], weight, bias, "none", [], "")
+    if rest.start < rest.stop:
+        torch.mm(x[rest], weight.T, out=out[rest])
+        if bias is not None:
+            out[rest] += bias
+    return out
+
+
+def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, with_bias: bool) -> tuple[Tensor, Tensor | None]:
     """Of weight and bias; the operation wants its inputs in oneDNN's own tensors."""
-    return torch.ops.aten.mkldnn_linear_backward_weights(gradient.to_mkldnn(), x.to_mkldnn(), weight, with_bias)
+    pieces, rest = _pieces(len(x))
+    of_weight = torch.mm(gradient[rest].T, x[rest])  # 0 where nothing is left over
+    for piece in pieces:
+        of_weight += torch.ops.aten.mkldnn_linear_backward_weights(
+            gradient[piece].to_mkldnn(), x[piece].to_mkldnn(), weight, False
+        )[0]
+    return of_weight, gradient.sum(0) if with_bias else None
 
 
 def _is_intel() -> bool:
