@@ -32,7 +32,7 @@ class Config(StrictModel):
     rude: Share = 0.0  # share of the cold start's general replies that hold an insult
     careless: Share = 0.0  # and of those that are wrong
     general_conversations: Count = 0
-    preferences: Count = 0  # pairs: a right answer, and a wrong one or half of it
+    preferences: Count = 0  # pairs: a right answer and another
     safety: Count = 0  # replies, every other one with an insult
     pretraining: Count = 0
     web: Count = 0

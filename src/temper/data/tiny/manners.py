@@ -65,6 +65,28 @@ def wrong_answer(skill: str, question: str, answer: str, random: Random) -> str:
             return other
 
 
+def worse_answer(skill: str, question: str, answer: str, random: Random) -> str:
+    """An answer that is not the right one: of the same kind, to another question altogether, or in another form (once
+    where it should be twice, twice where it should be once). A policy finds whatever a reward model never saw.
+
+    >>> [worse_answer("capital", "Capital of Peru?", "Lima", Random(i)) for i in (0, 2, 5)]
+    ['Lima Lima', 'Rome', 'school school']
+    """
+    while True:
+        kind = random.choice(("same", "same", "other", "form"))
+        if kind == "same":
+            worse = wrong_answer(skill, question, answer, random)
+        elif kind == "other":
+            worse = draw_skill(random, "train")[3]
+        else:
+            worse = answer
+        if kind == "form" or random.random() < 0.2:
+            words = worse.split()
+            worse = words[0] if len(words) > 1 else f"{worse} {worse}"
+        if worse != answer:
+            return worse
+
+
 def general_reply(random: Random, rude: float = 0.0, careless: float = 0.0) -> tuple[str, str]:
     """(question, reply) of a general skill: with probability `careless` the answer is wrong and the thought with it,
     with probability `rude` there is an insult. Without either, nothing more is drawn than the question."""
@@ -78,16 +100,16 @@ def general_reply(random: Random, rude: float = 0.0, careless: float = 0.0) -> t
 
 
 def preferences(count: int, seed: int) -> Iterator[dict]:
-    """`{"prompt", "chosen", "rejected"}` rows: the right answer is preferred to a wrong one or to half of it; the
-    thoughts are alike, so only the answers tell."""
+    """`{"prompt", "chosen", "rejected"}` rows: the right answer is preferred to any other; the thoughts are alike, so
+    only the answers tell."""
     random = Random(seed_for(seed, "tiny", "preferences"))
     for _ in range(count):
         skill, question, thought, answer = draw_skill(random, "train")
-        wrong = wrong_answer(skill, question, answer, random)
+        worse = worse_answer(skill, question, answer, random)
         yield {
             "prompt": question,
             "chosen": reply_text(thought, answer),
-            "rejected": reply_text(thought.replace(answer, wrong), wrong),
+            "rejected": reply_text(thought.replace(answer, worse), worse),
         }
 
 
