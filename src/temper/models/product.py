@@ -3,8 +3,8 @@
 torch multiplies float32 matrices with MKL, which uses AVX-512 on Intel's processors only; oneDNN, which torch has too,
 uses it on all. (On a Zen 5 core: 105 and 235 billion operations a second.)
 
-oneDNN keeps what it prepared for every shape it has met, half a megabyte each, and packed batches have another number of
-rows every time. So it is given pieces of a few sizes only, and MKL the rows left over.
+oneDNN keeps what it prepared for every shape it has met, half a megabyte each, and packed batches have another number
+of rows every time. So it is given pieces of a few sizes only, and MKL the rows left over.
 
 Shapes: N rows, I what goes into a layer, O what comes out.
 """
