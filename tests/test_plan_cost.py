@@ -12,7 +12,8 @@ import pytest
 
 from temper.pipeline import STAGES
 from temper.pipeline.cost import Cost, Meter
-from temper.pipeline.estimate import PROCESS_BYTES, ModelSize, estimate, model_size, model_sizes
+from temper.pipeline.estimate import PROCESS_BYTES, ModelSize, Shape, estimate, model_size, model_sizes, step_tokens
+from temper.pipeline.graph import ASSETS
 from temper.pipeline.recipe import load_recipe
 
 
@@ -37,6 +38,13 @@ def write_model(folder: Path, shapes: dict[str, list[int]]) -> Path:
     config = {"hidden_size": 8, "num_hidden_layers": 2, "vocab_size": 10}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
+
+
+def shape_of(shipped: str) -> Shape:
+    size = model_size(ASSETS / shipped)
+    assert size is not None
+    assert size.shape is not None
+    return size.shape
 
 
 def test_the_size_of_a_model_is_read_from_its_headers(tmp_path):
@@ -67,6 +75,30 @@ def test_the_size_of_a_model_is_known_along_the_stages_that_come_from_it(tmp_pat
     assert needs["b"] - needs["a"] == 4 * 800
     assert needs["a"] - PROCESS_BYTES == 16 * 800
     assert needs["r"] - PROCESS_BYTES == 4 * 800
+
+
+def test_training_on_short_rows_needs_less_than_full_micro_batches():
+    rows = [{"messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2" * n}]}
+            for n in (1, 21)]  # fmt: skip
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 500))
+    stage = "{stage: sft, model: '@a', data: rows.jsonl, batch_size: %d}"
+    text = f"stages:\n  a: {{stage: import_model, model: tiny-base}}\n  b: {stage % 16}\n  c: {stage % 64}\n"
+    Path("my.yaml").write_text(text)
+    recipe, faults = load_recipe("my.yaml")
+    assert not faults
+    tokens, sizes = step_tokens(recipe, {}), model_sizes(recipe, {})
+    mean = tokens["c"] / 64 - 2 * 10 / 8  # rows are 20 characters, and as many tokens, apart: a deviation of 10
+    assert tokens["b"] == pytest.approx(16 * mean + 2 * 10 * 4, rel=0.02)
+    needs = {stage.name: estimate(stage, sizes, tokens.get(stage.name)).memory_bytes for stage in recipe.stages}
+    assert needs["c"] - needs["b"] == 4 * (tokens["c"] - tokens["b"]) * shape_of("tiny-base").activation_floats(False)
+    assert needs["c"] < estimate(recipe.by_name["c"], sizes).memory_bytes
+
+
+def test_rows_that_cannot_be_read_leave_the_bound():
+    Path("rows.jsonl").write_text("{}\n")
+    Path("my.yaml").write_text("stages:\n  b: {stage: sft, model: tiny-base, data: rows.jsonl}\n")
+    recipe, _ = load_recipe("my.yaml")
+    assert step_tokens(recipe, {}) == {}
 
 
 def test_costs_add_up_and_peaks_do_not():

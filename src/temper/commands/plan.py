@@ -54,14 +54,15 @@ def run(args: argparse.Namespace) -> int:
 def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({})) -> dict[str, Any]:
     """The plan as one JSON value; what cannot be known before a stage ran is None."""
     from temper.pipeline.cost import memory_available
-    from temper.pipeline.estimate import estimate, model_sizes
+    from temper.pipeline.estimate import estimate, model_sizes, step_tokens
     from temper.pipeline.preflight import disk_free
 
-    sizes = model_sizes(plan.recipe, plan.artifacts())
+    artifacts = plan.artifacts()
+    sizes, tokens = model_sizes(plan.recipe, artifacts), step_tokens(plan.recipe, artifacts)
     before = plan.folder.record().get("stages")
     stages = []
     for planned in plan.stages:
-        need = estimate(planned.stage, sizes)
+        need = estimate(planned.stage, sizes, tokens.get(planned.stage.name))
         entry = before.get(planned.stage.name, {}) if isinstance(before, dict) else {}
         stages.append(
             {

@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from random import Random
+from statistics import mean, pstdev
 from typing import Any
 
+from temper.errors import TemperError
 from temper.pipeline.recipe import Recipe, Stage
 from temper.rollout.memory import default_budget, wave_bytes
 
@@ -16,6 +19,7 @@ PROCESS_BYTES = 480_000_000  # Python and its libraries once a model is computed
 LIGHT_BYTES = 260_000_000  # the same where none is
 ROWS = 512  # rows that a sampler decodes together
 TRAINED = ("model", "reward_model")  # what stages that train make
+READ_ROWS = 256  # of a file, to tell how long its rows are
 PROMPT_TOKENS = 128  # of a usual prompt with its template
 
 
@@ -128,6 +132,40 @@ def model_sizes(recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[str, Mode
     return sizes
 
 
+def step_tokens(recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[str, int]:
+    """Tokens of a large step (two deviations above the mean) of each stage that trains on conversations, by the stage's
+    name; told from some of its rows, where the file exists and a tokenizer is known."""
+    folders: dict[str, Path | None] = {}
+    found = {}
+    for stage in recipe.stages:
+        own = []
+        for ref in (ref for ref in stage.references if ref.kind == "model"):
+            own.append(ref.path or artifacts.get(ref.stage or "") or folders.get(ref.stage or ""))
+        folders[stage.name] = artifacts.get(stage.name) or (own[0] if own else None)
+        data = next((ref for ref in stage.references if ref.key.endswith(f".{stage.name}.data")), None)
+        size, columns = (getattr(stage.config, name, None) for name in ("batch_size", "columns"))
+        if data is None or not own or own[0] is None or size is None or columns is None:
+            continue
+        folder = artifacts.get(data.stage or "")
+        path = data.path or (folder / (data.file or "data.jsonl") if folder else None)
+        if path is not None and (lengths := _row_lengths(path, columns, own[0])):
+            found[stage.name] = int(size * mean(lengths) + 2 * pstdev(lengths) * size**0.5)
+    return found
+
+
+def _row_lengths(path: Path, columns: Mapping[str, str], model: Path) -> list[int]:
+    """Tokens of up to `READ_ROWS` conversations of the file; [] if they cannot be told."""
+    from temper.data.conversations import load_conversations
+    from temper.text.chat import ChatFormat
+
+    try:
+        rows = load_conversations(path, columns, tell=lambda note: None)
+        chosen = Random(0).sample(rows, min(READ_ROWS, len(rows)))
+        return [len(example.token_ids) for example in ChatFormat.load(model).conversation_examples(chosen)]
+    except TemperError:  # told elsewhere, or no conversations
+        return []
+
+
 def _created(stage: Stage) -> ModelSize | None:
     """The model that a stage makes from nothing, where its config has the shape."""
     if isinstance(getattr(stage.config, "hidden_size", None), int):
@@ -137,8 +175,9 @@ def _created(stage: Stage) -> ModelSize | None:
     return None
 
 
-def estimate(stage: Stage, sizes: Mapping[str, ModelSize | None]) -> Estimate:
-    """What a stage will need. `sizes` is by model reference; stages that make no model write little."""
+def estimate(stage: Stage, sizes: Mapping[str, ModelSize | None], tokens: int | None = None) -> Estimate:
+    """What a stage will need. `sizes` is by model reference; `tokens` are those of a large step, where they are known.
+    Stages that make no model write little."""
     models = [ref.text for ref in stage.references if ref.kind == "model"]
     known = [size for text in models if (size := sizes.get(text)) is not None]
     if not models and (own := sizes.get(f"@{stage.name}")) is not None:
@@ -156,7 +195,7 @@ def estimate(stage: Stage, sizes: Mapping[str, ModelSize | None]) -> Estimate:
     if stage.makes not in TRAINED:
         return Estimate(PROCESS_BYTES + width * largest.parameters + (cache or 0), None, cache)
     memory = PROCESS_BYTES + int(_trained_bytes(config, width) * largest.parameters)
-    memory += max(_activations(config, largest.shape, width), cache or 0)
+    memory += max(_activations(config, largest.shape, width, tokens), cache or 0)
     if config.get("kl_penalty") and not config.get("lora"):
         memory += width * largest.parameters  # the reference model
     checkpoints = 2 * 12 * largest.parameters  # two are kept: weights and Adam's two moments
@@ -176,13 +215,13 @@ def _trained_bytes(config: Mapping[str, Any], width: int) -> float:
     return width + 4 + moments + (4 if width < 4 else 0)
 
 
-def _activations(config: Mapping[str, Any], shape: Shape | None, width: int) -> int:
+def _activations(config: Mapping[str, Any], shape: Shape | None, width: int, tokens: int | None) -> int:
     """What the backward pass keeps of the largest micro-batch."""
     budget = config.get("micro_batch_tokens")
     if shape is None or not isinstance(budget, int):
         return 0
     context = shape.max_position_embeddings
-    step = context * config.get("batch_size", budget)
+    step = tokens or context * config.get("batch_size", budget)
     if "num_generations" in config:
         length = min(context, config["max_completion_length"])
         step = config["prompts_per_step"] * (min(context, PROMPT_TOKENS) + config["num_generations"] * length)

@@ -34,7 +34,10 @@ class CheckLog:
     def step(self, step: int, total: int, metrics: Mapping[str, object]) -> None:
         """A check takes no steps."""
 
-    resume_at = note = info
+    def note(self, text: str, key: str = "") -> None:
+        """Nor of what asks for no change."""
+
+    resume_at = info
 
 
 def prepare(
