@@ -20,8 +20,8 @@ threads: 1
 tasks:
   words: {train: words.jsonl, answer: text}
 stages:
-  labels: {stage: step_labels, model: m, tasks: [words], num_generations: 4, num_continuations: 2,
-           max_completion_length: 12}
+  labels: {stage: step_labels, model: m, tasks: [words], num_generations: 16, num_continuations: 2,
+           max_completion_length: 3}
   judge: {stage: reward_model, kind: process, model: m, data: "@labels", batch_size: 8, learning_rate: 0.003}
   rl:
     stage: grpo

@@ -13,7 +13,7 @@ from test_distill import Log
 
 import temper
 from temper.config import TaskConfig
-from temper.errors import DataError, Preempted
+from temper.errors import ArtifactError, DataError, Preempted
 from temper.rollout.engine import Request, Sampling
 from temper.stages import step_labels
 from temper.stages.context import StageContext, Task
@@ -58,7 +58,7 @@ class Scripted:
 def labelled(solutions: list[str], **options: Any) -> tuple[list[dict], Scripted]:
     config = Config(model="m", tasks=["sums"], num_generations=len(solutions), num_continuations=4, **options)
     engine = Scripted(solutions)
-    return Labeller(engine, CHAT, Sampling(64), config, (0, "labels")).label([PROMPT]), engine
+    return Labeller(engine, engine, CHAT, Sampling(64), config, (0, "labels")).label([PROMPT]), engine
 
 
 def test_a_label_is_the_share_of_continuations_that_end_right() -> None:
@@ -90,19 +90,22 @@ def test_a_solution_that_fills_the_limit_cannot_be_continued_and_an_empty_one_is
     beginning = "<think>First 38+33=71."
     engine = Scripted([beginning + " Then 71", ""])
     limit = len(tokens(beginning)) - 1  # the first step ends with the last token there is
-    [row] = Labeller(engine, CHAT, Sampling(limit), config, (0, "labels")).label([PROMPT])
+    [row] = Labeller(engine, engine, CHAT, Sampling(limit), config, (0, "labels")).label([PROMPT])
     assert row["labels"] == [0.0, 0.0]
     assert not any(request.drawn for request in engine.asked)
 
 
-def run(work: Path, model: Path, asked: Path, stop_after: int | None = None, config: Config | None = None) -> Path:
+def run(
+    work: Path, model: Path, asked: Path, stop_after: int | None = None, config: Config | None = None,
+    completer: Path | None = None,
+) -> Path:  # fmt: skip
     log, out = Log(), work / "out"
     out.mkdir(parents=True, exist_ok=True)
     tasks = {"sums": Task("sums", asked, None, TaskConfig(train="sums.jsonl"))}
     stopping = lambda: stop_after is not None and len(log.rows) >= stop_after  # noqa: E731
-    ctx = StageContext("labels", 0, out, work, {"m": model}, tasks, log, stopping)  # type: ignore[arg-type]
-    config = config or Config(model="m", tasks=["sums"], num_generations=2, num_continuations=2,
-                              max_completion_length=8)  # fmt: skip
+    ctx = StageContext("labels", 0, out, work, {"m": model, "other": completer or model}, tasks, log, stopping)  # type: ignore[arg-type]
+    config = config or Config(model="m", tasks=["sums"], num_generations=8, num_continuations=2,
+                              max_completion_length=3)  # fmt: skip
     assert step_labels.check(config, ctx) == []
     step_labels.run(config, ctx)
     return out / "data.jsonl"
@@ -136,3 +139,17 @@ def test_an_interrupted_stage_ends_with_the_same_file(
 def test_labels_that_say_nothing_are_refused(tmp_path: Path, inputs: tuple[Path, Path]) -> None:
     with pytest.raises(DataError, match="the step labels say nothing"):
         run(tmp_path, *inputs)
+
+
+def test_another_model_may_continue_but_it_must_have_the_same_tokens(
+    tmp_path: Path, inputs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(step_labels.REWARDS, "accuracy", lambda prompt, reply: float(len(reply.text) % 2))
+    config = Config(model="m", completer="other", tasks=["sums"], num_generations=8, num_continuations=2,
+                    max_completion_length=3)  # fmt: skip
+    alone = run(tmp_path / "alone", *inputs)
+    helped = run(tmp_path / "helped", *inputs, config=config, completer=make("llama", tmp_path / "other", seed=1))
+    rows = [[json.loads(line) for line in path.read_text().splitlines()] for path in (alone, helped)]
+    assert [row["steps"] for row in rows[0]] == [row["steps"] for row in rows[1]]
+    with pytest.raises(ArtifactError, match="different tokenizers"):
+        run(tmp_path / "foreign", *inputs, config=config, completer=make("qwen3", tmp_path / "foreign-model"))

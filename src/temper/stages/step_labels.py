@@ -13,7 +13,7 @@ from pydantic import Field
 
 from temper.config import ModelRef, TaskName
 from temper.data.characters import BROKEN, odd_characters
-from temper.errors import DataError, Fault, Preempted
+from temper.errors import ArtifactError, DataError, Fault, Preempted
 from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
 from temper.report.rollouts import read_rows, write_rows
@@ -38,7 +38,8 @@ PROMPTS_A_CHUNK = 64  # labelled together; a finished chunk is not labelled agai
 class Config(SamplingConfig, DeviceConfig):
     """Which solutions are labelled, and from how many continuations."""
 
-    model: ModelRef  # writes the solutions and continues them: labels say what *it* makes of a step
+    model: ModelRef  # writes the solutions
+    completer: ModelRef | None = None  # continues them: a label says what *it* makes of a step; `model` if not given
     tasks: list[TaskName] = Field(min_length=1)
     max_prompts: Annotated[int, Field(ge=1)] | None = None  # of each task's training file
     num_generations: Annotated[int, Field(ge=1)] = 4  # solutions a prompt; equal ones are labelled once
@@ -47,21 +48,27 @@ class Config(SamplingConfig, DeviceConfig):
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
-    return missing_device(config.device) + check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
+    faults = missing_device(config.device) + check_tasks(config.tasks, "train", ctx)
+    for ref in dict.fromkeys((config.model, config.completer or config.model)):
+        faults += check_model(ref, ctx)
+    return faults
 
 
 def run(config: Config, ctx: StageContext) -> None:
     """Per chunk of prompts: solutions, their steps, continuations from each. `data.jsonl` has a row a solution, its
     steps beside their labels; `labels.json` counts."""
-    chat = ChatFormat.load(ctx.inputs[config.model])
+    chat = open_chat(config, ctx)
     model = load_model(ctx.inputs[config.model], *placed(config), warn=ctx.log.warn)
+    completer = model
+    if config.completer is not None:
+        completer = load_model(ctx.inputs[config.completer], *placed(config), warn=ctx.log.warn)
     opened = open_prompts(config.tasks, "train", ctx)
     prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
     check_lengths(prompts, chat)
     chunks = -(-len(prompts) // PROMPTS_A_CHUNK)
     rows: list[dict] = []
-    with open_engine(model) as engine:
-        labeller = Labeller(engine, chat, sampling_of(config, chat), config, (ctx.seed, ctx.name))
+    with open_engine(model) as writing, open_engine(completer) as continuing:
+        labeller = Labeller(writing, continuing, chat, sampling_of(config, chat), config, (ctx.seed, ctx.name))
         for number in range(chunks):
             file = ctx.work / "chunks" / f"{number:05d}.jsonl"
             if not file.exists():
@@ -80,6 +87,17 @@ def run(config: Config, ctx: StageContext) -> None:
     ctx.log.info(f"{len(rows):,} solutions with {found['labels/steps']:,} labelled steps")
 
 
+def open_chat(config: Config, ctx: StageContext) -> ChatFormat:
+    """The format of the solutions. Raises ArtifactError where the completer's token ids mean something else."""
+    chat = ChatFormat.load(ctx.inputs[config.model])
+    if config.completer is not None:
+        other = ChatFormat.load(ctx.inputs[config.completer])
+        if chat.tokenizer.backend.get_vocab() != other.tokenizer.backend.get_vocab():
+            why = "the tokens of a solution would mean something else to the model that continues it"
+            raise ArtifactError(Fault("the model and its completer have different tokenizers", why=why))
+    return chat
+
+
 def counts(rows: Sequence[dict]) -> dict[str, Any]:
     """Solutions and steps labelled so far, the mean label, the share of solutions whose answer is right."""
     labels = [label for row in rows for label in row["labels"]]
@@ -95,7 +113,8 @@ def counts(rows: Sequence[dict]) -> dict[str, Any]:
 class Labeller:
     """Samples solutions and the continuations of their beginnings. Draws are named by `key`, prompt and tokens."""
 
-    engine: Engine
+    writing: Engine
+    continuing: Engine
     chat: ChatFormat
     sampling: Sampling
     config: Config
@@ -105,7 +124,7 @@ class Labeller:
         """One row a distinct solution of each prompt."""
         scorer = Scorer({"accuracy": REWARDS["accuracy"]})
         groups = collect(
-            self.engine, self.chat, scorer, prompts, self.config.num_generations, self.sampling, self.key
+            self.writing, self.chat, scorer, prompts, self.config.num_generations, self.sampling, self.key
         )
         solutions = [(group, rollout) for group in groups for rollout in distinct(group)]
         cuts = cut_all(self.chat, [rollout for _, rollout in solutions])
@@ -137,7 +156,7 @@ class Labeller:
             if len(drawn) < most
             for sample in range(count)
         ]
-        completions = self.engine.generate([request for _, request in asked], self.sampling)
+        completions = self.continuing.generate([request for _, request in asked], self.sampling)
         right: Counter[int] = Counter()
         for (i, request), completion in zip(asked, completions, strict=True):
             right[i] += self._ends_right(beginnings[i][0].prompt, request, completion)
@@ -161,4 +180,6 @@ def distinct(group: Group) -> list[Rollout]:
 
 
 def is_writable(text: str) -> bool:
-    return bool(text.strip()) and BROKEN.isdisjoint(kind for kind, _ in odd_characters(text))
+    """Whether a text says something and reads back as the tokens it came from: no character of it is broken."""
+    broken = {*BROKEN, "replacement character"}
+    return bool(text.strip()) and broken.isdisjoint(kind for kind, _ in odd_characters(text))
