@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 from temper.algorithms.distillation import DIVERGENCES
 from temper.data.batching import Batch
 from temper.models.packed import AttentionPlan
+from temper.models.product import multiply
 from temper.train.forward import take_model_apart, target_hidden, target_logits
 from temper.train.head import Head, add_product, rows_a_chunk, through_transform, wide
 
@@ -115,7 +116,7 @@ class _Divergences(torch.autograd.Function):
             work[:, wanted.vocabulary :] = 0
             narrow = work.to(weight.dtype)
             if of_hidden is not None:
-                torch.mm(narrow, weight, out=of_hidden[at])
+                of_hidden[at] = multiply(narrow, weight.T, of_hidden[at])
             if of_weight is not None:
                 add_product(of_weight, narrow.T, hidden[at])
             if of_bias is not None:

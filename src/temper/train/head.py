@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from temper.models.product import multiply
+
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # as config.json calls them
 SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")  # factors in some models, divisors in others
 _LOUD = 256  # the probe's second volume: at it a softcap shows, at the first a bias
@@ -29,10 +31,10 @@ class Head:
     softcap: float | None = None
 
     def logits(self, hidden_RE: Tensor, temperature: float, out: Tensor) -> Tensor:
-        """Write logits / temperature to `out` [R, V]. Leaves no gradient."""
+        """logits / temperature [R, V], in `out` or in a new tensor. Leaves no gradient."""
         weight, bias = self.linear.weight.detach(), self.linear.bias
         if out.dtype == hidden_RE.dtype:
-            torch.mm(hidden_RE, weight.T, out=out)
+            out = multiply(hidden_RE, weight, out)
         else:
             out.copy_(hidden_RE @ weight.T)
         if bias is not None:
@@ -73,7 +75,7 @@ class _Scores(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         logprobs, entropy, logsums = (wide(hidden, len(targets)) for _ in range(3))
         for at, logits, powers in _chunks(hidden, weight, rows):
-            head.logits(hidden[at], t, out=logits)
+            logits = head.logits(hidden[at], t, out=logits)
             peak = logits.amax(-1, keepdim=True)
             torch.exp(logits.sub_(peak), out=powers)
             total = powers.sum(-1)
@@ -97,7 +99,7 @@ class _Scores(torch.autograd.Function):
         of_weight = wide(weight, *weight.shape).zero_() if needs_weight else None
         of_bias = wide(weight, len(weight)).zero_() if needs_bias else None
         for at, logits, gradient in _chunks(hidden, weight, ctx.rows):
-            ctx.head.logits(hidden[at], ctx.temperature, out=logits)
+            logits = ctx.head.logits(hidden[at], ctx.temperature, out=logits)
             torch.sub(logits, logsums[at, None], out=gradient).exp_()  # the probabilities π
             if of_entropy is None:
                 gradient.mul_(-of_logprobs[at, None])
@@ -108,7 +110,7 @@ class _Scores(torch.autograd.Function):
             through_transform(gradient, logits, ctx.head, ctx.temperature)
             narrow = gradient.to(weight.dtype)
             if of_hidden is not None:
-                torch.mm(narrow, weight, out=of_hidden[at])
+                of_hidden[at] = multiply(narrow, weight.T, of_hidden[at])
             if of_weight is not None:
                 add_product(of_weight, narrow.T, hidden[at])
             if of_bias is not None:
