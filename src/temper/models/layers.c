@@ -91,21 +91,23 @@ void gated_backward(const float *x, const float *gradient, float *of_x, long row
 }
 
 /* Rotary positions: of each head (x1, x2), two halves, (x1 c1 - x2 s1, x2 c2 + x1 s2); `back`: the transposed of that.
- * x, out: rows of `heads` heads of `size`, that many floats apart; cosine, sine [rows, size]. x and out may be the same. */
+ * x, out: rows of `heads` heads of `size`, that many floats apart; cosine, sine [rows, size]. */
 void rotate(const float *x, float *out, const float *cosine, const float *sine, long rows, long heads, long size,
             long x_stride, long out_stride, long back, long threads)
 {
     long half = size / 2;
+    float sign = back ? -1.0f : 1.0f;
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long i = 0; i < rows; i++) {
-        const float *c = cosine + i * size, *s = sine + i * size;
+        const float *c = cosine + i * size, *c_second = c + half;
+        const float *s_first = sine + i * size + (back ? half : 0), *s_second = sine + i * size + (back ? 0 : half);
         for (long h = 0; h < heads; h++) {
-            const float *from = x + i * x_stride + h * size;
-            float *to = out + i * out_stride + h * size;
+            const float *first = x + i * x_stride + h * size, *second = first + half;
+            float *to = out + i * out_stride + h * size, *to_second = to + half;
+#pragma omp simd
             for (long d = 0; d < half; d++) {
-                float first = from[d], second = from[d + half];
-                to[d] = first * c[d] - second * (back ? -s[d + half] : s[d]);
-                to[d + half] = second * c[d + half] + first * (back ? -s[d] : s[d + half]);
+                to[d] = first[d] * c[d] - sign * second[d] * s_first[d];
+                to_second[d] = second[d] * c_second[d] + sign * first[d] * s_second[d];
             }
         }
     }
