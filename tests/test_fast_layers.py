@@ -97,7 +97,7 @@ def test_rotation_is_the_formula_in_float64(rows: int, heads: int, size: int) ->
 
 @pytest.mark.skipif(not product.prefers_onednn(), reason="MKL is as fast here")
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(("rows", "ins", "outs"), [(48, 1, 1), (300, 65, 33)])
+@pytest.mark.parametrize(("rows", "ins", "outs"), [(128, 1, 1), (300, 65, 33), (1100, 8, 8)])
 def test_products_are_those_of_float64(rows: int, ins: int, outs: int, bias: bool) -> None:
     draw = torch.Generator().manual_seed(rows)
     shapes = [(rows, ins), (outs, ins), (outs,)][: 3 if bias else 2]

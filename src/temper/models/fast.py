@@ -75,6 +75,8 @@ def _same(found: Tensor, expected: Tensor) -> bool:
 
 
 def _linear(module: nn.Linear, x: Tensor) -> Tensor:
+    if x.ndim == 2:
+        return linear(x, module.weight, module.bias)
     return linear(x.reshape(-1, x.shape[-1]), module.weight, module.bias).view(*x.shape[:-1], -1)
 
 

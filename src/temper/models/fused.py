@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from temper.models.compiler import OPENMP, load_library
+from temper.models.product import apply
 
 SOURCE = Path(__file__).with_name("layers.c")
 PARTS = 16  # pieces of the rows whose sums make a weight's gradient
@@ -36,7 +37,7 @@ def rms_norm(x_NS: Tensor, scale_S: Tensor, eps: float) -> Tensor:
     >>> rms_norm(torch.tensor([[3.0, 4.0]]), torch.tensor([1.0, 2.0]), 0.0) if available() else None
     tensor([[0.8485, 2.2627]])
     """
-    return _RmsNorm.apply(x_NS.contiguous(), scale_S.contiguous(), eps)  # type: ignore[return-value]
+    return apply(_RmsNorm, x_NS.contiguous(), scale_S.contiguous(), eps)
 
 
 def gated(x_N2S: Tensor, activation: str) -> Tensor:
@@ -45,7 +46,7 @@ def gated(x_N2S: Tensor, activation: str) -> Tensor:
     >>> gated(torch.tensor([[1.0, 3.0]]), "silu") if available() else None
     tensor([[2.1932]])
     """
-    return _Gated.apply(x_N2S.contiguous(), *ACTIVATIONS[activation])  # type: ignore[return-value]
+    return apply(_Gated, x_N2S.contiguous(), *ACTIVATIONS[activation])
 
 
 def rotated(x_NHD: Tensor, cosine_ND: Tensor, sine_ND: Tensor) -> Tensor:
@@ -54,13 +55,13 @@ def rotated(x_NHD: Tensor, cosine_ND: Tensor, sine_ND: Tensor) -> Tensor:
     >>> rotated(torch.tensor([[[1.0, 2.0]]]), torch.zeros(1, 2), torch.ones(1, 2)) if available() else None
     tensor([[[-2.,  1.]]])
     """
-    return _Rotated.apply(_rows_apart(x_NHD), cosine_ND.contiguous(), sine_ND.contiguous())  # type: ignore[return-value]
+    return apply(_Rotated, _rows_apart(x_NHD), cosine_ND.contiguous(), sine_ND.contiguous())
 
 
 class _RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor, eps: float) -> Tensor:
-        out, inverse = torch.empty_like(x), x.new_empty(len(x))
+        out, inverse = torch.empty_like(x), x.new_empty(x.shape[0])
         _call("rms_norm", x, scale, out, inverse, *x.shape, eps, _threads(x))
         ctx.save_for_backward(x, scale, inverse)
         return out
@@ -77,7 +78,7 @@ class _RmsNorm(torch.autograd.Function):
 class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, a: float, b: float) -> Tensor:
-        rows, size = len(x), x.shape[1] // 2
+        rows, size = x.shape[0], x.shape[1] // 2
         out = x.new_empty(rows, size)
         ctx.save_for_backward(x)
         ctx.numbers = (rows, size, a, b, _threads(x))

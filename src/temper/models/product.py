@@ -30,7 +30,7 @@ def linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Ten
     """
     if len(x_NI) < PIECES[-1] or not serves(x_NI, weight_OI):
         return torch.nn.functional.linear(x_NI, weight_OI, bias_O)
-    return _Linear.apply(x_NI, weight_OI, bias_O)  # type: ignore[return-value]
+    return apply(_Linear, x_NI, weight_OI, bias_O)
 
 
 def multiply(left: Tensor, right_OI: Tensor, out: Tensor) -> Tensor:
@@ -56,6 +56,18 @@ def prefers_onednn() -> bool:
     except (AttributeError, RuntimeError):  # they are not part of torch's public interface
         return False
     return torch.allclose(found[0], x @ weight.T, atol=1e-4) and torch.allclose(found[1], gradient.T @ x, atol=1e-4)
+
+
+def apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
+    """`function.apply`, or, without gradient, its forward alone: a sampler's step calls many small ones."""
+    return function.apply(*inputs) if torch.is_grad_enabled() else function.forward(_Forgetful(), *inputs)  # type: ignore
+
+
+class _Forgetful:
+    """The context of a pass that no backward pass follows."""
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        pass
 
 
 class _Linear(torch.autograd.Function):
