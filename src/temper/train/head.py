@@ -171,6 +171,11 @@ def take_apart(model: Any, probe: Callable[[nn.Module], Any]) -> Parts | None:
     return known
 
 
+def forget(model: nn.Module) -> None:
+    """Try `model` again when next asked: what was found was found while its layers could not be called."""
+    _known.pop(model, None)
+
+
 def _parts_if_whole(
     model: nn.Module, backbone: nn.Module, linear: nn.Module, probe: Callable[[nn.Module], Any]
 ) -> Parts | None:

@@ -16,6 +16,7 @@ from temper.models.adapters import LoraConfig, dropouts, dropping_out
 from temper.models.device import DeviceConfig, pick_dtype
 from temper.models.layers import in_place, training_forwards
 from temper.text.tokenizer import one_line
+from temper.train.head import forget
 from temper.train.optimizers import OptimizerName, load_optimizer_state, make_optimizer, optimizer_state
 from temper.train.precision import Weights
 
@@ -135,6 +136,7 @@ class Learner:
             self._gather_gradients([make_loss], 1.0)
         except Exception as problem:  # of many kinds: no C++ compiler, no Triton, an architecture it cannot follow
             self._forwards = training_forwards(self.model, self.config.gradient_checkpointing, compiled=False)
+            forget(self.model)
             self._warn(f"the layers are not compiled, since here they cannot be: {one_line(problem)}")
             return {}
         return {"seconds/compiling": time.perf_counter() - began}
