@@ -2,9 +2,10 @@
 
     python bench/memory.py [--steps 500] [--compile] [--json]
 
-One process takes the steps of temper's side of `bench/run.py`; after each the memory of its tree is read (Pss: what
-sampler processes share counts once). The last line of standard output is one JSON object; the exit code is 1 if memory
-grew by more than a hundredth from the second window of steps to the last, or if a graph was compiled after the first.
+One process takes the steps of temper's side of `bench/run.py`; after each it is read what the process holds that is no
+file's, and what its sampler processes hold alone: figures that no other process on the machine can change. The last line
+of standard output is one JSON object; the exit code is 1 if memory grew by more than a hundredth from the second tenth
+of the steps to the last, or if a graph was compiled after the first.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from child import Job
-from processes import cpu_seconds, memory
+from processes import cpu_seconds
 from random_model import write_model
 from session import check_machine, cores, main_of, say
 from workloads import add_fields, chosen, names
+
+from temper.pipeline.cost import children_bytes
 
 WINDOWS = 10
 ALLOWED = 0.01  # growth that an allocator's rounding may show
@@ -39,10 +42,16 @@ class Watched(Job):
     graphs: list[int] = field(default_factory=list)
 
     def end_step(self, number: int, tokens: int) -> None:
-        self.memory.append(memory(os.getpid()))
+        self.memory.append(held_bytes())
         self.graphs.append(compiled_graphs())
         if (number + 1) % max(1, self.steps // WINDOWS) == 0:
             say(f"  step {number + 1}: {self.memory[-1] / 1e6:.1f} MB, {self.graphs[-1]} graphs")
+
+
+def held_bytes() -> int:
+    """Anonymous memory of this process, and the private memory of its children."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Anonymous:")) + children_bytes()
 
 
 def compiled_graphs() -> int:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import time
 from pathlib import Path
 
 import fakes
@@ -159,6 +161,23 @@ def test_a_rehearsal_has_a_process_of_its_own(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", "false")
     with pytest.raises(NotProbed, match="ended with code 1: nothing was said"):
         probe.rehearse_apart(spec)
+
+
+def test_the_cpu_time_of_a_living_child_counts_and_counts_once():
+    meter, done = Meter(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        while time.process_time() < 0.3:
+            pass
+        os.write(done[1], b"x")
+        time.sleep(60)
+    os.read(done[0], 1)
+    alive = meter.spent().cpu_seconds
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    if Path(f"/proc/self/task/{os.getpid()}/children").exists():
+        assert alive >= 0.25
+    assert 0.25 <= meter.spent().cpu_seconds < alive + 0.2
 
 
 def test_the_memory_of_children_is_what_they_hold_alone():

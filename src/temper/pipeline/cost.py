@@ -88,18 +88,26 @@ class Meter:
 def children_bytes() -> int:
     """Bytes that the children of this process's main thread hold and share with nobody; 0 where the system does not
     say (it is not Linux)."""
-    total = 0
-    with contextlib.suppress(OSError, ValueError):
+    lines = [line for text in _of_children("smaps_rollup") for line in text.splitlines()]
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
+
+
+def _of_children(name: str) -> list[str]:
+    """The file /proc/PID/`name` of each living child of the main thread."""
+    found = []
+    with contextlib.suppress(OSError):
         for child in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
-            with contextlib.suppress(OSError, ValueError):  # it has just ended
-                lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
-                total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Private_"))
-    return total
+            with contextlib.suppress(OSError):  # it has just ended
+                found.append(Path(f"/proc/{child}/{name}").read_text())
+    return found
 
 
 def _cpu() -> float:
+    """CPU seconds of this process and of its children; `times` knows those of a child once it has ended."""
     times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    ended = times.user + times.system + times.children_user + times.children_system
+    stats = [text.rpartition(")")[2].split() for text in _of_children("stat")]
+    return ended + sum(int(ticks) for stat in stats for ticks in stat[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 def memory_available() -> int | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 import platform
 import sys
@@ -29,6 +32,14 @@ def settle_torch(threads: int) -> None:
         torch.set_num_threads(threads)
         # Same switch as use_deterministic_algorithms, which imports the compiler first: as long as torch itself.
         torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
+
+
+def give_back_memory() -> None:
+    """What a stage held and nothing refers to any more goes back to the system: the C library keeps it otherwise, and
+    the stages after it would seem to need it, or would not fit."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,7 @@ from temper.artifacts import begin, clean_leftovers, seal, set_aside, write_atom
 from temper.errors import DataError, Exit, Fault, Preempted, escape
 from temper.pipeline import STAGES, preflight
 from temper.pipeline.cost import Meter
-from temper.pipeline.environment import go_offline, settle_torch
+from temper.pipeline.environment import give_back_memory, go_offline, settle_torch
 from temper.pipeline.failure import as_temper_error
 from temper.pipeline.plan import Plan, StagePlan, half_done_error, reasons
 from temper.pipeline.record import Record
@@ -124,6 +124,7 @@ class Run:
                 with Meter() as meter, self._recorded(planned, meter):
                     self._run_stage(planned, meter)
                 self.ran.append(planned.stage.name)
+                give_back_memory()
             else:
                 self._keep(planned)
         with writing(self.root):
