@@ -49,7 +49,7 @@ from temper.train.policy import (
 )
 from temper.types import Example, Group, PolicyExample
 
-VERSION = 2
+VERSION = 3
 POOLED = ("std", "std_population", "none")  # advantages that mean something for step rewards pooled, of any number
 Share = Annotated[float, Field(gt=0, le=1)]
 
