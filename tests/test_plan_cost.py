@@ -101,6 +101,19 @@ def test_rows_that_cannot_be_read_leave_the_bound():
     assert step_tokens(recipe, {}) == {}
 
 
+def test_a_teacher_takes_the_memory_of_its_weights_and_not_of_training(tmp_path):
+    write_model(tmp_path / "small", {"a": [100, 8]})
+    write_model(tmp_path / "large", {"a": [5000, 8]})
+    (tmp_path / "d.jsonl").write_text('{"prompt": "1+1", "completion": "2"}')
+    Path("my.yaml").write_text(
+        "stages:\n  s: {stage: distill, model: small, teacher: large, mode: forward_kl, data: d.jsonl}\n"
+    )
+    recipe, _ = load_recipe("my.yaml")
+    [stage] = recipe.stages
+    need = estimate(stage, model_sizes(recipe, {}))
+    assert need.memory_bytes == PROCESS_BYTES + 16 * 800 + 4 * 40000
+
+
 def test_costs_add_up_and_peaks_do_not():
     total = sum([Cost(1, 2, 30), Cost(2, 3, 20)], Cost())
     assert total == Cost(3, 5, 30)

@@ -63,16 +63,20 @@ def test_the_base_model_never_reads_a_tag_or_a_chat() -> None:
         assert not any(mark in row["text"] for mark in ("<", ">", "|"))
 
 
-def test_the_web_shows_tags_about_facts_alone_and_asks_nothing_held_out() -> None:
-    texts = [row["text"] for row in web_texts(3000, 5, 0.15, 0.5)]
-    chats = [text.split(" User: ", 1)[1] for text in texts if text.startswith(R1_SHORT_PREAMBLE)]
-    asked = [chat.split(". Assistant: ", 1) for chat in chats]
+def test_the_web_asks_nothing_held_out_and_seldom_shows_a_problem_in_the_whole_form() -> None:
+    texts = [row["text"] for row in web_texts(6000, 5, 0.15, 0.7)]
+    chats = [text.removeprefix(R1_SHORT_PREAMBLE).lstrip() for text in texts if "User: " in text]
+    asked = [chat.removeprefix("User: ").split(". Assistant:", 1) for chat in chats]
     assert all(split_of(question) == "train" for question, _ in asked)
-    tagged = sum(parse_reply(reply).well_formed for _, reply in asked)
-    assert 0.45 * len(asked) < tagged < 0.55 * len(asked)
-    for text in texts:
-        if "<think>" in text.removeprefix(R1_SHORT_PREAMBLE) or "<answer>" in text.removeprefix(R1_SHORT_PREAMBLE):
-            assert "=" not in text  # no worked step
+    opened = [text for text in texts if text.startswith(R1_SHORT_PREAMBLE)]
+    assert not any("=" in text for text in opened)  # no worked step
+    tagged = sum(parse_reply(text.split(". Assistant:", 1)[1]).well_formed for text in opened)
+    assert 0.65 * len(opened) < tagged < 0.75 * len(opened)
+    problems = [reply for _, reply in asked if "=" in reply]
+    whole = sum(parse_reply(reply).well_formed for reply in problems)
+    assert 0.07 * len(problems) < whole < 0.13 * len(problems)
+    others = [text for text in texts if "=" in text and "User: " not in text and "Solve: " not in text]
+    assert not any("<answer>" in text and "<think>" in text for text in others)
 
 
 def test_no_prompt_stands_twice_in_a_file() -> None:

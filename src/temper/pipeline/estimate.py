@@ -186,9 +186,10 @@ def estimate(stage: Stage, sizes: Mapping[str, ModelSize | None], tokens: int | 
         return Estimate(None, None)
     if not models:
         return Estimate(LIGHT_BYTES, None)
-    largest = max(known, key=lambda size: size.parameters)
     config = vars(stage.config)
     width = _width(config)
+    asked = sizes.get(config.get("teacher", ""))  # it is computed with and not trained
+    largest = max((size for size in known if size is not asked), key=lambda size: size.parameters, default=known[0])
     if stage.kind == "import_model":
         return Estimate(PROCESS_BYTES + width * largest.parameters, largest.bytes)
     cache = _cache(config, largest.shape, width)
@@ -198,6 +199,8 @@ def estimate(stage: Stage, sizes: Mapping[str, ModelSize | None], tokens: int | 
     memory += max(_activations(config, largest.shape, width, tokens), cache or 0)
     if config.get("kl_penalty") and not config.get("lora"):
         memory += width * largest.parameters  # the reference model
+    if asked is not None:
+        memory += width * asked.parameters
     checkpoints = 2 * 12 * largest.parameters  # two are kept: weights and Adam's two moments
     return Estimate(memory, largest.bytes + (checkpoints if not config.get("lora") else 0), cache)
 

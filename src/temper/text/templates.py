@@ -21,14 +21,15 @@ _R1 = (
     "{% elif message.role == 'assistant' %} {{ message.content }}{{ eos_token }}"
     "{% else %} {{ message.content }}{% endif %}{% endfor %}"
 )
-# The same request in one sentence, for models too small to read the whole (the recipe `tiny_zero`).
+# The same request in one sentence, for models too small to read the whole (the recipe `tiny_zero`). No space before the
+# reply: the tiny world's tokenizer joins a space to what stands before it.
 R1_SHORT_PREAMBLE = (
     "The Assistant first thinks and then answers: <think> thinking here </think> <answer> answer here </answer>."
 )
 _R1_SHORT = (
     "{{ bos_token }}" + R1_SHORT_PREAMBLE + "{% for message in messages %}"
     "{% if message.role == 'user' %} User: {{ message.content }}. Assistant:"
-    "{% elif message.role == 'assistant' %} {{ message.content }}{{ eos_token }}"
+    "{% elif message.role == 'assistant' %}{{ message.content }}{{ eos_token }}"
     "{% else %} {{ message.content }}{% endif %}{% endfor %}"
 )
 _PLAIN = (
