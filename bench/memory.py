@@ -3,9 +3,9 @@
     python bench/memory.py [--steps 500] [--compile] [--json]
 
 One process takes the steps of temper's side of `bench/run.py`; after each it is read what the process holds that is no
-file's, and what its sampler processes hold alone: figures that no other process on the machine can change. The last line
-of standard output is one JSON object; the exit code is 1 if memory grew by more than a hundredth from the second tenth
-of the steps to the last, or if a graph was compiled after the first.
+file's, and what its sampler processes hold alone: figures that no other process of the machine can change. The last
+line of standard output is one JSON object; the exit code is 1 if memory grew by more than a hundredth from the second
+tenth of the steps to the last, or if a graph was compiled after the first.
 """
 
 from __future__ import annotations

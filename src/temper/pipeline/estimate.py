@@ -197,7 +197,8 @@ def estimate(stage: Stage, sizes: Mapping[str, ModelSize | None], tokens: int | 
         return Estimate(PROCESS_BYTES + width * largest.parameters + (cache or 0), None, cache)
     memory = PROCESS_BYTES + int(_trained_bytes(config, width) * largest.parameters)
     memory += max(_activations(config, largest.shape, width, tokens), cache or 0)
-    if config.get("kl_penalty") and not config.get("lora"):
+    penalty = config.get("kl_penalty")
+    if (any(penalty.values()) if isinstance(penalty, Mapping) else penalty) and not config.get("lora"):
         memory += width * largest.parameters  # the reference model
     if asked is not None:
         memory += width * asked.parameters
