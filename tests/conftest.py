@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(autouse=True)
+def threads_as_they_were() -> Iterator[None]:
+    """A recipe run inside a test sets torch's threads; with more than the runner asked for, they wait for one another
+    in every small operation of all tests after it."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else int(os.environ.get("OMP_NUM_THREADS", 0))
+    yield
+    torch = sys.modules.get("torch")
+    if torch and before and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
