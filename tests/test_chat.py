@@ -177,7 +177,7 @@ def test_our_templates_end_a_reply_with_the_tokenizers_end_token(name):
     assert [format.decode(run) for run in targets(example)] == ["<think>x</think><answer>4</answer>", "6"]
     text = format.tokenizer.decode_on(example.token_ids)
     assert "Be brief." in text
-    assert text.index("Be brief.") < text.index("User: 2+2") < text.index("Assistant: <think>x</think>")
+    assert text.index("Be brief.") < text.index("2+2") < text.index("<think>x</think>")
 
 
 def test_the_r1_template_is_the_one_of_the_paper():
