@@ -107,6 +107,11 @@ class Group:
     prompt_ids: tuple[int, ...]
     rollouts: tuple[Rollout, ...]
 
+    def example(self, rollout: Rollout) -> Example:
+        """The prompt and one of its completions as a training row, the completion's tokens its targets."""
+        ids = rollout.completion.token_ids
+        return Example(self.prompt_ids + ids, (False,) * len(self.prompt_ids) + (True,) * len(ids))
+
 
 @dataclass(frozen=True)
 class Example:

@@ -211,11 +211,7 @@ def own_samples(config: Config, chat: ChatFormat, ctx: StageContext) -> Batches:
 
 def to_examples(group: Group) -> list[Example]:
     """Every sampled token is a target, whatever it was worth."""
-    asked = len(group.prompt_ids)
-    return [
-        Example(group.prompt_ids + ids, (False,) * asked + (True,) * len(ids))
-        for ids in (rollout.completion.token_ids for rollout in group.rollouts)
-    ]
+    return [group.example(rollout) for rollout in group.rollouts]
 
 
 def watch(groups: Sequence[Group]) -> dict[str, float]:

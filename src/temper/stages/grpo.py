@@ -32,6 +32,7 @@ from temper.stages.shared import (
     open_learner,
     open_reference,
     open_step_rewards,
+    reward_label,
     shuffled,
 )
 from temper.text.chat import ChatFormat
@@ -47,7 +48,7 @@ from temper.train.policy import (
     with_old,
     with_reference,
 )
-from temper.types import Example, Group, PolicyExample
+from temper.types import Group, PolicyExample
 
 VERSION = 3
 POOLED = ("std", "std_population", "none")  # advantages that mean something for step rewards pooled, of any number
@@ -195,14 +196,7 @@ def total_rewards(config: Config, groups: Sequence[Group], reference: Any, devic
     totals_NG = torch.tensor([[r.total for r in group.rollouts] for group in groups], dtype=torch.float64)
     if config.kl_placement == "loss" or reference is None:
         return totals_NG
-    examples = [
-        Example(
-            group.prompt_ids + rollout.completion.token_ids,
-            (False,) * len(group.prompt_ids) + (True,) * len(rollout.completion.token_ids),
-        )
-        for group in groups
-        for rollout in group.rollouts
-    ]
+    examples = [group.example(rollout) for group in groups for rollout in group.rollouts]
     with without_adapters(reference), on_device(reference, device):
         anchors = iter(score_examples(reference, examples, config.micro_batch_tokens, config.temperature))
     charges_NG = [
@@ -234,7 +228,8 @@ def outcome_advantages(config: Config, totals_NG: Tensor, groups: Sequence[Group
 def reward_table(config: Config, groups: Sequence[Group]) -> tuple[Tensor, list[float]]:
     """[K, N, G] of each reward by itself, 0 where it does not apply, and the weights [K]."""
     given = config.reward_weights or [1.0] * len(config.reward_funcs)
-    weights = dict(zip(config.reward_funcs, given, strict=True)) | ({"overlong": 1.0} if config.overlong_cache else {})
+    weights = dict(zip(map(reward_label, config.reward_funcs), given, strict=True))
+    weights |= {"overlong": 1.0} if config.overlong_cache else {}
     rewards_KNG = [[[r.rewards.get(name, 0.0) for r in group.rollouts] for group in groups] for name in weights]
     return torch.tensor(rewards_KNG, dtype=torch.float64), list(weights.values())
 
@@ -270,9 +265,9 @@ def update(
 ) -> dict[str, float]:
     """All updates of one step: `num_iterations` passes over its mini-batches.
 
-    Examples that cannot move a weight are not computed: those that weigh 0, and, without a KL or entropy term, those of
-    dead groups, whose advantage is 0 in every token. The divisor counts them all the same, so the gradient is that of
-    the whole step.
+    Examples that cannot move a weight are not computed: those that weigh 0, and those that have neither a KL nor an
+    entropy term and whose advantage is 0 in every token, as in dead groups. The divisor counts them all the same, so
+    the gradient is that of the whole step.
     """
     anchored = reference is not None and config.kl_placement == "loss"
     minibatches: list[tuple[list[PolicyBatch], float]] = []
@@ -281,7 +276,7 @@ def update(
             example
             for group in groups
             for example in group
-            if example.weight and (anchored or config.entropy_bonus or any(example.advantages))
+            if example.weight and (example.kl_penalty or config.entropy_bonus or any(example.advantages))
         ]
         batches = policy_batches(alive, config.micro_batch_tokens, learner.model.device)
         if len(parts) * config.num_iterations > 1:

@@ -184,14 +184,7 @@ def draw_lessons(
     config: Config, groups: Sequence[Group], models: ActorCritic, reference: Any
 ) -> list[list[Lesson]]:
     """Token rewards with the KL penalty inside, and GAE, of every completion of every group."""
-    examples = [
-        Example(
-            group.prompt_ids + rollout.completion.token_ids,
-            (False,) * len(group.prompt_ids) + (True,) * len(rollout.completion.token_ids),
-        )
-        for group in groups
-        for rollout in group.rollouts
-    ]
+    examples = [group.example(rollout) for group in groups for rollout in group.rollouts]
     judged = iter(judge(models, examples, config.micro_batch_tokens))
     anchors = iter(reference_logprobs(config, reference, examples, models.policy.device))
     return [[_lesson(config, rollout, next(judged), next(anchors)) for rollout in group.rollouts] for group in groups]

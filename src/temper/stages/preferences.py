@@ -14,10 +14,10 @@ from pydantic import Field, model_validator
 
 from temper.config import ModelRef, RewardName, TaskName
 from temper.data.pairs import Candidate, Scored, balance, candidates
-from temper.errors import DataError, Fault, Preempted
+from temper.errors import DataError, Fault
 from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
-from temper.report.rollouts import read_rows, write_rows
+from temper.report.rollouts import write_rows
 from temper.rewards import Reward
 from temper.rewards.judge import Judge, JudgeConfig
 from temper.rewards.score import Scorer
@@ -26,16 +26,16 @@ from temper.rollout.open import open_engine
 from temper.rollout.options import SamplingConfig, sampling_of
 from temper.stages.context import StageContext
 from temper.stages.shared import (
-    check_lengths,
     check_model,
     check_rewards,
     check_tasks,
-    open_prompts,
+    chunked_rows,
+    open_limited_prompts,
     open_rewards,
     shuffled,
 )
 from temper.text.chat import ChatFormat
-from temper.types import Group
+from temper.types import Group, Prompt
 
 VERSION = 1
 PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again after a kill
@@ -77,30 +77,25 @@ def run(config: Config, ctx: StageContext) -> None:
     """Sample, score, pair, balance, shuffle: `data.jsonl` holds the pairs, `preferences.json` counts the rest."""
     chat = ChatFormat.load(ctx.inputs[config.model])
     model = load_model(ctx.inputs[config.model], *placed(config), warn=ctx.log.warn)
-    opened = open_prompts(config.tasks, "train", ctx)
-    prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
-    check_lengths(prompts, chat)
+    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx)
     rewards = open_rewards(config.reward_funcs, ctx, config, config.judge)
     scorer = Scorer(rewards, config.reward_weights)
     judge = open_judge(config, rewards, ctx)
     sampling = sampling_of(config, chat)
-    chunks = -(-len(prompts) // PROMPTS_A_CHUNK)
     rows: list[dict] = []
     with open_engine(model) as engine:
-        for number in range(chunks):
-            file = ctx.work / "chunks" / f"{number:05d}.jsonl"
-            if not file.exists():
-                of_chunk = prompts[number * PROMPTS_A_CHUNK : (number + 1) * PROMPTS_A_CHUNK]
-                groups = collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, (ctx.seed, ctx.name))
-                offered = [options_row(group, config) for group in groups]
-                if judge is not None and config.judge_margin is not None:
-                    offered = confirmed(offered, groups, judge, config.judge_margin)
-                write_rows(file, offered)
-            rows += read_rows(file)
+
+        def make_rows(of_chunk: Sequence[Prompt]) -> list[dict]:
+            groups = collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, (ctx.seed, ctx.name))
+            offered = [options_row(group, config) for group in groups]
+            if judge is not None and config.judge_margin is not None:
+                offered = confirmed(offered, groups, judge, config.judge_margin)
+            return offered
+
+        for number, chunks, of_chunk in chunked_rows(prompts, PROMPTS_A_CHUNK, make_rows, ctx):
+            rows += of_chunk
             paired = sum(bool(row["options"]) for row in rows)
-            ctx.log.step(number + 1, chunks, {"prompts": len(rows), "preferences/paired": paired / len(rows)})
-            if ctx.stopping():
-                raise Preempted(f"sampled {number + 1} of {chunks} chunks of prompts")
+            ctx.log.step(number, chunks, {"prompts": len(rows), "preferences/paired": paired / len(rows)})
     write_pairs(rows, config, ctx)
 
 

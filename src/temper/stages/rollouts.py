@@ -190,8 +190,7 @@ def policy_examples(
     examples = [
         [
             PolicyExample(
-                token_ids=group.prompt_ids + rollout.completion.token_ids,
-                mask=(False,) * len(group.prompt_ids) + (True,) * len(rollout.completion.token_ids),
+                **vars(group.example(rollout)),
                 advantages=values,
                 sampler_logprobs=rollout.completion.sampler_logprobs,
                 weight=weight if count else 0.0,

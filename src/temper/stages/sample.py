@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 
 from temper.config import DataRef, ModelRef, RewardName, TaskName
 from temper.data.conversations import load_conversations
-from temper.errors import DataError, Fault, Preempted
+from temper.errors import DataError, Fault
 from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
-from temper.report.rollouts import read_rows, write_rows
+from temper.report.rollouts import write_rows
 from temper.rewards.judge import JudgeConfig
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect
@@ -23,16 +23,16 @@ from temper.rollout.options import SamplingConfig, sampling_of
 from temper.stages.context import StageContext
 from temper.stages.shared import (
     check_conversations,
-    check_lengths,
     check_model,
     check_rewards,
     check_tasks,
-    open_prompts,
+    chunked_rows,
+    open_limited_prompts,
     open_rewards,
     shuffled,
 )
 from temper.text.chat import ChatFormat
-from temper.types import Group, Message, Rollout
+from temper.types import Group, Message, Prompt, Rollout
 
 VERSION = 1
 PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again after a kill
@@ -74,29 +74,23 @@ def run(config: Config, ctx: StageContext) -> None:
     """Sample, filter, dedupe, cap per prompt, mix, shuffle: `data.jsonl` holds what is kept, `harvest.json` counts."""
     chat = ChatFormat.load(ctx.inputs[config.model])
     model = load_model(ctx.inputs[config.model], *placed(config), warn=ctx.log.warn)
-    opened = open_prompts(config.tasks, "train", ctx)
-    prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
-    check_lengths(prompts, chat)
+    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx)
     scorer = Scorer(open_rewards(list(config.min_rewards), ctx, config, config.judge), None)
     sampling = sampling_of(config, chat)
-    chunks = -(-len(prompts) // PROMPTS_A_CHUNK)
     kept: list[dict] = []
     verdicts: Counter[str] = Counter()
     with open_engine(model) as engine:
-        for number in range(chunks):
-            file = ctx.work / "chunks" / f"{number:05d}.jsonl"
-            if not file.exists():
-                of_chunk = prompts[number * PROMPTS_A_CHUNK : (number + 1) * PROMPTS_A_CHUNK]
-                groups = collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, (ctx.seed, ctx.name))
-                write_rows(file, harvest(groups, config))
-            rows = read_rows(file)
+
+        def make_rows(of_chunk: Sequence[Prompt]) -> list[dict]:
+            key = (ctx.seed, ctx.name)
+            return harvest(collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, key), config)
+
+        for number, chunks, rows in chunked_rows(prompts, PROMPTS_A_CHUNK, make_rows, ctx):
             kept += [row["keep"] for row in rows if "keep" in row]
             for row in rows:
                 verdicts[row["verdict"]] += 1
             share = {"kept": verdicts["kept"], "harvest/kept": verdicts["kept"] / verdicts.total()}
-            ctx.log.step(number + 1, chunks, share)
-            if ctx.stopping():
-                raise Preempted(f"sampled {number + 1} of {chunks} chunks of prompts")
+            ctx.log.step(number, chunks, share)
     if not kept:
         raise DataError(
             Fault(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path, PurePath
 from random import Random
@@ -14,13 +14,14 @@ from temper.data.conversations import load_conversations
 from temper.data.findings import Note, tell_all
 from temper.data.overlap import overlap
 from temper.data.tasks import load_prompts
-from temper.errors import ConfigError, Exit, Fault, TemperError
+from temper.errors import ConfigError, Exit, Fault, Preempted, TemperError
 from temper.models.adapters import FOLDER, add_adapters, merge_adapters, missing_peft
 from temper.models.device import DeviceConfig, missing_device, pick_device, pick_dtype, pin, placed
 from temper.models.load import load_model
 from temper.models.reward_card import is_reward_model, read_card
 from temper.models.save import save_model
 from temper.models.scalar import SharedTrunk
+from temper.report.rollouts import read_rows, write_rows
 from temper.rewards import REWARDS, Reward, load_rewards
 from temper.rewards.judge import Judge, JudgeConfig
 from temper.rewards.steps import StepReward, load_step_rewards
@@ -239,6 +240,28 @@ def shares(names: Sequence[str], count: int) -> dict[str, int]:
     """
     ends = [count * number // len(names) for number in range(len(names) + 1)]
     return {name: end - start for name, (start, end) in zip(names, pairwise(ends), strict=True)}
+
+
+def open_limited_prompts(names: Sequence[str], limit: int | None, chat: ChatFormat, ctx: StageContext) -> list[Prompt]:
+    """The first `limit` training prompts of each task, all of which leave room for a completion. Raises DataError."""
+    prompts = [prompt for of_task in open_prompts(names, "train", ctx).values() for prompt in of_task[:limit]]
+    check_lengths(prompts, chat)
+    return prompts
+
+
+def chunked_rows(
+    prompts: Sequence[Prompt], size: int, make_rows: Callable[[Sequence[Prompt]], list[dict]], ctx: StageContext
+) -> Iterator[tuple[int, int, list[dict]]]:
+    """(number from 1, of how many, rows) for each `size` prompts, in order. What `make_rows` makes of them is kept on
+    disk, and not made again after a kill. Raises Preempted between chunks once asked to stop."""
+    chunks = -(-len(prompts) // size)
+    for number in range(chunks):
+        file = ctx.work / "chunks" / f"{number:05d}.jsonl"
+        if not file.exists():
+            write_rows(file, make_rows(prompts[number * size : (number + 1) * size]))
+        yield number + 1, chunks, read_rows(file)
+        if ctx.stopping():
+            raise Preempted(f"sampled {number + 1} of {chunks} chunks of prompts")
 
 
 def too_few(prompts: Mapping[str, Sequence[Prompt]], count: int) -> list[Fault]:

@@ -13,10 +13,10 @@ from pydantic import Field
 
 from temper.config import ModelRef, TaskName
 from temper.data.characters import BROKEN, odd_characters
-from temper.errors import ArtifactError, DataError, Fault, Preempted
+from temper.errors import ArtifactError, DataError, Fault
 from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
-from temper.report.rollouts import read_rows, write_rows
+from temper.report.rollouts import write_rows
 from temper.rewards import REWARDS
 from temper.rewards.score import Scorer
 from temper.rng import seed_for
@@ -26,7 +26,7 @@ from temper.rollout.open import open_engine
 from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.steps import cut_all
 from temper.stages.context import StageContext
-from temper.stages.shared import check_lengths, check_model, check_tasks, open_prompts, shuffled
+from temper.stages.shared import check_model, check_tasks, chunked_rows, open_limited_prompts, shuffled
 from temper.text.chat import ChatFormat
 from temper.text.reply import parse_reply
 from temper.types import Completion, Group, Prompt, Rollout
@@ -62,21 +62,13 @@ def run(config: Config, ctx: StageContext) -> None:
     completer = model
     if config.completer is not None:
         completer = load_model(ctx.inputs[config.completer], *placed(config), warn=ctx.log.warn)
-    opened = open_prompts(config.tasks, "train", ctx)
-    prompts = [prompt for of_task in opened.values() for prompt in of_task[: config.max_prompts]]
-    check_lengths(prompts, chat)
-    chunks = -(-len(prompts) // PROMPTS_A_CHUNK)
+    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx)
     rows: list[dict] = []
     with open_engine(model) as writing, open_engine(completer) as continuing:
         labeller = Labeller(writing, continuing, chat, sampling_of(config, chat), config, (ctx.seed, ctx.name))
-        for number in range(chunks):
-            file = ctx.work / "chunks" / f"{number:05d}.jsonl"
-            if not file.exists():
-                write_rows(file, labeller.label(prompts[number * PROMPTS_A_CHUNK : (number + 1) * PROMPTS_A_CHUNK]))
-            rows += read_rows(file)
-            ctx.log.step(number + 1, chunks, counts(rows))
-            if ctx.stopping():
-                raise Preempted(f"labelled {number + 1} of {chunks} chunks of prompts")
+        for number, chunks, of_chunk in chunked_rows(prompts, PROMPTS_A_CHUNK, labeller.label, ctx):
+            rows += of_chunk
+            ctx.log.step(number, chunks, counts(rows))
     found = counts(rows)
     if found["labels/mean"] in (0.0, 1.0):
         why = f"every one of {found['labels/steps']:g} steps has the label {found['labels/mean']:g}"

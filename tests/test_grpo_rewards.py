@@ -1,0 +1,47 @@
+"""How a step's rewards become advantages: each kind of reward counts, by the name the config gives it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from temper.stages.grpo import Config, mini_batches, outcome_advantages, reward_table
+from temper.types import Completion, Group, Prompt, Reply, Rollout
+
+
+def group_of(*rewards: dict[str, float], finish: str = "stop") -> Group:
+    prompt = Prompt("t:1", "t", (), gold="1")
+    reply = Reply("x", None, None, False)
+    completion = Completion((5, 6), (-1.0, -1.0), finish)  # type: ignore[arg-type]
+    return Group(prompt, (7, 8, 9), tuple(Rollout(prompt, completion, reply, r, sum(r.values())) for r in rewards))
+
+
+def config(**options: Any) -> Config:
+    return Config(model="m", tasks=["t"], max_steps=1, prompts_per_step=2, num_generations=2, **options)
+
+
+def test_a_reward_model_counts_when_rewards_are_normalised_one_by_one() -> None:
+    settings = config(reward_funcs=["accuracy", "@helpful"], reward_weights=[1.0, 0.5], reward_aggregation="decoupled")
+    groups = [group_of({"accuracy": 1.0, "helpful": 0.0}, {"accuracy": 1.0, "helpful": 2.0})]
+    rewards_KNG, weights = reward_table(settings, groups)
+    assert rewards_KNG.tolist() == [[[1.0, 1.0]], [[0.0, 2.0]]]
+    assert weights == [1.0, 0.5]
+    [[worse, better]] = outcome_advantages(settings, torch.zeros(1, 2), groups)
+    assert worse[0] < 0 < better[0]
+
+
+def test_a_reward_that_does_not_apply_is_0_in_the_table() -> None:
+    settings = config(reward_funcs=["accuracy", "format"], reward_aggregation="decoupled")
+    rewards_KNG, _ = reward_table(settings, [group_of({"accuracy": 1.0}, {"accuracy": 0.0})])
+    assert rewards_KNG.tolist() == [[[1.0, 0.0]], [[0.0, 0.0]]]
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_masked_completions_train_nothing_and_count_in_the_divisor(masked: bool) -> None:
+    settings = config(mask_truncated=masked, kl_penalty=0.0)
+    groups = [group_of({"accuracy": 1.0}, {"accuracy": 0.0}, finish="length")]
+    [(examples, divisor)] = mini_batches(settings, groups * 2, [[(1.0, 1.0), (-1.0, -1.0)]] * 2, ())
+    assert divisor == 4
+    assert all((example.weight == 0) == masked for group in examples for example in group)
