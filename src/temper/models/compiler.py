@@ -21,6 +21,9 @@ FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-
 OPENMP = ("-fopenmp", "-nodefaultlibs", "-lc")
 
 
+HEADER = Path(__file__).with_name("exponential.h")  # what the C files share
+
+
 @functools.cache
 def load_library(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL | None:
     """The functions of a C file, or None where they cannot be had: no compiler, or `TEMPER_COMPILE=0`."""
@@ -36,14 +39,15 @@ def load_library(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL | Non
 def _built(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
     """The shared library for this source, compiler and processor; made once, then found in the user's cache."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=20).stdout
-    key = hashlib.sha256(b"\0".join([source.read_bytes(), version, " ".join(flags).encode(), _processor()]))
+    sources = [source.read_bytes(), HEADER.read_bytes()]
+    key = hashlib.sha256(b"\0".join([*sources, version, " ".join(flags).encode(), _processor()]))
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "temper"
     library = folder / f"{source.stem}-{key.hexdigest()[:16]}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as made:
             target = Path(made) / library.name
-            command = [compiler, str(source), "-o", str(target), *flags, "-lm"]
+            command = [compiler, f"-I{HEADER.parent}", str(source), "-o", str(target), *flags, "-lm"]
             subprocess.run(command, capture_output=True, check=True, timeout=60)
             target.replace(library)  # whole or not at all, however many processes build it
     return library
