@@ -130,7 +130,7 @@ def run_steps(job: Job) -> None:
                 prompts = tokenizer.encode_many(texts)
                 completions = sample(engine, requests_of(draws, prompts, work, number), work)
             groups = groups_of(draws, prompts, completions, tokenizer)
-            totals = total_rewards(config, groups, reference, learner.model.device)
+            totals = total_rewards(config, groups, [])
             advantages = outcome_advantages(config, totals, groups)
             update(config, learner, loss, reference, mini_batches(config, groups, advantages, ()))
             rollout_metrics(groups, advantages)

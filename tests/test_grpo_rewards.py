@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 import torch
 
-from temper.stages.grpo import Config, mini_batches, outcome_advantages, reward_table
+from temper.stages.grpo import (
+    Config,
+    mean_divergence,
+    mini_batches,
+    outcome_advantages,
+    reward_table,
+    total_rewards,
+)
 from temper.types import Completion, Group, Prompt, Reply, Rollout
 
 
@@ -36,6 +44,14 @@ def test_a_reward_that_does_not_apply_is_0_in_the_table() -> None:
     settings = config(reward_funcs=["accuracy", "format"], reward_aggregation="decoupled")
     rewards_KNG, _ = reward_table(settings, [group_of({"accuracy": 1.0}, {"accuracy": 0.0})])
     assert rewards_KNG.tolist() == [[[1.0, 0.0]], [[0.0, 0.0]]]
+
+
+def test_the_divergence_is_charged_to_the_reward_by_task_and_logged() -> None:
+    settings = config(kl_placement="reward", kl_penalty={"t": 0.5})
+    groups = [group_of({"accuracy": 1.0}, {"accuracy": 0.0})]
+    anchors = [[torch.tensor([-2.0, -1.0]), torch.tensor([-1.0, -1.0])]]  # the sampler said −1 everywhere
+    assert total_rewards(settings, groups, anchors).tolist() == [[0.5, 0.0]]
+    assert mean_divergence(groups, anchors) == pytest.approx(math.exp(-1) / 4)
 
 
 @pytest.mark.parametrize("masked", [False, True])

@@ -3,7 +3,8 @@ algorithms that differ from it in a choice: `preset` names them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean
 from typing import Annotated, Any, Literal
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from temper.algorithms.advantages import ADVANTAGES, decoupled
 from temper.algorithms.aggregation import AGGREGATIONS
-from temper.algorithms.kl import k1
+from temper.algorithms.kl import k1, k3
 from temper.config import ModelRef, RewardName, TaskName
 from temper.errors import ConfigError, Fault
 from temper.models.adapters import without_adapters
@@ -150,7 +151,8 @@ def run(config: Config, ctx: StageContext) -> None:
             clock = Clock(engine)
             groups = rollouts.collect(engine, step)
             clock.mark_sampled()
-            totals = total_rewards(config, groups, reference, policy.device)
+            anchors = ask_reference(config, groups, reference, policy.device)
+            totals = total_rewards(config, groups, anchors)
             if config.supervision == "process":
                 judged = judge_steps(chat, judge, groups)
                 advantages = step_advantages(groups, judged, totals, ADVANTAGES[config.advantage])
@@ -159,6 +161,8 @@ def run(config: Config, ctx: StageContext) -> None:
             parts = mini_batches(config, groups, advantages, (ctx.seed, ctx.name, "mini-batches", step))
             before = learner.step
             metrics = update(config, learner, loss, reference, parts)
+            if anchors:
+                metrics["policy/kl_divergence"] = mean_divergence(groups, anchors)
             if judged:
                 metrics |= step_metrics(groups, judged)
             if reference is not None and reference_is_due(config, before, learner.step):
@@ -191,23 +195,45 @@ def move_reference(reference: Any, policy: Any, share: float) -> None:
 # -- from rewards to a gradient ----------------------------------------------------------------------------------------
 
 
-def total_rewards(config: Config, groups: Sequence[Group], reference: Any, device: torch.device) -> Tensor:
-    """[N, G]: each completion's weighted sum of rewards, less β Σ_t k1 where the reward is charged for it."""
-    totals_NG = torch.tensor([[r.total for r in group.rollouts] for group in groups], dtype=torch.float64)
+def ask_reference(
+    config: Config, groups: Sequence[Group], reference: Any, device: torch.device
+) -> list[list[Tensor]]:
+    """log π_ref of the tokens of every completion, where the reward is charged for the divergence; else []."""
     if config.kl_placement == "loss" or reference is None:
-        return totals_NG
+        return []
     examples = [group.example(rollout) for group in groups for rollout in group.rollouts]
     with without_adapters(reference), on_device(reference, device):
-        anchors = iter(score_examples(reference, examples, config.micro_batch_tokens, config.temperature))
-    charges_NG = [
+        found = iter(score_examples(reference, examples, config.micro_batch_tokens, config.temperature))
+    return [[torch.tensor(next(found)) for _ in group.rollouts] for group in groups]
+
+
+def total_rewards(config: Config, groups: Sequence[Group], anchors: Sequence[Sequence[Tensor]]) -> Tensor:
+    """[N, G]: each completion's weighted sum of rewards, less β Σ_t k1 where there are `anchors`."""
+    totals_NG = torch.tensor([[r.total for r in group.rollouts] for group in groups], dtype=torch.float64)
+    if not anchors:
+        return totals_NG
+    k1_NG = torch.tensor(over_completions(groups, anchors, lambda ours, theirs: k1(ours, theirs).sum().item()))
+    betas_N = torch.tensor([config.kl_penalties[group.prompt.task] for group in groups], dtype=torch.float64)
+    return totals_NG - betas_N[:, None] * k1_NG
+
+
+def mean_divergence(groups: Sequence[Group], anchors: Sequence[Sequence[Tensor]]) -> float:
+    """The mean of k3 over each completion's tokens, over completions, as the loss would log it."""
+    found = over_completions(groups, anchors, lambda ours, theirs: k3(ours, theirs).mean().item())
+    return fmean(value for of_group in found for value in of_group)
+
+
+def over_completions(
+    groups: Sequence[Group], anchors: Sequence[Sequence[Tensor]], measure: Callable[[Tensor, Tensor], float]
+) -> list[list[float]]:
+    """`measure` of log π as each completion was sampled and log π_ref."""
+    return [
         [
-            config.kl_penalties[group.prompt.task]
-            * k1(torch.tensor(rollout.completion.sampler_logprobs), torch.tensor(next(anchors))).sum().item()
-            for rollout in group.rollouts
+            measure(torch.tensor(rollout.completion.sampler_logprobs), anchor)
+            for rollout, anchor in zip(group.rollouts, of_group, strict=True)
         ]
-        for group in groups
+        for group, of_group in zip(groups, anchors, strict=True)
     ]
-    return totals_NG - torch.tensor(charges_NG, dtype=torch.float64)
 
 
 def outcome_advantages(config: Config, totals_NG: Tensor, groups: Sequence[Group]) -> Advantages:
