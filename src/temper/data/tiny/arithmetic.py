@@ -114,7 +114,7 @@ def _slipped(value: int, random: Random) -> int:
                 value // 10 * 10 + random.randint(0, 9),
             )
         )
-        if wrong != value and wrong >= 0:
+        if wrong != value and (wrong >= 0 or value < -10):  # after slips, a result may be so low that none reaches 0
             return wrong
 
 
