@@ -114,6 +114,26 @@ def test_a_teacher_takes_the_memory_of_its_weights_and_not_of_training(tmp_path)
     assert need.memory_bytes == PROCESS_BYTES + 16 * 800 + 4 * 40000
 
 
+def test_reward_models_and_a_value_model_count(tmp_path):
+    write_model(tmp_path / "small", {"a": [100, 8]})
+    write_model(tmp_path / "judge", {"a": [5000, 8]})
+    (tmp_path / "d.jsonl").write_text('{"prompt": "1+1", "gold": "2"}')
+    text = (
+        "tasks:\n  sums: {train: d.jsonl}\nstages:\n"
+        "  g: {stage: grpo, model: small, tasks: [sums], max_steps: 1, reward_funcs: %s}\n"
+        "  p: {stage: ppo, model: small, tasks: [sums], max_steps: 1, reward_funcs: [accuracy], kl_penalty: 0}\n"
+    )
+    needs = []
+    for rewards in ("[accuracy]", "[accuracy, ./judge]"):
+        Path("my.yaml").write_text(text % rewards)
+        recipe, faults = load_recipe("my.yaml")
+        assert not faults
+        sizes = model_sizes(recipe, {})
+        needs.append({stage.name: estimate(stage, sizes).memory_bytes for stage in recipe.stages})
+    assert needs[1]["g"] - needs[0]["g"] == 4 * 40000
+    assert needs[0]["p"] - PROCESS_BYTES == 2 * 16 * 800
+
+
 def test_costs_add_up_and_peaks_do_not():
     total = sum([Cost(1, 2, 30), Cost(2, 3, 20)], Cost())
     assert total == Cost(3, 5, 30)

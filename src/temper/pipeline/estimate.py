@@ -12,6 +12,7 @@ from statistics import mean, pstdev
 from typing import Any
 
 from temper.errors import TemperError
+from temper.pipeline.graph import Ref, is_folder
 from temper.pipeline.recipe import Recipe, Stage
 from temper.rollout.memory import default_budget, wave_bytes
 
@@ -118,10 +119,11 @@ def model_size(folder: Path) -> ModelSize | None:
 
 
 def model_sizes(recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[str, ModelSize | None]:
-    """The size of the model behind every model reference: read where it exists, else that of what it starts from."""
+    """The size of the model behind every model reference, and every reward that is a model: read where it exists, else
+    that of what it starts from."""
     sizes: dict[str, ModelSize | None] = {}
     for stage in recipe.stages:
-        for ref in (ref for ref in stage.references if ref.kind == "model"):
+        for ref in (ref for ref in stage.references if ref.kind == "model" or _is_reward_model(ref)):
             if ref.text not in sizes:
                 folder = ref.path or artifacts.get(ref.stage or "")
                 sizes[ref.text] = model_size(folder) if folder else sizes.get(f"@{ref.stage}")
@@ -130,6 +132,10 @@ def model_sizes(recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[str, Mode
             folder = artifacts.get(stage.name)
             sizes[f"@{stage.name}"] = model_size(folder) if folder else (own[0] if own else _created(stage))
     return sizes
+
+
+def _is_reward_model(ref: Ref) -> bool:
+    return ref.kind == "reward" and (ref.stage is not None or is_folder(ref))
 
 
 def step_tokens(recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[str, int]:
@@ -190,18 +196,22 @@ def estimate(stage: Stage, sizes: Mapping[str, ModelSize | None], tokens: int | 
     width = _width(config)
     asked = sizes.get(config.get("teacher", ""))  # it is computed with and not trained
     largest = max((size for size in known if size is not asked), key=lambda size: size.parameters, default=known[0])
+    scoring = {ref.text: sizes.get(ref.text) for ref in stage.references if _is_reward_model(ref)}
+    beside = sum(4 * size.parameters for size in scoring.values() if size is not None)  # reward models, in float32
     if stage.kind == "import_model":
         return Estimate(PROCESS_BYTES + width * largest.parameters, largest.bytes)
     cache = _cache(config, largest.shape, width)
     if stage.makes not in TRAINED:
-        return Estimate(PROCESS_BYTES + width * largest.parameters + (cache or 0), None, cache)
-    memory = PROCESS_BYTES + int(_trained_bytes(config, width) * largest.parameters)
+        return Estimate(PROCESS_BYTES + width * largest.parameters + beside + (cache or 0), None, cache)
+    memory = PROCESS_BYTES + int(_trained_bytes(config, width) * largest.parameters) + beside
     memory += max(_activations(config, largest.shape, width, tokens), cache or 0)
     penalty = config.get("kl_penalty")
     if (any(penalty.values()) if isinstance(penalty, Mapping) else penalty) and not config.get("lora"):
         memory += width * largest.parameters  # the reference model
     if asked is not None:
         memory += width * asked.parameters
+    if config.get("value_model") == "separate":  # trained beside the policy, in float32
+        memory += 16 * (sizes.get(config.get("value_model_from") or "") or largest).parameters
     checkpoints = 2 * 12 * largest.parameters  # two are kept: weights and Adam's two moments
     return Estimate(memory, largest.bytes + (checkpoints if not config.get("lora") else 0), cache)
 
