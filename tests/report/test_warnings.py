@@ -71,6 +71,11 @@ def test_a_healthy_run_hears_nothing_at_any_step():
     assert [find("grpo", HEALTHY_CONFIG, rows[:step]) for step in range(len(rows) + 1)] == [[]] * (len(rows) + 1)
 
 
+def test_a_sequence_ratio_is_meant_to_clip():
+    rows = changed(policy__clip_fraction=0.4)
+    assert find("grpo", HEALTHY_CONFIG | {"ratio": "sequence", "clip_range": 3e-4}, rows) == []
+
+
 def test_a_collapse_is_found_where_the_reward_falls_and_not_where_it_is_noisy():
     fallen = healthy(30) + [row | {"step": 30 + row["step"], "reward/total": 0.2} for row in healthy(8)]
     texts = [finding.text for finding in find("grpo", HEALTHY_CONFIG, fallen) if finding.key == "collapse"]

@@ -94,9 +94,10 @@ def collapse(config: Config, rows: Rows) -> Finding | None:
     )
 
 
-def clipped(_: Config, rows: Rows) -> Finding | None:
+def clipped(config: Config, rows: Rows) -> Finding | None:
+    """Not with a ratio of whole sequences: its narrow bounds are meant to clip a large share (GSPO, section 5.1)."""
     share = _recent(rows, "policy/clip_fraction")
-    if share is None or share <= HIGHEST_CLIP_FRACTION:
+    if share is None or share <= HIGHEST_CLIP_FRACTION or config.get("ratio") == "sequence":
         return None
     text = f"policy/clip_fraction {share:.2f} at step {_step(rows)}: the policy moves too far within one rollout"
     return Finding("clipped", f"{text}; lower learning_rate, or make fewer updates of it")
