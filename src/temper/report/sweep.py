@@ -18,9 +18,10 @@ from temper.report.table import grid, spelled
 Json = dict[str, Any]
 WINDOW = 5  # steps that a number is the mean of, so that one odd batch of prompts says nothing
 COLUMNS = (
-    "reward/accuracy", "reward/format", "reward/total", "groups/dead", "advantage/std", "completion/length",
-    "completion/truncated", "policy/kl_divergence", "policy/entropy", "value/loss",
+    "reward/accuracy", "reward/format", "reward/language_consistency", "reward/total", "groups/dead", "advantage/std",
+    "completion/length", "completion/truncated", "policy/kl_divergence", "policy/entropy", "value/loss",
 )  # fmt: skip
+SCORES = ("accuracy", "format", "language_consistency")
 COSTS = ("seconds", "cpu_seconds", "peak_memory_bytes")
 NOTHING = "–"
 
@@ -41,7 +42,7 @@ def measure(run: Path, stage: str, models: Sequence[str], at: Sequence[int] = ()
         for model in held_out(run)
         if model["stage"] in models
         for task, values in model["tasks"].items()
-        for key in ("accuracy", "format")
+        for key in SCORES
         if _is_number(values.get(key))
     }
     return {
