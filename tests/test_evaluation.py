@@ -97,6 +97,7 @@ def test_only_verified_readable_and_whole_completions_are_kept() -> None:
     assert verdicts(rollout(good(), reason="length")) == ["truncated"]
     assert verdicts(rollout(good("```python\n2+2\n```"))) == ["code block"]
     assert verdicts(rollout(good("word " * 600))) == ["long paragraph"]
+    assert verdicts(rollout(good("\x00"))) == ["broken text"]  # the next stage would refuse the file
 
 
 def test_copies_are_dropped_and_a_prompt_gives_no_more_than_its_cap() -> None:

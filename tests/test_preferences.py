@@ -15,11 +15,14 @@ from model_zoo import make
 from pydantic import ValidationError
 
 from temper.config import TaskConfig
+from temper.data.judged import load_judged
 from temper.data.pairs import Candidate, Scored, balance, candidates
 from temper.errors import DataError, Preempted
 from temper.stages import preferences
 from temper.stages.context import StageContext, Task
-from temper.stages.preferences import Config
+from temper.stages.preferences import Config, options_row
+from temper.text.reply import parse_reply
+from temper.types import Completion, Group, Message, Prompt, Rollout
 
 SCORES = st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0])
 REPLIES = st.lists(st.builds(Scored, st.text("ab", min_size=1, max_size=3), SCORES, st.integers(1, 30)), max_size=6)
@@ -112,6 +115,21 @@ def test_a_run_writes_balanced_pairs_that_were_scored_and_says_what_became_of_th
         assert row["prompt"][-1]["role"] == "user"
         scores = [min(1.0, sum(letter in "aeiou" for letter in row[key]) / 4) for key in ("chosen", "rejected")]
         assert row["margin"] == scores[0] - scores[1] >= 0.25
+
+
+def test_a_reply_that_no_data_file_can_hold_is_in_no_pair(tmp_path: Path) -> None:
+    prompt = Prompt("t:1", "t", (Message("user", "2+2"),), "4")
+    texts = {"<answer>4</answer>": 1.0, "": 0.0, "\x00": 0.0, "<answer>\x00</answer>": 0.0, "<answer>5</answer>": 0.25}
+    rollouts = [
+        Rollout(prompt, Completion((1, 2), (0.0, 0.0), "stop"), parse_reply(text), {"accuracy": total}, total)
+        for text, total in texts.items()
+    ]
+    config = Config(model="m", tasks=["t"], reward_funcs=["accuracy"])
+    [option] = options_row(Group(prompt, (1,), tuple(rollouts)), config)["options"]
+    row = {"prompt": "2+2", "chosen": option["chosen"]["text"], "rejected": option["rejected"]["text"]}
+    assert row["rejected"] == "<answer>5</answer>"
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(row) + "\n")
+    assert len(load_judged(tmp_path / "pairs.jsonl", "preference", tell=lambda note: None)) == 1
 
 
 def test_an_interrupted_run_writes_the_same_bytes(

@@ -54,3 +54,12 @@ def odd_characters(text: str) -> Iterator[tuple[str, str]]:
         if kind not in seen:
             seen.add(kind)
             yield kind, f"U+{ord(match.group()):04X}"
+
+
+def is_writable(text: str) -> bool:
+    r"""Whether a text that a model wrote can stand in a data file: it says something, and no character breaks the row.
+
+    >>> is_writable("4\ufffd"), is_writable("4\x00"), is_writable(" ")
+    (True, False, False)
+    """
+    return bool(text.strip()) and BROKEN.isdisjoint(kind for kind, _ in odd_characters(text))

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from temper.config import ModelRef, RewardName, TaskName
+from temper.data.characters import is_writable
 from temper.data.pairs import Candidate, Scored, balance, candidates
 from temper.errors import DataError, Fault
 from temper.models.device import DeviceConfig, missing_device, placed
@@ -100,10 +101,11 @@ def run(config: Config, ctx: StageContext) -> None:
 
 
 def options_row(group: Group, config: Config) -> dict:
-    """The pairs that a prompt offers, or why it offers none. Truncated replies are no part of a pair."""
+    """The pairs that a prompt offers, or why it offers none. Truncated replies are no part of a pair, nor are
+    empty ones and those with a NUL, which no data file holds."""
     replies: dict[str, Scored] = {}
     for rollout in group.rollouts:
-        if rollout.completion.finish_reason == "stop":
+        if rollout.completion.finish_reason == "stop" and is_writable(rollout.reply.text):
             length = len(rollout.completion.token_ids)
             replies.setdefault(rollout.reply.text, Scored(rollout.reply.text, rollout.total, length))
     found = candidates(list(replies.values()), config.min_margin, config.max_length_ratio)

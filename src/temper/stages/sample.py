@@ -10,6 +10,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from temper.config import DataRef, ModelRef, RewardName, TaskName
+from temper.data.characters import is_writable
 from temper.data.conversations import load_conversations
 from temper.errors import DataError, Fault
 from temper.models.device import DeviceConfig, missing_device, placed
@@ -133,6 +134,8 @@ def reject(rollout: Rollout, config: Config) -> str | None:
     """Why this completion is not kept, or None."""
     if rollout.completion.finish_reason == "length":
         return "truncated"
+    if not is_writable(rollout.reply.text):
+        return "broken text"
     for name, bound in config.min_rewards.items():
         if rollout.rewards[name] < bound:
             return f"{name} below {bound:g}"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from temper.config import ModelRef, TaskName
-from temper.data.characters import BROKEN, odd_characters
+from temper.data.characters import is_writable
 from temper.errors import ArtifactError, DataError, Fault
 from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
@@ -33,6 +33,7 @@ from temper.types import Completion, Group, Prompt, Rollout
 
 VERSION = 1
 PROMPTS_A_CHUNK = 64  # labelled together; a finished chunk is not labelled again after a kill
+PIECE = "\ufffd"  # what a piece of a character decodes to
 
 
 class Config(SamplingConfig, DeviceConfig):
@@ -166,12 +167,8 @@ class Labeller:
 
 
 def distinct(group: Group) -> list[Rollout]:
-    """The first rollout of each text of a group that a data file can hold; an empty one teaches nothing."""
-    by_text = {rollout.reply.text: rollout for rollout in reversed(group.rollouts) if is_writable(rollout.reply.text)}
+    """The first rollout of each text of a group that a data file can hold and that reads back as the tokens it came
+    from; an empty one teaches nothing."""
+    whole = [r for r in group.rollouts if is_writable(r.reply.text) and PIECE not in r.reply.text]
+    by_text = {rollout.reply.text: rollout for rollout in reversed(whole)}
     return [rollout for rollout in group.rollouts if by_text.get(rollout.reply.text) is rollout]
-
-
-def is_writable(text: str) -> bool:
-    """Whether a text says something and reads back as the tokens it came from: no character of it is broken."""
-    broken = {*BROKEN, "replacement character"}
-    return bool(text.strip()) and broken.isdisjoint(kind for kind, _ in odd_characters(text))
