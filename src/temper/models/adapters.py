@@ -48,7 +48,7 @@ def add_adapters(model: Any, config: LoraConfig, seed: int) -> Any:
     heads = head_names(model) if is_scalar(model) else []
     settings = peft.LoraConfig(
         r=config.r,
-        lora_alpha=config.alpha,
+        lora_alpha=config.alpha,  # type: ignore[arg-type]  # any number does
         lora_dropout=config.dropout,
         target_modules=config.target_modules,
         task_type="CAUSAL_LM" if not heads else None,

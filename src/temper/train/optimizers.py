@@ -36,7 +36,7 @@ def _adamw_8bit() -> Any:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it warns of kernels for inference
     import bitsandbytes  # type: ignore[import-not-found]
 
-    return bitsandbytes.optim.AdamW8bit
+    return bitsandbytes.optim.AdamW8bit  # type: ignore[attr-defined]
 
 
 def missing_optimizer(name: OptimizerName) -> list[Fault]:
