@@ -18,8 +18,8 @@ from temper.report.table import grid, spelled
 Json = dict[str, Any]
 WINDOW = 5  # steps that a number is the mean of, so that one odd batch of prompts says nothing
 COLUMNS = (
-    "reward/accuracy", "reward/format", "reward/language_consistency", "reward/total", "groups/dead", "advantage/std",
-    "completion/length", "completion/truncated", "policy/kl_divergence", "policy/entropy", "value/loss",
+    "reward/total", "groups/dead", "advantage/std", "completion/length", "completion/truncated", "policy/kl_divergence",
+    "policy/entropy", "value/loss",
 )  # fmt: skip
 SCORES = ("accuracy", "format", "language_consistency")
 COSTS = ("seconds", "cpu_seconds", "peak_memory_bytes")
@@ -55,7 +55,7 @@ def measure(run: Path, stage: str, models: Sequence[str], at: Sequence[int] = ()
 
 
 def columns_of(row: Mapping[str, Any]) -> list[str]:
-    """The metrics of a stage that a sweep compares: those of RL in their order, of other stages what they show.
+    """The metrics of a stage that a sweep compares: of RL each reward and COLUMNS, of other stages what they show.
 
     >>> columns_of({"step": 9, "loss": 0.0, "groups/dead": 0.1, "reward/total": 1.1, "reward/accuracy": 1.0})
     ['reward/accuracy', 'reward/total', 'groups/dead']
@@ -63,7 +63,8 @@ def columns_of(row: Mapping[str, Any]) -> list[str]:
     ['loss', 'gradient_norm']
     """
     if "reward/total" in row:
-        return [name for name in COLUMNS if name in row]
+        rewards = [name for name in row if name.startswith("reward/") and name != "reward/total"]
+        return [*rewards, *(name for name in COLUMNS if name in row)]
     return [name for name in shown_metrics(row) if name != "tokens_per_second"]
 
 
