@@ -58,6 +58,15 @@ def test_no_held_out_problem_is_ever_trained_on_whatever_the_seeds() -> None:
     assert not any(text.startswith(question) for text in read for question in questions)
 
 
+def test_prompts_stay_below_the_level_that_is_held_back() -> None:
+    def operations(question: str) -> int:
+        return 0 if question.startswith("Solve") else sum(question.count(sign) for sign in "+-")
+
+    rows = [*files.arithmetic_prompts("train", 300, 0, (1, 2)), *files.arithmetic_prompts("test", 100, 0, (1, 2))]
+    assert {operations(row["question"]) for row in rows} == {0, 1, 2}
+    assert {operations(row["question"]) for row in files.hard_arithmetic_prompts(50, 0, 3)} == {3}
+
+
 def test_the_base_model_never_reads_a_tag_or_a_chat() -> None:
     for row in files.pretraining_texts(3000, 0, slip=0.15):
         assert not any(mark in row["text"] for mark in ("<", ">", "|"))
@@ -127,14 +136,14 @@ def test_slips_and_mixed_languages_come_as_often_as_asked_for() -> None:
     random = Random(0)
     wrong = steps = 0
     for _ in range(2000):
-        problem = draw_problem(random, "train", level=1)
+        problem = draw_problem(random, "train", [1])
         steps += 1
         wrong += solve(problem, 0.3, random)[0][1] != solve(problem)[0][1]
     assert 0.26 < wrong / steps < 0.34
 
 
 def test_a_worked_solution_ends_with_its_last_result() -> None:
-    problem = draw_problem(Random(3), "train", level=3)
+    problem = draw_problem(Random(3), "train", [3])
     text = work_out(solve(problem), "de", Random(0))
     assert text.endswith(f"Ergebnis {problem.answer}.")
 

@@ -22,7 +22,8 @@ class Config(StrictModel):
 
     arithmetic_train: Count = 0
     arithmetic_test: Count = 0
-    arithmetic_hard_test: Count = 0  # longer chains than any of the others
+    arithmetic_hard_test: Count = 0  # chains with one operation more than any of the first two
+    highest_level: Annotated[int, Field(ge=1, le=3)] = 3  # of the first two: operations of a chain
     general_train: Count = 0
     general_test: Count = 0
     cold_start: Count = 0
@@ -40,11 +41,13 @@ class Config(StrictModel):
 
 
 def run(config: Config, ctx: StageContext) -> None:
-    seed = ctx.seed
+    seed, levels = ctx.seed, range(1, config.highest_level + 1)
     sources = {
-        "arithmetic.train": (config.arithmetic_train, lambda n: files.arithmetic_prompts("train", n, seed)),
-        "arithmetic.test": (config.arithmetic_test, lambda n: files.arithmetic_prompts("test", n, seed)),
-        "arithmetic_hard.test": (config.arithmetic_hard_test, lambda n: files.hard_arithmetic_prompts(n, seed)),
+        "arithmetic.train": (config.arithmetic_train, lambda n: files.arithmetic_prompts("train", n, seed, levels)),
+        "arithmetic.test": (config.arithmetic_test, lambda n: files.arithmetic_prompts("test", n, seed, levels)),
+        "arithmetic_hard.test": (
+            config.arithmetic_hard_test, lambda n: files.hard_arithmetic_prompts(n, seed, config.highest_level + 1)
+        ),
         "general.train": (config.general_train, lambda n: files.general_prompts("train", n, seed)),
         "general.test": (config.general_test, lambda n: files.general_prompts("test", n, seed)),
         "cold_start": (

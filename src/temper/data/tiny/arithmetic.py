@@ -6,6 +6,7 @@ A *noisy* solution makes slips: a step's result is off, and what follows goes on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
@@ -34,14 +35,14 @@ class Problem:
         return solve(self)[-1][1]
 
 
-def draw_problem(random: Random, split: Split, level: int | None = None) -> Problem:
-    """A problem of that side of the split; three in ten are equations.
+def draw_problem(random: Random, split: Split, levels: Sequence[int] = LEVELS) -> Problem:
+    """A problem of that side of the split and one of the levels; three in ten are equations.
 
-    >>> draw_problem(Random(0), "train", 2).level
+    >>> draw_problem(Random(0), "train", [2]).level
     2
     """
     while True:
-        chosen = level if level is not None else random.choice(LEVELS)
+        chosen = random.choice(levels) if len(levels) > 1 else levels[0]
         problem = _equation(random, chosen) if random.random() < 0.3 else _chain(random, chosen)
         if split_of(problem.text) == split:
             return problem

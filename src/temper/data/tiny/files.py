@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 
-from temper.data.tiny.arithmetic import Tongue, draw_problem, solve, work_out
+from temper.data.tiny.arithmetic import LEVELS, Tongue, draw_problem, solve, work_out
 from temper.data.tiny.general import ASKED, ask, draw_task
 from temper.data.tiny.manners import general_reply
 from temper.data.tiny.replies import reply_text
@@ -17,23 +17,23 @@ def _random(seed: int, *parts: int | str) -> Random:
     return Random(seed_for(seed, "tiny", *parts))
 
 
-def arithmetic_prompts(split: Split, count: int, seed: int) -> Iterator[dict]:
+def arithmetic_prompts(split: Split, count: int, seed: int, levels: Sequence[int] = LEVELS) -> Iterator[dict]:
     """`{"question", "answer", "level"}` rows, levels in turn, no problem twice."""
     seen: set[str] = set()
     random = _random(seed, "arithmetic", split)
     while len(seen) < count:
-        problem = draw_problem(random, split, level=len(seen) % 3 + 1)
+        problem = draw_problem(random, split, [levels[len(seen) % len(levels)]])
         if problem.text not in seen:
             seen.add(problem.text)
             yield {"question": problem.text, "answer": str(problem.answer), "level": problem.level}
 
 
-def hard_arithmetic_prompts(count: int, seed: int) -> Iterator[dict]:
-    """Held-out chains of four operations, one more than any problem that is trained on."""
+def hard_arithmetic_prompts(count: int, seed: int, level: int = LEVELS[-1] + 1) -> Iterator[dict]:
+    """Held-out chains of `level` operations."""
     seen: set[str] = set()
     random = _random(seed, "arithmetic_hard")
     while len(seen) < count:
-        problem = draw_problem(random, "test", level=4)
+        problem = draw_problem(random, "test", [level])
         if problem.chain and problem.text not in seen:
             seen.add(problem.text)
             yield {"question": problem.text, "answer": str(problem.answer), "level": problem.level}
