@@ -28,7 +28,7 @@ def judged(question: str, gold: str, thinking: str, answer: str) -> list[float]:
 def is_exact(line: str) -> bool:
     """Whether `a±b=c` or `3x=a±b=c` or `x=a/b=c` holds, computed apart from temper's reader."""
     *_, operation, result = line.split("=")
-    left, sign, right = re.fullmatch(r"(\d+)([+\-/])(\d+)", operation).groups()
+    left, sign, right = re.fullmatch(r"(-?\d+)([+\-/])(\d+)", operation).groups()
     a, b = Fraction(left), Fraction(right)
     return {"+": a + b, "-": a - b, "/": a / b}[sign] == Fraction(result)
 
