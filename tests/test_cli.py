@@ -14,6 +14,7 @@ import pytest
 
 from temper import __version__, cli
 from temper.errors import Exit
+from temper.pipeline.rundir import Lock
 
 TESTS = Path(__file__).parent
 ENVIRONMENT = {
@@ -234,6 +235,24 @@ def test_a_plan_tells_what_runs_and_why_and_writes_nothing(recipe, tmp_path):
     assert "input @second will change" in done.stdout
     assert "2 to run, 2 done" in done.stdout
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+
+
+def test_a_plan_does_not_take_a_trials_time_for_that_of_the_whole(recipe, tmp_path):
+    assert temper("run", recipe, "--set", "second.steps=2", cwd=tmp_path).returncode == 0
+    folder = next((tmp_path / "runs").iterdir())
+    value = json.loads(temper("plan", recipe, "--out", folder, "--json", cwd=tmp_path).stdout)
+    times = {stage["stage"]: stage["seconds"] for stage in value["stages"]}
+    assert times["second"] is None
+    assert None not in (times["first"], times["report"])
+
+
+def test_a_plan_says_that_another_process_is_at_the_run(recipe, tmp_path):
+    (tmp_path / "out").mkdir()
+    lock = Lock(tmp_path / "out" / "lock")
+    done = temper("plan", recipe, "--out", "out", cwd=tmp_path)
+    assert f"in use:  by another process (pid {os.getpid()}" in done.stdout
+    lock.release()
+    assert "in use" not in temper("plan", recipe, "--out", "out", cwd=tmp_path).stdout
 
 
 def test_a_plan_as_json_has_every_stage(recipe, tmp_path):

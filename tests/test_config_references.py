@@ -139,6 +139,14 @@ def test_a_model_of_the_hub_says_how_to_fetch_it(tmp_path):
     assert "hf download Qwen/Qwen2.5-0.5B" in fault.fix
 
 
+def test_a_runs_model_is_exported_before_a_recipe_names_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/tiny-1").mkdir(parents=True)
+    Path("my.yaml").write_text("stages:\n  a: {stage: import_model, model: 'runs/tiny-1:final_rl'}\n")
+    _, [fault] = load_recipe("my.yaml")
+    assert "temper export runs/tiny-1:final_rl DIR" in fault.fix
+
+
 def test_a_file_is_no_model(tmp_path):
     (tmp_path / "model.bin").write_text("x")
     assert "is a file" in one_fault(tmp_path, "m: {stage: fake_train, model: model.bin}").why

@@ -208,6 +208,8 @@ def test_presets_have_the_values_of_their_papers() -> None:
     assert r1.prompts_per_step * r1.num_generations / r1.num_mini_batches == 512
     assert (dapo.clip_range, dapo.clip_range_high, dapo.aggregation, dapo.kl_penalty) == (0.2, 0.28, "token_mean", 0)
     assert (dapo.max_completion_length, dapo.overlong_cache) == (16384 + 4096, 4096)
+    assert grpo(preset="dapo", max_completion_length=500).overlong_cache == 100  # the last fifth, as in the paper
+    assert grpo(preset="dapo", max_completion_length=500, overlong_cache=7).overlong_cache == 7
     assert (gspo.ratio, gspo.clip_range, gspo.clip_range_high) == ("sequence", 3e-4, 4e-4)
 
 

@@ -101,8 +101,8 @@ def test_a_plan_with_a_probe_tells_time_and_memory_and_writes_nothing(fake_recip
     assert os.listdir() == ["my.yaml"]
     assert main(["plan", fake_recipe, "--probe", "0.001"]) == 0
     shown = capsys.readouterr().out
-    assert "s a step × 60)" in shown
-    assert "all that will run takes about" in shown
+    assert "with 60 steps of " in shown
+    assert "what could be tried takes about" in shown
 
 
 def test_what_cannot_be_tried_is_told_and_the_rest_is_tried(fake_recipe, in_this_process):

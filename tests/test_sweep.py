@@ -138,6 +138,7 @@ def test_asked_to_stop_it_saves_stops_and_says_how_to_go_on(recipe, tmp_path):
     ("arguments", "said"),
     [
         (["--over", "second.lerning_rate=1,2"], "did you mean `learning_rate`?"),
+        (["--over", "second.lerning_rate=1,2"], "where: --over second.lerning_rate"),
         (["--over", "secnd.learning_rate=1,2"], "did you mean"),
         (["--over", "second.learning_rate"], "names no key to sweep"),
         (["--over", "second.learning_rate=0.1,,0.2"], "empty value"),

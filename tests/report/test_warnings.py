@@ -71,6 +71,12 @@ def test_a_healthy_run_hears_nothing_at_any_step():
     assert [find("grpo", HEALTHY_CONFIG, rows[:step]) for step in range(len(rows) + 1)] == [[]] * (len(rows) + 1)
 
 
+def test_where_nothing_or_everything_is_right_larger_groups_would_not_help():
+    for share in (0.0, 1.0):
+        found = find("grpo", HEALTHY_CONFIG | {"num_generations": 2}, changed(reward__accuracy=share)[:1])
+        assert "few_generations" not in {finding.key for finding in found}
+
+
 def test_a_sequence_ratio_is_meant_to_clip():
     rows = changed(policy__clip_fraction=0.4)
     assert find("grpo", HEALTHY_CONFIG | {"ratio": "sequence", "clip_range": 3e-4}, rows) == []

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--language", default="en", help="language of the thinking (default: en)")
     parser.add_argument("--rewards", default="accuracy,format", help="default: accuracy,format; also my.py:function")
-    parser.add_argument("--model", default=None, metavar="DIR", help="measure rows in this model's tokens")
+    parser.add_argument("--model", default=None, metavar="MODEL", help="measure rows in the tokens of this model")
     parser.add_argument("--skip-bad", action="store_true", help="go on without bad rows, and say which")
     parser.add_argument("--write", default=None, metavar="FILE", help="write the good rows of one data file, as .jsonl")
     parser.add_argument("--json", action="store_true")

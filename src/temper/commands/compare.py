@@ -55,7 +55,7 @@ def common_tasks(a: Evaluated, b: Evaluated, wanted: str | None) -> list[str]:
 
     first, second = (list(_scores(of)) for of in (a, b))
     both = [task for task in first if task in second]
-    why = f"{a.model} was measured on {', '.join(first)}; {b.model} on {', '.join(second)}"
+    why = f"{a.folder}: {a.model} on {', '.join(first)}; {b.folder}: {b.model} on {', '.join(second)}"
     if wanted is not None and wanted not in both:
         raise ConfigError(Fault(f"task `{wanted}` was not measured of both", "", why, did_you_mean(wanted, both)))
     if not both:
@@ -132,7 +132,9 @@ def render(data: dict[str, Any]) -> str:
     setting = [f"{data['k']} samples a prompt"] + [
         f"{label} {data[key]:g}" for key, label in (("temperature", "T"), ("top_p", "top-p")) if key in data
     ]
-    lines = [f"A  {a['model']}   {a['evaluation']}", f"B  {b['model']}   {b['evaluation']}", ", ".join(setting)]
+    width = max(len(a["model"]), len(b["model"]))
+    lines = [f"{side}  {of['model'].ljust(width)}  measured in {of['evaluation']}" for side, of in (("A", a), ("B", b))]
+    lines.append(", ".join(setting))
     for task, found in data["tasks"].items():
         low, high = found["interval"]
         lines += [

@@ -186,10 +186,12 @@ def _measure(
     """Token counts in the model's own words; a row that its context cannot hold is a bad row."""
     if model is None or not rows:
         return {}
+    from temper.runs import resolve_model
     from temper.text.chat import ChatFormat
 
-    chat = ChatFormat.load(Path(model))
-    context = _context(Path(model))
+    folder = resolve_model(model)
+    chat = ChatFormat.load(folder)
+    context = _context(folder)
     counts = []
     for row, messages in rows:
         where = row.place(found.path)

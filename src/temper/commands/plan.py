@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from temper.commands.run import add_recipe_arguments
 
 if TYPE_CHECKING:
-    from temper.pipeline.plan import Plan
+    from temper.pipeline.plan import Plan, StagePlan
     from temper.pipeline.probe import Probed
 
 PROBE_SECONDS = 10.0
@@ -56,10 +56,12 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
     from temper.pipeline.cost import memory_available
     from temper.pipeline.estimate import estimate, model_sizes, step_tokens
     from temper.pipeline.preflight import disk_free
+    from temper.pipeline.rundir import holder
 
     artifacts = plan.artifacts()
     sizes, tokens = model_sizes(plan.recipe, artifacts), step_tokens(plan.recipe, artifacts)
     before = plan.folder.record().get("stages")
+    held = holder(plan.folder.root / "lock")
     stages = []
     for planned in plan.stages:
         need = estimate(planned.stage, sizes, tokens.get(planned.stage.name))
@@ -70,9 +72,9 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
                 "kind": planned.stage.kind,
                 "state": planned.state,
                 "runs": planned.runs,
-                "why": list(planned.why),
+                "why": ["another process is at it"] if held and planned.state == "continue" else list(planned.why),
                 "fingerprint": planned.fingerprint,
-                "seconds": entry.get("seconds") if entry.get("state") == "done" else None,
+                "seconds": entry.get("seconds") if entry.get("state") == "done" and _is_like(planned) else None,
                 "memory_bytes": need.memory_bytes if planned.runs else None,
                 "cache_bytes": need.cache_bytes if planned.runs else None,
                 "disk_bytes": need.disk_bytes if planned.runs else 0,
@@ -86,6 +88,7 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
         "seed": plan.recipe.seed,
         "run": str(plan.folder.root),
         "exists": plan.folder.root.exists(),
+        "in_use": None if held is None else held.why,
         "stages": stages,
         "half_done": [{"stage": h.name, "step": h.step, "changes": list(h.changes)} for h in plan.half_done],
         "memory_bytes": max(needs, default=None),
@@ -93,6 +96,12 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
         "fits": None if not needs or available is None else max(needs) <= available,
         "disk_free_bytes": disk_free(plan.folder.root),
     }
+
+
+def _is_like(planned: StagePlan) -> bool:
+    """Whether a stage would take the time it took before: it is done, or runs again with the config it had."""
+    sizes = ("config key", "task key", "kind of")
+    return not planned.runs or (planned.state == "run" and not any(line.startswith(sizes) for line in planned.why))
 
 
 def _describe_probe(probed: Probed | str | None) -> dict[str, Any]:
@@ -129,7 +138,7 @@ def render(data: dict[str, Any]) -> str:
     for stage in data["stages"]:
         time = "unknown" if stage["seconds"] is None else "~" + duration(stage["seconds"])
         if "steps" in (probe := stage.get("probe", {})) and probe["steps"] > 1:
-            time += f" ({probe['step_seconds']:.2g} s a step × {probe['steps']})"
+            time += f" (with {probe['steps']} steps of {probe['step_seconds']:.2g} s)"
         cache = show_bytes(stage["cache_bytes"]) if stage["cache_bytes"] else "–"
         needs = (time, show_bytes(stage["memory_bytes"]), cache, show_bytes(stage["disk_bytes"]))
         needs = needs if stage["runs"] else ("", "", "", "")
@@ -140,10 +149,13 @@ def render(data: dict[str, Any]) -> str:
     count = sum(stage["runs"] for stage in data["stages"])
     free, available = show_bytes(data["disk_free_bytes"]), show_bytes(data["memory_available_bytes"])
     fits = {True: "it fits", False: "IT DOES NOT FIT", None: "what the stages need is not known before they ran"}
+    if not count:
+        fits[None] = "nothing will run"
     lines += [
         "",
         f"run:     {data['run']}" + ("" if data["exists"] else " (new)"),
         f"stages:  {count} to run, {len(data['stages']) - count} done",
+        *([f"in use:  by another process ({data['in_use']})"] if data["in_use"] else []),
         f"memory:  {available} available: {fits[data['fits']]}",
         f"disk:    {free} free",
     ]
@@ -163,7 +175,8 @@ def _probe_lines(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     probed = {stage["stage"]: stage for stage in stages if "probe" in stage}
     known = [stage for stage in probed.values() if "error" not in stage["probe"]]
     if known:
-        yield f"all that will run takes about {duration(sum(stage['seconds'] for stage in known))}"
+        what = "all that will run" if len(known) == sum(stage["runs"] for stage in stages) else "what could be tried"
+        yield f"{what} takes about {duration(sum(stage['seconds'] for stage in known))}"
     for name, stage in probed.items():
         probe = stage["probe"]
         if "error" in probe:

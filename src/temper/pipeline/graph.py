@@ -235,6 +235,9 @@ def _not_found(ref: Ref, spelled: Path, stages: Sequence[str]) -> Fault:
         )
         if ref.text.count("/") == 1 and not ref.text.startswith((".", "/", "~")):
             fix = f"nothing is downloaded here: fetch it with `hf download {ref.text} --local-dir DIR` and name DIR"
+        run, _, stage = ref.text.rpartition(":")
+        if run and stage and os.path.isdir(run):
+            fix = f"a recipe names directories: `temper export {ref.text} DIR` and name DIR"
     elif spelled.parent.name or spelled.name:
         folder = ref.place.folder / spelled.parent
         try:

@@ -141,6 +141,13 @@ class RunDir:
         return next((self._old_folder / found for found in _names(self._old_folder) if pattern.fullmatch(found)), None)
 
 
+def _held(path: Path) -> Fault:
+    about = read_object(path)
+    known = ", ".join(f"{key} {about[key]}" for key in ("pid", "host", "since") if key in about)
+    fix = "wait for it, stop it, or use another directory with --out"
+    return Fault("this run is in use by another process", str(path), known or "it has just started", fix)
+
+
 class Lock:
     """Holds a run directory for this process; the system lets go of it however the process ends.
 
@@ -156,16 +163,10 @@ class Lock:
             os.close(self.handle)
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            raise TemperError(self._held(), Exit.LOCKED) from None
+            raise TemperError(_held(path), Exit.LOCKED) from None
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
         os.ftruncate(self.handle, 0)
         os.pwrite(self.handle, json.dumps(holder).encode() + b"\n", 0)
-
-    def _held(self) -> Fault:
-        holder = read_object(self.path)
-        known = ", ".join(f"{key} {holder[key]}" for key in ("pid", "host", "since") if key in holder)
-        fix = "wait for it, stop it, or use another directory with --out"
-        return Fault("this run is in use by another process", str(self.path), known or "it has just started", fix)
 
     def is_ours(self) -> bool:
         """Whether the run directory is still there: false once it was deleted or replaced."""
@@ -177,6 +178,21 @@ class Lock:
 
     def release(self) -> None:
         os.close(self.handle)
+
+
+def holder(path: Path) -> Fault | None:
+    """Who holds the lock at `path`, None if nobody does; takes and makes nothing."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _held(path)
+    finally:
+        os.close(handle)
+    return None
 
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)

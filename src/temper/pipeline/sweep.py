@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -35,7 +36,8 @@ def check_points(reference: str, common: Sequence[str], points: Sequence[Point],
         try:
             plans.append(prepare(reference, settings_of(common, point), folder / point.name)[0])
         except TemperError as error:
-            faults += error.faults
+            swept = {f"--set {key}": f"--over {key}" for key, _ in point.settings}
+            faults += [replace(fault, where=swept.get(fault.where, fault.where)) for fault in error.faults]
     if faults:
         raise TemperError(dict.fromkeys(faults), min(fault.code or Exit.CONFIG for fault in faults))
     return plans

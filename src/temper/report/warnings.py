@@ -56,7 +56,9 @@ def few_generations(config: Config, rows: Rows) -> Finding | None:
         return None
     text = f"num_generations {count} is few"
     share = _mean(rows[-1:], "reward/accuracy")
-    if share is not None and 0 <= share <= 1:
+    if share in (0.0, 1.0):
+        return None  # no group of any size would differ
+    if share is not None and 0 < share < 1:
         chance = share**count + (1 - share) ** count
         text += f": at reward/accuracy {share:.2f}, {chance:.0%} of groups agree by chance and teach nothing"
     dead = _mean(rows[-1:], "groups/dead")

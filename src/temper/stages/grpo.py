@@ -23,7 +23,7 @@ from temper.rollout.open import open_engine
 from temper.rollout.statistics import Advantages
 from temper.rollout.steps import judge_steps, step_advantages, step_metrics, step_notes
 from temper.stages.context import StageContext
-from temper.stages.presets import PRESETS
+from temper.stages.presets import PRESETS, preset_values
 from temper.stages.rollouts import Clock, RolloutConfig, Rollouts, check_rollouts, policy_examples
 from temper.stages.shared import (
     check_model,
@@ -88,7 +88,7 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
     def _preset(cls, values: Any) -> Any:
         if not isinstance(values, Mapping):
             return values
-        return {**PRESETS.get(values.get("preset", ""), {}), **values}
+        return {**preset_values(values), **values}
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

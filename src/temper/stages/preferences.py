@@ -31,6 +31,7 @@ from temper.stages.shared import (
     check_rewards,
     check_tasks,
     chunked_rows,
+    listed,
     open_limited_prompts,
     open_rewards,
     shuffled,
@@ -155,7 +156,7 @@ def write_pairs(rows: Sequence[dict], config: Config, ctx: StageContext) -> None
     if not kept:
         raise DataError(
             Fault(
-                "no preference pair is left", why=f"verdicts: {dict(verdicts)}",
+                "no preference pair is left", why=listed(verdicts),
                 fix="a smaller `min_margin`, a larger `max_length_ratio`, more `num_generations`, "
                 "or `balance_lengths: false`",
             )

@@ -1,11 +1,13 @@
 """The algorithms of the GRPO family as choices among the options of `grpo`, with the values their papers state.
 
 `preset: dapo` in a stage stands for these keys; a key written beside it wins. What a paper does not state is left to
-the defaults. Sizes are the papers' too: for a small model write your own `prompts_per_step`, `learning_rate`, lengths.
+the defaults. Sizes are the papers' too: for a small model write your own `prompts_per_step`, `learning_rate`, lengths
+(the range of a penalty for length goes along in the paper's proportion).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -68,3 +70,16 @@ PRESETS: dict[str, dict[str, Any]] = {
         "surrogate": "reinforce", "advantage": "best", "aggregation": "sequence_mean", "kl_penalty": 0.0,
     },
 }  # fmt: skip
+
+
+def preset_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that the preset named in a stage's values stands for; {} without one.
+
+    >>> [preset_values({"preset": "dapo", **own})["overlong_cache"] for own in ({}, {"max_completion_length": 500})]
+    [4096, 100]
+    """
+    name, limit = values.get("preset"), values.get("max_completion_length")
+    found = dict(PRESETS.get(name, {})) if isinstance(name, str) else {}
+    if "overlong_cache" in found and type(limit) is int and limit > 0:
+        found["overlong_cache"] = limit * found["overlong_cache"] // found["max_completion_length"]
+    return found

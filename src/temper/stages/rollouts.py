@@ -68,8 +68,8 @@ class RolloutConfig(SamplingConfig, DeviceConfig):
             raise ValueError(f"reward_tasks names the task `{unknown[0]}`, which is not among tasks")
         if self.overlong_cache >= self.max_completion_length:
             raise ValueError(
-                f"overlong_cache ({self.overlong_cache}) is not below "
-                f"max_completion_length ({self.max_completion_length})"
+                f"overlong_cache ({self.overlong_cache}), the last tokens before the limit that are penalised, is not "
+                f"below max_completion_length ({self.max_completion_length})"
             )
         return self
 

@@ -28,6 +28,7 @@ from temper.stages.shared import (
     check_rewards,
     check_tasks,
     chunked_rows,
+    listed,
     open_limited_prompts,
     open_rewards,
     shuffled,
@@ -95,7 +96,7 @@ def run(config: Config, ctx: StageContext) -> None:
     if not kept:
         raise DataError(
             Fault(
-                "rejection sampling kept nothing", why=f"verdicts: {dict(verdicts)}",
+                "rejection sampling kept nothing", why=listed(verdicts),
                 fix="lower `min_rewards`, raise `num_generations`, or train the model further first",
             )
         )  # fmt: skip
@@ -107,7 +108,7 @@ def run(config: Config, ctx: StageContext) -> None:
     write_rows(ctx.out / "data.jsonl", [rows[i] for i in order])
     counts = {"verdicts": dict(sorted(verdicts.items())), "kept": len(kept), "mixed": len(mixed)}
     (ctx.out / "harvest.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
-    ctx.log.info(f"kept {len(kept)} of {verdicts.total()} completions, mixed with {len(mixed)} conversations")
+    ctx.log.info(f"{verdicts.total():,} completions: {listed(verdicts)}; mixed with {len(mixed):,} conversations")
 
 
 def harvest(groups: Sequence[Group], config: Config) -> list[dict]:

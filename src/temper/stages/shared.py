@@ -37,6 +37,15 @@ from temper.train.optimizers import missing_optimizer
 from temper.types import Example, Prompt
 
 
+def listed(verdicts: Mapping[str, int]) -> str:
+    """Counts by name, the largest first.
+
+    >>> listed({"truncated": 2, "kept": 1200})
+    'kept 1,200, truncated 2'
+    """
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(verdicts.items(), key=lambda item: -item[1]))
+
+
 def check_model(ref: str, ctx: StageContext, scores: bool = False, chats: bool = True) -> list[Fault]:
     """Faults of a model directory that already exists and, if it `chats`, has a template; nothing to say of one that a
     stage will make. `scores`: a reward model will do."""
