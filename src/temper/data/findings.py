@@ -89,9 +89,10 @@ class Findings:
     error: 4 bad rows of 10: `answer` is empty
     """
 
-    def __init__(self, path: str, skip_bad: bool = False):
+    def __init__(self, path: str, skip_bad: bool = False, checkable: bool = True):
         self.path = path
         self.skip_bad = skip_bad
+        self.checkable = checkable  # a data file, which `temper check` could rewrite
         self.rows = 0  # rows seen, good and bad
         self.bad_rows: set[int] = set()
         self.notes: list[Note] = []
@@ -118,12 +119,13 @@ class Findings:
         """The bad rows, one fault a kind; where there are several kinds, a last one with the sum."""
         by_row = sorted(self._bad.items(), key=lambda item: item[1].shown[0][0])
         kinds = [found.fault(kind, self.rows, "bad rows") for kind, found in by_row]
-        skip = f"`temper check --skip-bad --write GOOD.jsonl {shlex.quote(self.path)}` keeps the good rows"
+        skip = f"; `temper check --skip-bad --write GOOD.jsonl {shlex.quote(self.path)}` keeps the good rows"
+        skip = skip if self.checkable else ""
         if len(kinds) == 1:
             (only,) = kinds
-            return (replace(only, fix=f"{only.fix}; {skip}" if only.fix else f"mend the file; {skip}"),)
+            return (replace(only, fix=f"{only.fix or 'mend the file'}{skip}"),)
         count = f"{len(self.bad_rows):,} bad row{'s' * (len(self.bad_rows) != 1)} of {self.rows:,} in all"
-        total = Fault(count, self.path, fix=f"mend the file; {skip}")
+        total = Fault(count, self.path, fix=f"mend the file{skip}")
         return (*kinds, total) if kinds else ()
 
     def fail(self, *faults: Fault) -> NoReturn:
