@@ -184,7 +184,7 @@ def test_no_gradient_depends_on_how_the_step_is_cut(case: str) -> None:
     options, aggregation = CASES[case]
     config = PolicyConfig(**options)
     loss, wanted = core(config, aggregation, 1.0)
-    for cut in ({"budget": 8, "order": 1}, {"budget": 40, "ranks": 2}):
+    for cut in ({"budget": 8}, {"budget": 40, "order": 1}, {"order": 2}, {"ranks": 2}, {"ranks": 3, "budget": 16}):
         same_loss, found = core(config, aggregation, 1.0, **cut)
         assert same_loss == pytest.approx(loss, abs=1e-6)
         assert (found - wanted).norm() <= 1e-6 * wanted.norm(), cut

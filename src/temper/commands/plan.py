@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
     artifacts = plan.artifacts()
     sizes, tokens = model_sizes(plan.recipe, artifacts), step_tokens(plan.recipe, artifacts)
     before = plan.folder.record().get("stages")
+    works = plan.folder.work_folders()
     held = holder(plan.folder.root / "lock")
     stages = []
     for planned in plan.stages:
@@ -74,7 +76,7 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
                 "runs": planned.runs,
                 "why": ["another process is at it"] if held and planned.state == "continue" else list(planned.why),
                 "fingerprint": planned.fingerprint,
-                "seconds": entry.get("seconds") if entry.get("state") == "done" and _is_like(planned) else None,
+                "seconds": entry.get("seconds") if entry.get("state") == "done" and _is_like(planned, works) else None,
                 "memory_bytes": need.memory_bytes if planned.runs else None,
                 "cache_bytes": need.cache_bytes if planned.runs else None,
                 "disk_bytes": need.disk_bytes if planned.runs else 0,
@@ -98,10 +100,16 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
     }
 
 
-def _is_like(planned: StagePlan) -> bool:
+def _is_like(planned: StagePlan, works: Mapping[str, Path]) -> bool:
     """Whether a stage would take the time it took before: it is done, or runs again with the config it had."""
-    sizes = ("config key", "task key", "kind of")
-    return not planned.runs or (planned.state == "run" and not any(line.startswith(sizes) for line in planned.why))
+    from temper.pipeline.rundir import read_object
+
+    if not planned.runs or planned.state == "continue":
+        return not planned.runs
+    work = works.get(planned.stage.name)
+    before = read_object(work / "stage.json").get("material") if work else None
+    alike = ("kind", "config", "tasks")
+    return isinstance(before, Mapping) and all(before.get(key) == planned.material[key] for key in alike)
 
 
 def _describe_probe(probed: Probed | str | None) -> dict[str, Any]:

@@ -19,8 +19,6 @@ FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-
          "-shared", "-fPIC")  # fmt: skip
 # Threads of the OpenMP that torch has loaded, so none is linked: those of a second one would compete with them.
 OPENMP = ("-fopenmp", "-nodefaultlibs", "-lc")
-
-
 HEADER = Path(__file__).with_name("exponential.h")  # what the C files share
 
 

@@ -29,11 +29,11 @@ from temper.stages.context import StageContext
 from temper.stages.shared import check_model, check_tasks, chunked_rows, open_limited_prompts, shuffled
 from temper.text.chat import ChatFormat
 from temper.text.reply import parse_reply
+from temper.text.stops import PIECE
 from temper.types import Completion, Group, Prompt, Rollout
 
 VERSION = 1
 PROMPTS_A_CHUNK = 64  # labelled together; a finished chunk is not labelled again after a kill
-PIECE = "\ufffd"  # what a piece of a character decodes to
 
 
 class Config(SamplingConfig, DeviceConfig):

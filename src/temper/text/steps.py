@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, pairwise
 
 from temper.text.reply import CLOSE_THINK, OPEN_THINK
+from temper.text.stops import PIECE
 from temper.types import Reply, Step
-
-_BROKEN = "\ufffd"  # what a piece of a character decodes to
 
 # Every repeat is bounded, so that cutting takes time linear in the text.
 _STEP = r"(?:(?:step|schritt)[ \t]{1,4}[0-9]{1,4}[ \t]?[:.)\-–—]|第[0-9]{1,4}步)"
@@ -140,7 +139,7 @@ class TokenEnds:
         known = ""
         for i in range(len(token_ids)):
             text = self.decode(token_ids[begin : i + 1])
-            if len(text) > len(known) and not text.endswith(_BROKEN):
+            if len(text) > len(known) and not text.endswith(PIECE):
                 done += len(text) - len(known)
                 if text[len(known) :].strip():  # a stretch begins with more than white space, which may be dropped
                     begin = read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-_BROKEN = "\ufffd"  # what a piece of a character decodes to
+PIECE = "\ufffd"  # what a piece of a character decodes to
 _SLACK = 8  # characters at the start of a decoded stretch that may read otherwise than in the whole text
 
 
@@ -59,7 +59,7 @@ class StopStrings:
         """Find out, once for each token, what it adds to a text, and whether a string can end in that."""
         alone = self.decode([token])
         twice = self.decode([token, token])
-        self._is_whole[token] = whole = bool(alone) and _BROKEN not in twice and twice.startswith(alone)
+        self._is_whole[token] = whole = bool(alone) and PIECE not in twice and twice.startswith(alone)
         spellings = {alone, alone.lstrip(), " " + alone, twice[len(alone) :]}
         self._can_end[token] = not whole or any(_overlap(string, text) for string in self.strings for text in spellings)
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from temper.text.reply import CLOSE_ANSWER, CLOSE_THINK, OPEN_ANSWER, OPEN_THINK
+from temper.text.stops import PIECE
 
 Part = Literal["before", "thinking", "between", "answer", "after"]
 
-_BROKEN = "\ufffd"  # what a piece of a character decodes to
 _TURNS: dict[Part, dict[str, Part]] = {  # the tags that are looked for in each part, and what they lead to
     "before": {OPEN_THINK: "thinking", CLOSE_THINK: "between"},
     "thinking": {CLOSE_THINK: "between"},
@@ -37,7 +37,7 @@ class TextStream:
         self.token_ids.append(token)
         known = self.decode(self.token_ids[self._start : self._read])
         text = self.decode(self.token_ids[self._start :])
-        if text.endswith(_BROKEN) or len(text) <= len(known):
+        if text.endswith(PIECE) or len(text) <= len(known):
             return ""
         fresh = text[len(known) :]
         if fresh.strip():  # white space at the start of a stretch may be dropped: none begins with nothing else
