@@ -313,3 +313,11 @@ def test_the_examples_of_the_manual_are_true() -> None:
                 assert expected in (out + err, err)
                 shown += 1
     assert shown >= 5
+
+
+def test_columns_that_nobody_reads_are_named() -> None:
+    rows = [{"question": "Make 5 of 2 and 3.", "nums": [2, 3], "answer": "5", "level": None}] * 2
+    code, _, err = run(write("t.jsonl", [rows[0], {**rows[1], "question": "Make 6 of 2 and 3.", "answer": "6"}]))
+    assert code == 0
+    assert "note: columns that temper does not read: `nums`, `level`" in err
+    assert '`prompt.row["nums"]`' in err

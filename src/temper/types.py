@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
 
 AnswerType = Literal["math", "text"]
 FinishReason = Literal["stop", "length"]
@@ -26,8 +27,10 @@ class Message:
 class Prompt:
     """A verifiable question.
 
-    >>> Prompt(id="arithmetic:7", task="arithmetic", messages=(Message("user", "38+33+19-49"),), gold="41").gold
-    '41'
+    >>> question = (Message("user", "Make 24 of 3, 8 and 1."),)
+    >>> prompt = Prompt(id="countdown:7", task="countdown", messages=question, gold="24", row={"nums": [3, 8, 1]})
+    >>> prompt.gold, prompt.row["nums"]
+    ('24', [3, 8, 1])
     """
 
     id: str  # unique in its task and stable: random draws are keyed by it
@@ -36,6 +39,14 @@ class Prompt:
     gold: str  # the verified final form of the right answer, found at load
     answer_type: AnswerType = "math"  # how `accuracy` compares: exact values, or normalised text
     language: str = "en"  # the language the thinking should be in
+    # the row it was read from, every column as plain JSON values, for rewards that ask for more than the gold answer
+    row: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "row", MappingProxyType(dict(self.row)))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # a read-only mapping cannot be pickled: it crosses as a dict
+        return Prompt, tuple(dict(value) if name == "row" else value for name, value in vars(self).items())
 
     @property
     def text(self) -> str:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from temper.text.chat import ChatFormat
 
 RECIPES = (".yaml", ".yml")
+PROMPTED = ("verifiable", "code")  # shapes whose rows are prompts, with rewards that see them
 _REWARD = re.compile(r".+\.py:[^/\\]*")
 
 
@@ -121,6 +122,7 @@ def lint_data(file: str, options: Options) -> FileReport:
         shape = shape_of_rows(rows, found, options.columns, (options.shape,) if options.shape else ())
         report = replace(report, what=str(shape), shape=shape.name, columns=shape.columns)
         report = CHECKS[shape.name](rows, shape, options, found, report)
+        _tell_ignored(rows, shape, found)
         notes = found.close()
     except TemperError as error:
         report = replace(report, faults=error.faults, code=error.code)
@@ -128,6 +130,16 @@ def lint_data(file: str, options: Options) -> FileReport:
         rows = []
     good = tuple(row for row in rows if row.number not in found.bad_rows)
     return replace(report, rows=found.rows, bad_rows=len(found.bad_rows), notes=tuple(notes), good=good)
+
+
+def _tell_ignored(rows: Sequence[Row], shape: Shape, found: Findings) -> None:
+    """A note with the columns that play no part."""
+    played = set(shape.columns.values())
+    ignored = list(dict.fromkeys(column for row in rows for column in row.values if column not in played))
+    if ignored:
+        shown = ", ".join(f"`{clip(column, 30)}`" for column in ignored[:12]) + (" …" if len(ignored) > 12 else "")
+        reads = f"a reward of your own reads them: `prompt.row[{json.dumps(clip(ignored[0], 30), ensure_ascii=False)}]`"
+        found.note(f"columns that temper does not read: {shown}", fix=reads if shape.name in PROMPTED else "")
 
 
 def check_verifiable(

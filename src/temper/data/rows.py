@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from json.decoder import WHITESPACE  # type: ignore[attr-defined]
@@ -192,6 +193,25 @@ def to_json(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(k, ensure_ascii=False)}: {to_json(v)}" for k, v in value.items()) + "}"
     return json.dumps(value, ensure_ascii=False)
+
+
+def plain(value: Any) -> Any:
+    """A value as Python knows it: numbers become int or float; one that neither holds stays its text.
+
+    >>> plain({"nums": [Number("3"), Number("0.5")], "huge": Number("1e999")})
+    {'nums': [3, 0.5], 'huge': '1e999'}
+    """
+    if isinstance(value, Number):
+        try:
+            number = json.loads(value.text)
+        except ValueError:  # more digits than int reads
+            return value.text
+        return number if isinstance(number, int) or math.isfinite(number) else value.text
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return value
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -17,7 +17,7 @@ from temper.data.files import read_rows
 from temper.data.findings import Findings, Tell, clip, tell_all
 from temper.data.gold import gold_of
 from temper.data.overlap import same_questions
-from temper.data.rows import Number, Row, type_name
+from temper.data.rows import Number, Row, plain, type_name
 from temper.data.shapes import Shape, shape_of_rows, text_of
 from temper.errors import ConfigError, Fault
 from temper.text.languages import LANGUAGES
@@ -140,7 +140,7 @@ def prompts_of(
         gold = _gold(row, shape, answer_type or config.answer, found)
         if messages and gold is not None and answer_type and language:
             name = own.get(row.number, f"{task}:{row.number}")
-            made.append((row, Prompt(name, task, messages, gold, answer_type, language)))
+            made.append((row, Prompt(name, task, messages, gold, answer_type, language, plain(dict(row.values)))))
     numbers = sum(isinstance(row.values.get(shape.columns["answer"]), Number) for row in rows)
     if numbers:
         what = f"answers that are numbers, not text, in {numbers:,} of {len(rows):,} rows: taken digit by digit"
