@@ -27,7 +27,7 @@ from random_model import write_model
 from session import check_machine, cores, main_of, say
 from workloads import add_fields, chosen, names
 
-from temper.pipeline.cost import children_bytes
+from temper.record.cost import children_bytes
 
 WINDOWS = 10
 ALLOWED = 0.01  # growth that an allocator's rounding may show

@@ -26,7 +26,7 @@ from temper.rollout.engine import Engine, Request, Sampling
 from temper.rollout.open import open_engine
 from temper.rollout.statistics import rollout_metrics
 from temper.stages.grpo import Config, mini_batches, outcome_advantages, total_rewards, update
-from temper.stages.shared import open_learner, open_reference
+from temper.stages.models import open_learner, open_reference
 from temper.text.reply import parse_reply
 from temper.text.tokenizer import Tokenizer, load_tokenizer
 from temper.train.policy import PolicyLoss

@@ -25,14 +25,14 @@ from workloads import micro_batch
 
 from temper.data.tasks import load_prompts
 from temper.errors import DataError
-from temper.pipeline.plan import make_plan
-from temper.pipeline.preflight import inputs, tasks
-from temper.pipeline.recipe import load_recipe
-from temper.pipeline.rundir import RunDir
+from temper.planning.plan import make_plan
+from temper.planning.preflight import inputs, tasks
+from temper.recipe.recipe import load_recipe
+from temper.record.rundir import RunDir
 from temper.rewards import load_rewards
 from temper.rewards.score import Scorer
+from temper.stages.draws import draw_prompts
 from temper.stages.grpo import Config
-from temper.stages.shared import draw_prompts
 from temper.text.chat import ChatFormat
 from temper.text.reply import parse_reply
 from temper.train.learner import learning_rate

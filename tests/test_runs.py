@@ -10,9 +10,9 @@ import fakes
 import pytest
 
 from temper.errors import Exit, TemperError
-from temper.pipeline import STAGES
 from temper.pipeline.run import Stopped, run_recipe
 from temper.runs import find_run, resolve_model
+from temper.stages import STAGES
 
 
 @pytest.fixture(autouse=True)

@@ -102,7 +102,7 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parsed = parser.parse_args(rest)
     _check_directory()
-    from temper.pipeline.environment import go_offline
+    from temper.environment import go_offline
 
     go_offline()
     return module.run(parsed)
@@ -134,7 +134,7 @@ def _top(arguments: list[str]) -> int:
 
 
 def _unknown(verb: str) -> Fault:
-    from temper.pipeline.words import did_you_mean
+    from temper.recipe.words import did_you_mean
 
     return Fault(
         f"unknown command `{verb}`", "", f"the commands are {', '.join(COMMANDS)}", did_you_mean(verb, COMMANDS)

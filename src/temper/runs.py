@@ -11,9 +11,9 @@ from typing import Any
 
 from temper.artifacts import InvalidArtifact, read_manifest, verify
 from temper.errors import ArtifactError, ConfigError, Fault
-from temper.pipeline.graph import ASSETS, shipped_models
-from temper.pipeline.rundir import RunDir, read_object
-from temper.pipeline.words import did_you_mean
+from temper.recipe.graph import ASSETS, shipped_models
+from temper.recipe.words import did_you_mean
+from temper.record.rundir import RunDir, read_object
 
 RUNS = Path("runs")
 

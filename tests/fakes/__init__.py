@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from temper.pipeline import STAGES, StageKind
+from temper.stages import STAGES, StageKind
 
 KINDS = {
     "fake_data": StageKind("fakes.data", "dataset", "data.jsonl"),

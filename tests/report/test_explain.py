@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from temper.cli import main
+from temper.record.warnings import forgot
 from temper.report.explain import diagnose, is_flat, trend
 from temper.report.heldout import findings
-from temper.report.warnings import forgot
 
 CONFIG = {"num_generations": 16, "learning_rate": 3e-6, "kl_penalty": 0.001, "reward_funcs": ["accuracy", "format"],
           "reward_weights": [1.0, 0.1], "num_mini_batches": 2, "num_iterations": 1}  # fmt: skip

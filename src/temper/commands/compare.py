@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 def common_tasks(a: Evaluated, b: Evaluated, wanted: str | None) -> list[str]:
     """The tasks that both were measured on. Raises ConfigError if the one wanted, or any, is not among them."""
     from temper.errors import ConfigError, Fault
-    from temper.pipeline.words import did_you_mean
+    from temper.recipe.words import did_you_mean
 
     first, second = (list(_scores(of)) for of in (a, b))
     both = [task for task in first if task in second]
@@ -98,7 +98,7 @@ def check_same(a: Evaluated, b: Evaluated, tasks: list[str]) -> None:
 def load(evaluated: Evaluated, task: str) -> list[PromptScore]:
     """What every prompt of a task scored. Raises ArtifactError if that is missing or damaged."""
     from temper.errors import ArtifactError, Fault
-    from temper.report.rollouts import read_rows
+    from temper.record.rollouts import read_rows
     from temper.rollout.paired import read_score
 
     path = evaluated.folder / "prompts" / f"{evaluated.model}.{task}.jsonl"
@@ -112,7 +112,7 @@ def load(evaluated: Evaluated, task: str) -> list[PromptScore]:
 def check_metric(metric: str, scores: list[PromptScore]) -> None:
     """Raise ConfigError for a metric that cannot be had of these scores."""
     from temper.errors import ConfigError, Fault
-    from temper.pipeline.words import did_you_mean
+    from temper.recipe.words import did_you_mean
 
     known = [*scores[0].rewards, "mean_tokens", "truncated", "pass@K", "cons@k"]
     try:

@@ -119,7 +119,7 @@ def check_packages() -> Iterator[Check]:
 
 
 def check_machine() -> Iterator[Check]:
-    from temper.pipeline.cost import memory_available, show_bytes
+    from temper.record.cost import memory_available, show_bytes
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
@@ -149,7 +149,7 @@ def check_devices() -> Iterator[Check]:
     slow = platform.machine() in ("x86_64", "AMD64") and kind in ("DEFAULT", "NO AVX")
     fix = "this processor has no AVX2: everything works, but slowly" if slow else ""
     yield Check("cpu", "warn" if slow else "ok", kind, fix)
-    from temper.rollout.kernel import available
+    from temper.kernels.decode import available
 
     built = available()
     fix = "" if built else "install a C compiler (gcc or clang): sampling on the CPU is then faster"

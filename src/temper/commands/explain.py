@@ -33,11 +33,11 @@ def explain(run: Path, wanted: str) -> list[dict[str, Any]]:
     Raises ConfigError for an unknown stage, ArtifactError where there is nothing to explain.
     """
     from temper.errors import ArtifactError, ConfigError, Fault
-    from temper.pipeline.words import did_you_mean
+    from temper.recipe.words import did_you_mean
+    from temper.record.metrics import RL_KINDS
     from temper.report.explain import diagnose, is_flat, trend
     from temper.report.gather import gather
     from temper.report.heldout import rows_of
-    from temper.report.metrics import RL_KINDS
     from temper.report.sections import kind_name
 
     stages = gather(run)["stages"]

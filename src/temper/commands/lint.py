@@ -76,7 +76,7 @@ def lint(file: str, options: Options) -> FileReport:
 def _is_shipped_recipe(name: str) -> bool:
     if not name.isidentifier() or Path(name).exists():
         return False
-    from temper.pipeline.sources import shipped_recipes
+    from temper.recipe.sources import shipped_recipes
 
     return name in shipped_recipes()
 
@@ -106,7 +106,7 @@ def lint_one_reward(spec: str) -> FileReport:
 
 def lint_recipe(file: str) -> FileReport:
     """The recipe with all its files and models, as `temper plan` looks at it."""
-    from temper.pipeline.preflight import prepare
+    from temper.planning.preflight import prepare
 
     plan, warnings = prepare(file)
     notes = tuple(Note("warning", Fault(text, file)) for text in warnings)

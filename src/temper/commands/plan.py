@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from temper.commands.run import add_recipe_arguments
 
 if TYPE_CHECKING:
-    from temper.pipeline.plan import Plan, StagePlan
-    from temper.pipeline.probe import Probed
+    from temper.planning.plan import Plan, StagePlan
+    from temper.planning.probe import Probed
 
 PROBE_SECONDS = 10.0
 
@@ -36,15 +36,15 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
-    from temper.pipeline.preflight import prepare
     from temper.pipeline.run import say
+    from temper.planning.preflight import prepare
 
     plan, warnings = prepare(args.recipe, args.settings, args.out)
     for text in [*warnings, *(f"{fault.what} ({fault.why})" for _, fault in plan.damaged)]:
         say(f"warning: {text}")
     probes: dict[str, Probed | str] = {}
     if args.probe is not None:
-        from temper.pipeline.probe import probe
+        from temper.planning.probe import probe
 
         probes = probe(plan, args.recipe, args.settings, args.probe, say)
     data = describe(plan, probes)
@@ -54,10 +54,10 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({})) -> dict[str, Any]:
     """The plan as one JSON value; what cannot be known before a stage ran is None."""
-    from temper.pipeline.cost import memory_available
-    from temper.pipeline.estimate import estimate, model_sizes, step_tokens
-    from temper.pipeline.preflight import disk_free
-    from temper.pipeline.rundir import holder
+    from temper.planning.estimate import estimate, model_sizes, step_tokens
+    from temper.planning.preflight import disk_free
+    from temper.record.cost import memory_available
+    from temper.record.rundir import holder
 
     artifacts = plan.artifacts()
     sizes, tokens = model_sizes(plan.recipe, artifacts), step_tokens(plan.recipe, artifacts)
@@ -102,7 +102,7 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
 
 def _is_like(planned: StagePlan, works: Mapping[str, Path]) -> bool:
     """Whether a stage would take the time it took before: it is done, or runs again with the config it had."""
-    from temper.pipeline.rundir import read_object
+    from temper.record.rundir import read_object
 
     if not planned.runs or planned.state == "continue":
         return not planned.runs
@@ -139,8 +139,8 @@ STATES = {"cached": "done", "continue": "goes on", "run": "will run"}
 
 def render(data: dict[str, Any]) -> str:
     """The plan as a table and a few lines below it."""
-    from temper.pipeline.cost import show_bytes
-    from temper.report.lines import duration
+    from temper.record.cost import show_bytes
+    from temper.record.lines import duration
 
     rows: list[tuple[str, ...]] = [("stage", "kind", "", "time", "memory", "of it cache", "disk", "why")]
     for stage in data["stages"]:
@@ -177,8 +177,8 @@ def render(data: dict[str, Any]) -> str:
 
 def _probe_lines(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """How much there is to what the probe says."""
-    from temper.pipeline.cost import show_bytes
-    from temper.report.lines import duration
+    from temper.record.cost import show_bytes
+    from temper.record.lines import duration
 
     probed = {stage["stage"]: stage for stage in stages if "probe" in stage}
     known = [stage for stage in probed.values() if "error" not in stage["probe"]]

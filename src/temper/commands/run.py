@@ -90,8 +90,8 @@ def as_json(result: Result, report: Path | None) -> dict[str, Any]:
 
 def as_text(result: Result, report: Path | None) -> str:
     """The table of the last evaluation, where the report is, what it cost, and what to type next."""
-    from temper.pipeline.cost import show_bytes
-    from temper.report.lines import duration
+    from temper.record.cost import show_bytes
+    from temper.record.lines import duration
 
     folder, record = result.plan.folder.root, result.record
     blocks = []

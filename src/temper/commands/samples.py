@@ -83,7 +83,7 @@ def render(row: dict[str, Any]) -> str:
       reply   <answer>2</answer>
       total 1.00  accuracy 1.00
     """
-    from temper.report.lines import number
+    from temper.record.lines import number
 
     rewards = row.get("rewards") if isinstance(row.get("rewards"), dict) else {}
     head = [str(row.get("stage")), str(row.get("prompt_id"))]

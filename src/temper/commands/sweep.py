@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from temper.commands.run import folder
 
 if TYPE_CHECKING:
-    from temper.pipeline.plan import Plan
     from temper.pipeline.points import Point
+    from temper.planning.plan import Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
     from temper.artifacts import clean_leftovers
     from temper.pipeline.points import describe, downstream, points_of
     from temper.pipeline.run import say
-    from temper.pipeline.rundir import Lock, writing
     from temper.pipeline.sweep import Runner, check_points
+    from temper.record.rundir import Lock, writing
 
     axes, seeds, at = arguments(args)
     points = points_of(axes, seeds)
@@ -107,8 +107,8 @@ def arguments(args: argparse.Namespace) -> tuple[list[Any], list[int], list[int]
 def default_folder(args: argparse.Namespace, points: list[Point], axes: list[Any]) -> Path:
     from temper.errors import ConfigError
     from temper.pipeline.points import default_sweep_folder
-    from temper.pipeline.recipe import load_recipe
     from temper.pipeline.sweep import settings_of
+    from temper.recipe.recipe import load_recipe
 
     recipe, faults = load_recipe(args.recipe, settings_of(args.settings, points[0]))
     if faults:
@@ -119,7 +119,7 @@ def default_folder(args: argparse.Namespace, points: list[Point], axes: list[Any
 def chosen_stage(name: str | None, plan: Plan, axes: list[Any]) -> str:
     from temper.errors import ConfigError, Fault
     from temper.pipeline.points import swept_stage
-    from temper.pipeline.words import did_you_mean
+    from temper.recipe.words import did_you_mean
 
     known = list(plan.recipe.by_name)
     if name is not None and name not in known:
@@ -134,9 +134,9 @@ def chosen_stage(name: str | None, plan: Plan, axes: list[Any]) -> str:
 def run_point(args: argparse.Namespace, runner: Any, point: Point, root: Path) -> int:
     """Run what is not done of one point; its exit code. What is wrong is said, and loses no other point."""
     from temper.errors import TemperError
-    from temper.pipeline.preflight import prepare
     from temper.pipeline.run import say
     from temper.pipeline.sweep import is_done, link_artifacts, settings_of, share
+    from temper.planning.preflight import prepare
 
     out, settings = root / point.name, settings_of(args.settings, point)
     try:
@@ -190,7 +190,7 @@ def state_of(code: int | None) -> str:
 def write(found: dict[str, Any], root: Path) -> None:
     """sweep.json, sweep.csv and sweep.html, each replaced in one step."""
     from temper.artifacts import write_atomically
-    from temper.pipeline.rundir import writing
+    from temper.record.rundir import writing
     from temper.report.sweep import as_csv
     from temper.report.sweep_page import page
 

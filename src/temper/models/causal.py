@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from temper.models.packing import agree, probe_ids
+from temper.kernels.packing import agree, probe_ids
 
 _SEEN = 6  # tokens of the probe that stay the same
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from temper.errors import ArtifactError, Exit, Fault
-from temper.models.files import MAX_TOKENIZER, read_json, read_json_if_there
+from temper.modelfiles import MAX_TOKENIZER, read_json, read_json_if_there
 from temper.models.safetensors import StoredTensor, non_finite, read_headers, weight_files
 from temper.text.templates import own_template, template_fault, vet
 from temper.text.tokenizer import check_tokenizer_files, remote_code_fault

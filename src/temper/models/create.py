@@ -12,7 +12,7 @@ def create_model(architecture: Any, chat: Any, seed: int) -> Any:
     weights drawn from `seed`, embeddings tied, and temper's attention."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from temper.models.attention import NAME, register
+    from temper.kernels.attention import NAME, register
 
     keys = architecture.model_dump()
     config = AutoConfig.for_model(

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from temper.errors import ArtifactError, Fault
-from temper.models.attention import NAME, register
+from temper.kernels.attention import NAME, register
+from temper.kernels.packing import share_prefixes
+from temper.modelfiles import read_json
 from temper.models.causal import looks_ahead
 from temper.models.checks import check_model_dir
-from temper.models.files import read_json
-from temper.models.packing import share_prefixes
 from temper.models.safetensors import read_headers
 from temper.text.tokenizer import one_line, quiet_transformers
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from temper.errors import ArtifactError, Fault
-from temper.models.files import read_json
+from temper.modelfiles import read_json
 
 FILE = "reward_model.json"
 RewardKind = Literal["bradley_terry", "pointwise", "process"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from temper.errors import ArtifactError, Fault
-from temper.models.files import file_fault, read_json
+from temper.modelfiles import file_fault, read_json
 
 MAX_HEADER = 8 * 2**20  # bytes; some 60,000 tensors
 CHUNK = 2**24  # bytes of weights looked at together

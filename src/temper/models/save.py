@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temper.errors import ArtifactError
-from temper.models.files import read_json_if_there
+from temper.modelfiles import read_json_if_there
 from temper.text.chat import ChatFormat
 from temper.text.tokenizer import quiet_transformers
 

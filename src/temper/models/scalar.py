@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from temper.errors import ArtifactError, Fault
-from temper.models.attention import NAME
-from temper.models.files import read_json_if_there
+from temper.kernels.attention import NAME
+from temper.kernels.packing import share_prefixes
+from temper.modelfiles import read_json_if_there
 from temper.models.load import Dtype, HeadName, read_model, slow_way
-from temper.models.packing import share_prefixes
 
 Scope = Literal["text", "step"]  # what one number is said of
 HEADS: dict[Scope, HeadName] = {"text": "SequenceClassification", "step": "TokenClassification"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from temper.errors import Exit, Fault, ResourceError, TemperError
-from temper.pipeline.rundir import Lock, resource_fault
+from temper.record.rundir import Lock, resource_fault
 
 _DISK = re.compile(r"no space left|os error (28|122)\b|disk quota", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"read-only file system|permission denied|os error (13|30)\b", re.IGNORECASE)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from temper.errors import ConfigError, Fault
-from temper.pipeline.document import plain, read_document
-from temper.pipeline.recipe import Recipe
+from temper.recipe.document import plain, read_document
+from temper.recipe.recipe import Recipe
 
 LONGEST_NAME = 80
 

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from temper.artifacts import begin, clean_leftovers, seal, set_aside, write_atomically
+from temper.environment import give_back_memory, go_offline, settle_torch
 from temper.errors import DataError, Exit, Fault, Preempted, escape
-from temper.pipeline import STAGES, preflight
-from temper.pipeline.cost import Meter
-from temper.pipeline.environment import give_back_memory, go_offline, settle_torch
 from temper.pipeline.failure import as_temper_error
-from temper.pipeline.plan import Plan, StagePlan, half_done_error, reasons
-from temper.pipeline.record import Record
-from temper.pipeline.resolved import render_recipe, render_stage, stage_values
-from temper.pipeline.rundir import Lock, RunDir, last_checkpoint, read_object, writing
+from temper.pipeline.run_record import Record
 from temper.pipeline.stopping import Stopper
-from temper.report.metrics import read_rows
-from temper.report.progress import StageLog
+from temper.planning import preflight
+from temper.planning.plan import Plan, StagePlan, half_done_error, reasons
+from temper.recipe.resolved import render_recipe, render_stage, stage_values
+from temper.record.cost import Meter
+from temper.record.metrics import read_rows
+from temper.record.progress import StageLog
+from temper.record.rundir import Lock, RunDir, last_checkpoint, read_object, writing
+from temper.stages import STAGES
 from temper.stages.context import StageContext
 
 TICK_SECONDS = 5.0  # run.json is brought up to date at least this often: what a kill leaves unrecorded
@@ -151,7 +152,7 @@ class Run:
             "config": stage_values(planned.stage),
         }
         config = render_stage(self.plan.recipe, planned.stage)
-        return self.plan.folder.activate(planned.stage, planned.fingerprint, about, config)
+        return self.plan.folder.activate(planned.stage.name, planned.stage.folder, planned.fingerprint, about, config)
 
     def _keep(self, planned: StagePlan) -> None:
         """A stage that is done: its own working directory in place, its checkpoints gone."""

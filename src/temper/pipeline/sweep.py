@@ -21,10 +21,10 @@ from pathlib import Path
 from types import FrameType
 
 from temper.errors import Exit, TemperError
-from temper.pipeline.plan import Plan
 from temper.pipeline.points import Point
-from temper.pipeline.preflight import prepare
-from temper.pipeline.rundir import read_object, writing
+from temper.planning.plan import Plan
+from temper.planning.preflight import prepare
+from temper.record.rundir import read_object, writing
 
 PROGRAM = (sys.executable, "-m", "temper.cli")  # a point is a process of its own: its memory and its crash are its own
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from temper.report.lines import number
+from temper.record.lines import number
 
 WIDTH, HEIGHT = 360, 196
 LEFT, TOP, BOTTOM = 42, 12, 34

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from temper.errors import escape as escape_controls
-from temper.report.lines import number
+from temper.record.lines import number
 
 MOST_CHARACTERS = 3000
 OPEN_RANKS = ("best", "median", "worst")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from temper.record.metrics import RL_KINDS
+from temper.record.warnings import HIGHEST_KL
 from temper.report.charts import Series, line_chart, stacked_chart
-from temper.report.metrics import RL_KINDS
-from temper.report.warnings import HIGHEST_KL
 
 PASS_RATES = ("0–20 %", "20–40 %", "40–60 %", "60–80 %", "80–100 %")
 LOSS = ("Loss", "loss", "nats a token")

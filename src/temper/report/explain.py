@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from temper.report.lines import number
-from temper.report.warnings import EARLY, HARD_DEAD_SHARE, Finding, find
+from temper.record.lines import number
+from temper.record.warnings import EARLY, HARD_DEAD_SHARE, Finding, find
 
 Rows = Sequence[Mapping[str, Any]]
 TREND = ("reward/total", "reward/accuracy", "reward/format", "groups/dead", "completion/length", "policy/entropy",

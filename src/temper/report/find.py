@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from temper.errors import ArtifactError, ConfigError, Fault
+from temper.record.runfiles import read_lines, rollout_files, stage_work
 from temper.report.gather import gather_stages
 from temper.report.picks import total
-from temper.report.runfiles import read_lines, rollout_files, stage_work
 
 Row = dict[str, Any]
 OTHER_KEYS = ("total", "tokens", "advantage", "step")  # what rows can be sorted by beside their rewards

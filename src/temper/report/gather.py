@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
+from temper.record.metrics import read_rows
+from temper.record.progress import read_warnings
+from temper.record.runfiles import read_lines, read_object, rollout_files, stage_work
 from temper.report.heldout import add_held_out
-from temper.report.metrics import read_rows
 from temper.report.picks import pick
-from temper.report.progress import read_warnings
-from temper.report.runfiles import read_lines, read_object, rollout_files, stage_work
 
 # Of other kinds, how the others refer to it tells
 MAKES = {"sample": "dataset", "preferences": "dataset", "step_labels": "dataset", "evaluate": "evaluation"}

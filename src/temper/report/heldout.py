@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from temper.report.metrics import RL_KINDS
-from temper.report.warnings import Finding, forgot, held_out_fell
+from temper.record.metrics import RL_KINDS
+from temper.record.warnings import Finding, forgot, held_out_fell
 
 Json = dict[str, Any]
 

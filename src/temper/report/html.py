@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from temper.errors import Fault, ResourceError
+from temper.record.metrics import RL_KINDS
 from temper.report import sections
 from temper.report.completions import completions
 from temper.report.curves import main_curves, more_curves
 from temper.report.gather import gather
-from temper.report.metrics import RL_KINDS
 from temper.report.settings import cost, harvests, memory_parts, settings
 
 # Nothing but what stands in the file: no request, no frame, no form, whatever a model wrote.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from temper.record.lines import duration
 from temper.report.charts import whisker
 from temper.report.graph import Edge, Node, pipeline_svg
-from temper.report.lines import duration
 from temper.report.stagechart import Score, stage_chart
 from temper.report.table import several_ks
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from temper.record.lines import shown_metrics
+from temper.record.metrics import read_rows
+from temper.record.runfiles import read_object, stage_work
 from temper.report.gather import held_out
-from temper.report.lines import shown_metrics
-from temper.report.metrics import read_rows
-from temper.report.runfiles import read_object, stage_work
 from temper.report.table import grid, spelled
 
 Json = dict[str, Any]

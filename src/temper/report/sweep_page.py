@@ -7,10 +7,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from temper.record.metrics import read_rows
+from temper.record.runfiles import stage_work
 from temper.report.charts import Series, line_chart
 from temper.report.html import document
-from temper.report.metrics import read_rows
-from temper.report.runfiles import stage_work
 from temper.report.sweep import columns_of, short_names, shown, tables, telling_keys
 
 Json = Mapping[str, Any]

@@ -14,8 +14,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from temper.models.attention import Layers, Options, Partial
-from temper.models.decode_kernel import Runs, attend_runs, blank, count_pieces, merge_pieces
+from temper.kernels.attention import Layers, Options, Partial
+from temper.kernels.decode_triton import Runs, attend_runs, blank, count_pieces, merge_pieces
 from temper.rollout.draw import draw_tokens, uniform
 from temper.rollout.engine import Sampling
 from temper.rollout.native import Pending

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from temper.models.attention import NOTHING, Layers, Options, Partial, attend_part, merge_parts
-from temper.rollout.kernel import attend_own
+from temper.kernels.attention import NOTHING, Layers, Options, Partial, attend_part, merge_parts
+from temper.kernels.decode import attend_own
 
 
 class Shared:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from temper.models.layers import in_place, scoring_forwards
+from temper.kernels.layers import in_place, scoring_forwards
 from temper.rollout.cache import Cache, Shared
 from temper.rollout.draw import draw_tokens, uniform
 from temper.rollout.engine import Finished, Request, Sampling, Watch

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from temper.kernels.packing import agree, probe_ids
 from temper.models.causal import takes
-from temper.models.packing import agree, probe_ids
 from temper.rollout.draw import draw_tokens, uniform
 from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.memory import is_out_of_memory

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from temper.models.attention import Layers
-from temper.models.packed import AttentionPlan, Row
+from temper.kernels.attention import Layers
+from temper.kernels.packed import AttentionPlan
+from temper.kernels.runs import Row
 
 COMMON_PREFIX = 64  # tokens that all prompts must begin with for them to be computed once
 TOKENS_A_FORWARD = 16_384  # activations of a forward pass stay bounded, however many prompts there are

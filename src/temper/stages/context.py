@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from temper.config import TaskConfig
 
 if TYPE_CHECKING:
-    from temper.report.progress import StageLog
+    from temper.record.progress import StageLog
 
 
 @dataclass(frozen=True)

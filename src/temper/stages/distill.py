@@ -18,7 +18,7 @@ from temper.data.batching import make_batch, split_by_tokens
 from temper.errors import ArtifactError, DataError, Fault
 from temper.models.device import on_device, pick_dtype, pin
 from temper.models.load import load_model
-from temper.report.rollouts import write_rows
+from temper.record.rollouts import write_rows
 from temper.rewards import REWARDS
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect, rollout_row
@@ -26,21 +26,10 @@ from temper.rollout.open import open_engine
 from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.statistics import count_tokens
 from temper.stages.context import StageContext
+from temper.stages.draws import draw_prompts, shuffled, too_few
+from temper.stages.models import check_model, check_training, finish_model, open_learner
+from temper.stages.prompts import check_conversations, check_lengths, check_tasks, conversation_examples, open_prompts
 from temper.stages.rollouts import Clock
-from temper.stages.shared import (
-    check_conversations,
-    check_lengths,
-    check_model,
-    check_tasks,
-    check_training,
-    conversation_examples,
-    draw_prompts,
-    finish_model,
-    open_learner,
-    open_prompts,
-    shuffled,
-    too_few,
-)
 from temper.text.chat import ChatFormat
 from temper.train.divergence import Divergence, DivergenceName, diverge_targets
 from temper.train.forward import plan_batch

@@ -15,7 +15,7 @@ from temper.config import ModelRef, RewardName, StrictModel, TaskName
 from temper.errors import Fault, Preempted
 from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
-from temper.report.rollouts import read_rows, write_rows
+from temper.record.rollouts import read_rows, write_rows
 from temper.rewards import REWARDS, Reward
 from temper.rewards.judge import JudgeConfig
 from temper.rewards.score import Scorer
@@ -26,15 +26,9 @@ from temper.rollout.open import open_engine
 from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.paired import PromptScore, paired, prompt_score, read_score, set_hash
 from temper.stages.context import StageContext
-from temper.stages.shared import (
-    check_lengths,
-    check_model,
-    check_rewards,
-    check_tasks,
-    open_prompts,
-    open_rewards,
-    reward_label,
-)
+from temper.stages.models import check_model
+from temper.stages.prompts import check_lengths, check_tasks, open_prompts
+from temper.stages.rewards import check_rewards, open_rewards, reward_label
 from temper.text.chat import ChatFormat
 from temper.types import Group, Prompt
 

@@ -23,19 +23,11 @@ from temper.rollout.open import open_engine
 from temper.rollout.statistics import Advantages
 from temper.rollout.steps import judge_steps, step_advantages, step_metrics, step_notes
 from temper.stages.context import StageContext
+from temper.stages.draws import shuffled
+from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
 from temper.stages.presets import PRESETS, preset_values
+from temper.stages.rewards import check_step_rewards, open_step_rewards, reward_label
 from temper.stages.rollouts import Clock, RolloutConfig, Rollouts, check_rollouts, policy_examples
-from temper.stages.shared import (
-    check_model,
-    check_step_rewards,
-    check_training,
-    finish_model,
-    open_learner,
-    open_reference,
-    open_step_rewards,
-    reward_label,
-    shuffled,
-)
 from temper.text.chat import ChatFormat
 from temper.train.learner import Learner, OptimizerConfig, over_updates
 from temper.train.loop import resumable_steps

@@ -12,8 +12,8 @@ from pydantic import Field, field_validator
 
 from temper.config import ModelRef, StrictModel
 from temper.errors import ConfigError, Fault, TemperError
+from temper.modelfiles import read_json
 from temper.models.checks import check_model_dir
-from temper.models.files import read_json
 from temper.stages.context import StageContext
 from temper.text.templates import NO_TEMPLATE, TEMPLATES, find_template, missing_template_fault, template_fault, vet
 

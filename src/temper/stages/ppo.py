@@ -24,15 +24,9 @@ from temper.models.scalar import SharedTrunk, load_scalar
 from temper.rng import seed_for
 from temper.rollout.open import open_engine
 from temper.stages.context import StageContext
+from temper.stages.draws import shuffled
+from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
 from temper.stages.rollouts import Clock, RolloutConfig, Rollouts, check_rollouts, policy_examples
-from temper.stages.shared import (
-    check_model,
-    check_training,
-    finish_model,
-    open_learner,
-    open_reference,
-    shuffled,
-)
 from temper.text.chat import ChatFormat
 from temper.train.actor_critic import (
     ActorCritic,

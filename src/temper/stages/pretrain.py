@@ -17,7 +17,8 @@ from temper.models.create import create_model
 from temper.models.load import load_model
 from temper.rng import seed_for
 from temper.stages.context import StageContext
-from temper.stages.shared import check_model, check_training, finish_model, open_learner, shuffled
+from temper.stages.draws import shuffled
+from temper.stages.models import check_model, check_training, finish_model, open_learner
 from temper.text.chat import ChatFormat
 from temper.text.train_tokenizer import train_tokenizer
 from temper.train.forward import plan_batch, score_targets

@@ -22,7 +22,9 @@ from temper.models.save import save_model
 from temper.models.scalar import load_scalar
 from temper.rng import seed_for
 from temper.stages.context import StageContext
-from temper.stages.shared import check_model, check_training, open_learner, shuffled, tell_warnings
+from temper.stages.draws import shuffled
+from temper.stages.models import check_model, check_training, open_learner
+from temper.stages.prompts import tell_warnings
 from temper.text.chat import ChatFormat
 from temper.train.learner import Learner, LossSum, OptimizerConfig
 from temper.train.loop import resumable_steps

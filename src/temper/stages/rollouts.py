@@ -14,8 +14,8 @@ from temper.algorithms.aggregation import AGGREGATIONS
 from temper.config import RewardName, TaskName
 from temper.errors import DataError, Fault
 from temper.models.device import DeviceConfig
-from temper.report.metrics import read_rows
-from temper.report.rollouts import write_rows
+from temper.record.metrics import read_rows
+from temper.record.rollouts import write_rows
 from temper.rewards.judge import JudgeConfig
 from temper.rewards.overlong import overlong
 from temper.rewards.score import Scorer
@@ -25,16 +25,9 @@ from temper.rollout.open import cpu_seconds
 from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.statistics import Advantages, count_tokens, rollout_metrics
 from temper.stages.context import StageContext
-from temper.stages.shared import (
-    check_lengths,
-    check_rewards,
-    check_tasks,
-    draw_prompts,
-    open_prompts,
-    open_rewards,
-    reward_label,
-    too_few,
-)
+from temper.stages.draws import draw_prompts, too_few
+from temper.stages.prompts import check_lengths, check_tasks, open_prompts
+from temper.stages.rewards import check_rewards, open_rewards, reward_label
 from temper.text.chat import ChatFormat
 from temper.train.guards import Guards, watch
 from temper.types import Group, PolicyExample, Rollout

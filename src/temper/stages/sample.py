@@ -15,24 +15,18 @@ from temper.data.conversations import load_conversations
 from temper.errors import DataError, Fault
 from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
-from temper.report.rollouts import write_rows
+from temper.record.rollouts import write_rows
 from temper.rewards.judge import JudgeConfig
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect
 from temper.rollout.open import open_engine
 from temper.rollout.options import SamplingConfig, sampling_of
+from temper.stages.chunks import chunked_rows, listed
 from temper.stages.context import StageContext
-from temper.stages.shared import (
-    check_conversations,
-    check_model,
-    check_rewards,
-    check_tasks,
-    chunked_rows,
-    listed,
-    open_limited_prompts,
-    open_rewards,
-    shuffled,
-)
+from temper.stages.draws import shuffled
+from temper.stages.models import check_model
+from temper.stages.prompts import check_conversations, check_tasks, open_limited_prompts
+from temper.stages.rewards import check_rewards, open_rewards
 from temper.text.chat import ChatFormat
 from temper.types import Group, Message, Prompt, Rollout
 

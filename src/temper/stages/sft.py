@@ -12,15 +12,9 @@ from temper.config import DataRef, ModelRef
 from temper.data.batching import make_batch, split_by_tokens
 from temper.errors import Fault
 from temper.stages.context import StageContext
-from temper.stages.shared import (
-    check_conversations,
-    check_model,
-    check_training,
-    conversation_examples,
-    finish_model,
-    open_learner,
-    shuffled,
-)
+from temper.stages.draws import shuffled
+from temper.stages.models import check_model, check_training, finish_model, open_learner
+from temper.stages.prompts import check_conversations, conversation_examples
 from temper.text.chat import ChatFormat
 from temper.train.forward import plan_batch, score_targets
 from temper.train.learner import Learner, LossSum, OptimizerConfig

@@ -16,7 +16,7 @@ from temper.data.characters import is_writable
 from temper.errors import ArtifactError, DataError, Fault
 from temper.models.device import DeviceConfig, missing_device, placed
 from temper.models.load import load_model
-from temper.report.rollouts import write_rows
+from temper.record.rollouts import write_rows
 from temper.rewards import REWARDS
 from temper.rewards.score import Scorer
 from temper.rng import seed_for
@@ -25,8 +25,11 @@ from temper.rollout.engine import Engine, Request, Sampling
 from temper.rollout.open import open_engine
 from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.steps import cut_all
+from temper.stages.chunks import chunked_rows
 from temper.stages.context import StageContext
-from temper.stages.shared import check_model, check_tasks, chunked_rows, open_limited_prompts, shuffled
+from temper.stages.draws import shuffled
+from temper.stages.models import check_model
+from temper.stages.prompts import check_tasks, open_limited_prompts
 from temper.text.chat import ChatFormat
 from temper.text.reply import parse_reply
 from temper.text.stops import PIECE

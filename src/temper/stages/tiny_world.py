@@ -9,7 +9,7 @@ from pydantic import Field
 from temper.config import StrictModel
 from temper.data.tiny import files, manners
 from temper.data.tiny.web import web_texts
-from temper.report.rollouts import write_rows
+from temper.record.rollouts import write_rows
 from temper.stages.context import StageContext
 
 VERSION = 1

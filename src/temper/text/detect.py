@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from temper.errors import ArtifactError, Fault
-from temper.models.files import read_json_if_there
+from temper.modelfiles import read_json_if_there
 from temper.text.template import TemplateRefused, render
 from temper.text.tokenizer import Tokenizer
 

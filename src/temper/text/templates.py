@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from temper.errors import ConfigError, Exit, Fault, TemperError
-from temper.models.files import MAX_TOKENIZER, read_json_if_there, read_text
+from temper.modelfiles import MAX_TOKENIZER, read_json_if_there, read_text
 from temper.text.template import MAX_SOURCE, TemplateRefused, compile_template, try_template
 
 # R1-Zero's template (2501.12948, table 1), word for word. The space after `Assistant:` belongs to the reply: at the end

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temper.errors import ArtifactError, Fault
-from temper.models.files import MAX_TOKENIZER, file_fault, read_json
+from temper.modelfiles import MAX_TOKENIZER, file_fault, read_json
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as Backend

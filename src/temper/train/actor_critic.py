@@ -14,7 +14,7 @@ from torch import Tensor
 
 from temper.algorithms.gae import value_clipped_share, value_loss
 from temper.data.batching import Batch, split_by_tokens
-from temper.models.packed import AttentionPlan
+from temper.kernels.packed import AttentionPlan
 from temper.train.forward import Scored, plan_batch, score_targets
 from temper.train.learner import Learner, LossSum
 from temper.train.policy import PolicyBatch, PolicyLoss, per_token, policy_batch

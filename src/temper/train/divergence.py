@@ -16,8 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from temper.algorithms.distillation import DIVERGENCES
 from temper.data.batching import Batch
-from temper.models.packed import AttentionPlan
-from temper.models.product import multiply
+from temper.kernels.packed import AttentionPlan
+from temper.kernels.product import multiply
 from temper.train.forward import take_model_apart, target_hidden, target_logits
 from temper.train.head import Head, add_product, rows_a_chunk, through_transform, wide
 

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from temper.algorithms import logprobs
 from temper.data.batching import Batch, make_batch
-from temper.models.layers import in_place, scoring_forwards
+from temper.kernels.layers import in_place, scoring_forwards
+from temper.kernels.packed import AttentionPlan
+from temper.kernels.runs import Row
 from temper.models.load import supports_shared_prefix
-from temper.models.packed import AttentionPlan, Row
 from temper.train.head import Parts, score_hidden, take_apart
 from temper.train.plain import plain_logits
 from temper.types import Example

@@ -12,9 +12,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from temper.kernels.layers import in_place, training_forwards
 from temper.models.adapters import LoraConfig, dropouts, dropping_out
 from temper.models.device import DeviceConfig, pick_dtype
-from temper.models.layers import in_place, training_forwards
 from temper.text.tokenizer import one_line
 from temper.train.head import forget
 from temper.train.optimizers import OptimizerName, load_optimizer_state, make_optimizer, optimizer_state

@@ -18,7 +18,7 @@ from temper.algorithms.losses import SURROGATES, Bounds, bound_share
 from temper.algorithms.ratios import RATIOS, off_policy_mask, sampler_weights
 from temper.config import StrictModel
 from temper.data.batching import Batch, make_batch, split_by_tokens
-from temper.models.packed import AttentionPlan
+from temper.kernels.packed import AttentionPlan
 from temper.train.forward import Scored, plan_batch, score_targets
 from temper.train.learner import LossSum
 from temper.types import Example, PolicyExample

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from temper.data.batching import Batch, Layout, make_batch
 from temper.errors import ConfigError, Fault
+from temper.kernels.packed import AttentionPlan
 from temper.models.load import supports_shared_prefix
-from temper.models.packed import AttentionPlan
 from temper.models.scalar import SharedTrunk, apply_head, head_of
 from temper.train.forward import Scored, plan_batch, run_packed, take_model_apart
 from temper.train.head import score_hidden

@@ -1,0 +1,9 @@
+"""Fast attention, layers and products, on any device, beside or in place of a model's own.
+
+attention.py  registered with transformers              runs.py       runs of packed tokens
+packed.py     packed sequences, shared prefixes         masked.py, varlen.py  the same by masks, by flash calls on CUDA
+fast.py       faster forwards for a model's layers      fused.py, layers.c    what they do between products
+layers.py     checkpointed or compiled layers           product.py    matrix products by the faster library
+decode.py, decode.c  one token a row on a CPU           decode_triton.py      on CUDA
+compiler.py   the C files as libraries                  packing.py    can this model be packed?
+"""

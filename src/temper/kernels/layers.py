@@ -1,0 +1,79 @@
+"""A model's decoder layers while it is trained: computed again in the backward pass, compiled, or both.
+
+The layers' own forward is put in place for an update and taken away after it, so sampling and scoring never see it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from temper.errors import ConfigError, Fault
+from temper.kernels import attention
+from temper.kernels.fast import Forwards, fast_forwards
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers of `model` that can be checkpointed one by one. Raises ConfigError if there are none."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    layers: list[nn.Module] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        what = f"`{type(model).__name__}` has no layers that can be checkpointed or compiled"
+        raise ConfigError(Fault(what, fix="leave out `gradient_checkpointing` and `compile`"))
+    return layers
+
+
+def training_forwards(model: nn.Module, checkpointing: bool, compiled: bool) -> Forwards:
+    """For `in_place`: the forwards of `model` in training. Its layers compute their activations again in the backward
+    pass, or are compiled; what is not compiled has the faster forwards of `models/fast.py`.
+
+    Lengths are dynamic, so other token counts need no other code. Attention is not compiled: its plan is Python.
+    """
+    forwards = [] if compiled else list(fast_forwards(model))
+    if not (checkpointing or compiled):
+        return forwards
+    if compiled:
+        _leave_attention_out()
+    for layer in decoder_layers(model):
+        forward: Callable[..., Any] = layer.forward
+        if compiled:
+            forward = torch.compile(forward, dynamic=True)
+        if checkpointing:
+            forward = partial(checkpoint, forward, use_reentrant=False)
+        forwards.append((layer, forward))
+    return forwards
+
+
+def scoring_forwards(model: nn.Module) -> Forwards:
+    """For `in_place`: the forwards of `model` in a pass without gradient; none in an update, which has put its own."""
+    if torch.is_grad_enabled() or any("forward" in vars(module) for module in model.modules()):
+        return ()
+    return fast_forwards(model)
+
+
+@contextmanager
+def in_place(forwards: Forwards) -> Iterator[None]:
+    """Within it, modules are called by these forwards."""
+    before = [(module, module.__dict__.get("forward")) for module, _ in forwards]
+    for module, forward in forwards:
+        module.forward = forward
+    try:
+        yield
+    finally:
+        for module, forward in before:
+            del module.forward
+            if forward is not None:
+                module.forward = forward
+
+
+def _leave_attention_out() -> None:
+    from transformers import AttentionInterface
+
+    AttentionInterface.register(attention.NAME, torch.compiler.disable(attention._attention))

@@ -1,0 +1,154 @@
+"""Everything that can be checked is checked before anything runs, and all that is wrong is told at once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from temper.errors import DataError, Exit, Fault, ResourceError, TemperError
+from temper.planning.estimate import estimate, model_sizes
+from temper.planning.plan import Plan, make_plan
+from temper.recipe.graph import Ref
+from temper.recipe.recipe import Recipe, Stage, load_recipe
+from temper.record.cost import memory_available, show_bytes
+from temper.record.rundir import RunDir
+from temper.stages.context import StageContext, Task
+
+SPARE_BYTES = 64_000_000  # beside what the stages write: metrics, rollouts, the report
+
+
+class CheckLog:
+    """The log of a stage's `check`: it keeps warnings and shows nothing."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str, key: str = "") -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def info(self, text: str) -> None:
+        """A check has nothing to tell but faults and warnings."""
+
+    def step(self, step: int, total: int, metrics: Mapping[str, object]) -> None:
+        """A check takes no steps."""
+
+    def note(self, text: str, key: str = "") -> None:
+        """Nor of what asks for no change."""
+
+    resume_at = info
+
+
+def prepare(
+    reference: str,
+    settings: Sequence[str] = (),
+    out: Path | None = None,
+    before_plan: Callable[[RunDir], None] = lambda folder: None,
+) -> tuple[Plan, list[str]]:
+    """The plan of a recipe that can run, and warnings. Writes nothing. `before_plan` is called once the recipe is known
+    to be right and before anything is read of its run directory.
+
+    Raises TemperError with every fault of the recipe, its files and its models; its code is that of the first family
+    among them (config before data before models).
+    """
+    recipe, faults = load_recipe(reference, settings)
+    folder = RunDir(out if out is not None else recipe.default_folder)
+    folder.check_owner(recipe.name)
+    plan = Plan(recipe, folder)
+    if not faults:
+        before_plan(folder)
+        try:
+            plan = make_plan(recipe, folder)
+        except DataError as error:
+            faults = list(error.faults)
+    log = CheckLog()
+    faults += check_stages(recipe, plan, log)
+    if faults:
+        raise TemperError(dict.fromkeys(faults), min(fault.code or Exit.CONFIG for fault in faults))
+    return plan, log.warnings
+
+
+def check_stages(recipe: Recipe, plan: Plan, log: CheckLog) -> list[Fault]:
+    """What the stages themselves find wrong with their files and models."""
+    artifacts = plan.artifacts()
+    faults: list[Fault] = []
+    for stage in recipe.stages:
+        check = getattr(stage.module, "check", None)
+        if check is None:
+            continue
+        work = plan.folder.root / "stages" / stage.folder
+        context = StageContext(
+            name=stage.name,
+            seed=recipe.seed,
+            out=work,
+            work=work,
+            inputs=inputs(stage, artifacts),
+            tasks=tasks(stage, recipe, artifacts),
+            log=log,  # type: ignore[arg-type]
+            stopping=lambda: False,
+        )
+        try:
+            faults += check(stage.config, context)
+        except TemperError as error:
+            faults += error.faults
+    return faults
+
+
+# -- what a stage is given --------------------------------------------------------------------------------------------
+
+
+def locate(ref: Ref, artifacts: Mapping[str, Path]) -> Path | None:
+    """The path of what a reference names; None if the stage that makes it has not run."""
+    if ref.stage is None:
+        return ref.path
+    folder = artifacts.get(ref.stage)
+    if folder is None or ref.kind in ("model", "reward"):
+        return folder
+    return folder / (ref.file or "data.jsonl")
+
+
+def inputs(stage: Stage, artifacts: Mapping[str, Path]) -> dict[str, Path]:
+    """The paths of everything a stage's config names that exists already."""
+    found = {ref.text: locate(ref, artifacts) for ref in stage.references if ref.kind != "task"}
+    return {text: path for text, path in found.items() if path is not None}
+
+
+def tasks(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[str, Task]:
+    """The tasks a stage's config names, with their files as far as they exist."""
+    paths = inputs(stage, artifacts)
+    return {
+        name: Task(name, paths.get(config.train or ""), paths.get(config.test or ""), config)
+        for name in stage.tasks
+        if (config := recipe.tasks[name])
+    }
+
+
+# -- resources --------------------------------------------------------------------------------------------------------
+
+
+def disk_free(folder: Path) -> int:
+    """Free bytes where `folder` is, or will be."""
+    path = folder.absolute()
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+def check_resources(plan: Plan) -> list[str]:
+    """Warnings about memory. Raises ResourceError if the disk cannot hold what the stages will write."""
+    sizes = model_sizes(plan.recipe, plan.artifacts())
+    needs = [(p.stage.name, estimate(p.stage, sizes)) for p in plan.running]
+    disk = sum(need.disk_bytes or 0 for _, need in needs) + (SPARE_BYTES if needs else 0)
+    free = disk_free(plan.folder.root)
+    if free < disk:
+        why = f"about {show_bytes(disk)} will be written, {show_bytes(free)} are free"
+        fix = "free some space, or name a directory on another disk with --out"
+        raise ResourceError(Fault("not enough disk space", str(plan.folder.root), why, fix))
+    available = memory_available()
+    return [
+        f"stage {name} needs about {show_bytes(need.memory_bytes)} of memory, {show_bytes(available)} are available: "
+        "it may not fit"
+        for name, need in needs
+        if available is not None and need.memory_bytes is not None and need.memory_bytes > available
+    ]

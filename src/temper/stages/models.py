@@ -1,0 +1,81 @@
+"""What a stage trains: checked before anything runs, opened, and left behind as an artifact."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from temper.errors import Exit, Fault, TemperError
+from temper.models.adapters import FOLDER, add_adapters, merge_adapters, missing_peft
+from temper.models.device import missing_device, pick_device, pick_dtype, pin
+from temper.models.load import load_model
+from temper.models.reward_card import is_reward_model
+from temper.models.save import save_model
+from temper.models.scalar import SharedTrunk
+from temper.rng import seed_for
+from temper.stages.context import StageContext
+from temper.text.chat import ChatFormat
+from temper.text.templates import missing_template_fault
+from temper.train.learner import Learner, OptimizerConfig
+from temper.train.optimizers import missing_optimizer
+
+
+def check_model(ref: str, ctx: StageContext, scores: bool = False, chats: bool = True) -> list[Fault]:
+    """Faults of a model directory that already exists and, if it `chats`, has a template; nothing to say of one that a
+    stage will make. `scores`: a reward model will do."""
+    from temper.models.checks import check_model_dir
+
+    path = ctx.inputs.get(ref)
+    if path is None or ref.startswith("@"):
+        return []
+    faults = list(check_model_dir(path))
+    if not faults:
+        try:
+            chat = ChatFormat.load(path)
+        except TemperError as error:
+            return list(error.faults)
+        if chats and not chat.is_chat:
+            faults.append(missing_template_fault(str(path)))
+        if not scores and is_reward_model(path):
+            faults.append(Fault("a reward model, where one that writes is needed", where=str(path), code=Exit.ARTIFACT))
+        for warning in chat.warnings:
+            ctx.log.warn(warning.what)
+    return faults
+
+
+def check_training(config: OptimizerConfig) -> list[Fault]:
+    """Faults of what a training stage asks for and this machine or installation does not have."""
+    return missing_device(config.device) + missing_peft(config.lora) + missing_optimizer(config.optim)
+
+
+def open_learner(source: Path | Any, config: OptimizerConfig, total_steps: int, ctx: StageContext) -> Learner:
+    """A learner of the model in the directory `source`, or of `source` itself, on the device the config asks for and
+    with new adapters where it asks for them."""
+    device = pick_device(config.device)
+    if isinstance(source, Path):
+        # the learner rounds the weights it trains; those that adapters keep as they are, are rounded when they are read
+        dtype = "float32" if config.lora is None else pick_dtype(config.dtype, device)
+        source = load_model(source, dtype, str(device), warn=ctx.log.warn)
+    model = source.to(device)
+    if config.lora is not None:
+        model = add_adapters(model, config.lora, seed_for(ctx.seed, ctx.name, "adapters"))
+    return Learner(model, config, total_steps, seed_for(ctx.seed, ctx.name), ctx.log.warn)
+
+
+def open_reference(source: Path, policy: Any, config: OptimizerConfig, offload: bool = False) -> Any:
+    """π_ref: the model in `source`, on the policy's device or, with `offload`, in main memory. With adapters it is the
+    policy itself, which is to be asked without them."""
+    if config.lora is not None:
+        return policy
+    dtype = pick_dtype(config.dtype, policy.device)
+    return pin(load_model(source, dtype)) if offload else load_model(source, dtype, str(policy.device))
+
+
+def finish_model(learner: Learner, chat: ChatFormat, ctx: StageContext, trained_from: str, how: Sequence[str]) -> None:
+    """Leave what was trained as the stage's artifact: a whole model in float32, and beside it the adapter, if any. Of a
+    policy that shares its trunk with a value head it is the policy."""
+    trained = learner.trained_model()
+    policy = trained.policy if isinstance(trained, SharedTrunk) else trained
+    model = merge_adapters(policy, ctx.out / FOLDER)
+    save_model(model, chat, ctx.out, card={"stage": ctx.name, "trained_from": trained_from, "how": list(how)})

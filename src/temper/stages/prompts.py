@@ -1,0 +1,88 @@
+"""The files a stage reads: prompts of its tasks, conversations; checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from temper.data.conversations import load_conversations
+from temper.data.findings import Note, tell_all
+from temper.data.overlap import overlap
+from temper.data.tasks import load_prompts
+from temper.errors import Fault, TemperError
+from temper.stages.context import StageContext
+from temper.text.chat import ChatFormat
+from temper.types import Example, Prompt
+
+
+def check_tasks(names: Sequence[str], split: Literal["train", "test"], ctx: StageContext) -> list[Fault]:
+    """Faults of the tasks' prompts, for files that already exist."""
+    faults: list[Fault] = []
+    for name in names:
+        task = ctx.tasks.get(name)
+        if task is None:
+            continue
+        if getattr(task.config, split) is None:
+            faults.append(
+                Fault(f"task `{name}` has no `{split}` file", fix=f"give it one: tasks.{name}.{split}: prompts.jsonl")
+            )
+        path = getattr(task, split)
+        if path is not None:
+            try:
+                prompts = load_prompts(path, name, task.config, tell=tell_warnings(ctx))
+                if split == "test" and task.train is not None:
+                    met = overlap(load_prompts(task.train, name, task.config, tell=_silent), prompts).note(str(path))
+                    tell_all([met] if met else [], tell_warnings(ctx))
+            except TemperError as error:
+                faults += error.faults
+    return faults
+
+
+def open_prompts(names: Sequence[str], split: Literal["train", "test"], ctx: StageContext) -> dict[str, list[Prompt]]:
+    """The prompts of each task; what is odd about a file goes to the stage's log."""
+    tasks = {name: ctx.tasks[name] for name in names}
+    tell = tell_warnings(ctx)
+    return {name: load_prompts(getattr(task, split), name, task.config, tell=tell) for name, task in tasks.items()}
+
+
+def _silent(note: Note) -> None:
+    """Its training file has been told of already."""
+
+
+def tell_warnings(ctx: StageContext) -> Callable[[Note], None]:
+    """A listener of what is odd about a file: it goes to the stage's log."""
+
+    def tell(note: Note) -> None:
+        if note.level == "warning":
+            ctx.log.warn(note.render().removeprefix("warning: "))
+
+    return tell
+
+
+def check_lengths(prompts: Sequence[Prompt], chat: ChatFormat) -> None:
+    """Raise DataError for prompts that leave no room for a completion in the model's context."""
+    chat.prompts_ids([prompt.messages for prompt in prompts], room=1)
+
+
+def open_limited_prompts(names: Sequence[str], limit: int | None, chat: ChatFormat, ctx: StageContext) -> list[Prompt]:
+    """The first `limit` training prompts of each task, all of which leave room for a completion. Raises DataError."""
+    prompts = [prompt for of_task in open_prompts(names, "train", ctx).values() for prompt in of_task[:limit]]
+    check_lengths(prompts, chat)
+    return prompts
+
+
+def check_conversations(ref: str, columns: Mapping[str, str], ctx: StageContext) -> list[Fault]:
+    """Faults of a file of conversations that already exists."""
+    path = ctx.inputs.get(ref)
+    if path is None or ref.startswith("@"):
+        return []
+    try:
+        load_conversations(path, columns, tell=tell_warnings(ctx))
+    except TemperError as error:
+        return list(error.faults)
+    return []
+
+
+def conversation_examples(path: Path, columns: Mapping[str, str], chat: ChatFormat) -> list[Example]:
+    return chat.conversation_examples(load_conversations(path, columns))

@@ -1,0 +1,153 @@
+"""Whatever moment a run dies at, the same command goes on to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import fakes
+import pytest
+
+from temper.artifacts import hash_file
+
+TESTS = Path(__file__).parent.parent
+
+
+def start(*arguments: str | Path) -> subprocess.Popen[str]:
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
+    command = [sys.executable, "-m", "fakes", *map(str, arguments)]
+    return subprocess.Popen(
+        command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def wait_for(condition, process: subprocess.Popen[str], seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+def paths(folder: Path) -> set[str]:
+    """Everything below a folder that may be changing."""
+    return {os.path.join(root, name) for root, folders, files in os.walk(folder) for name in (*folders, *files)}
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """The hash of everything that the stages made; manifests record what it cost, so they are left out."""
+    kept = [path for path in folder.glob("artifacts/*/**/*") if path.is_file() and path.name != "manifest.json"]
+    return {str(path.relative_to(folder)): hash_file(path) for path in kept}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "my.yaml"
+    path.write_text(fakes.RECIPE.replace("steps: 6", "steps: 6, sleep: 0.02"), encoding="utf-8")
+    return path
+
+
+def test_killed_at_any_moment_the_same_command_ends_in_the_same_bytes(recipe, tmp_path):
+    code, _, err = finish(start("run", recipe, "--out", tmp_path / "whole"))
+    assert code == 0, err
+    whole, out = hashes(tmp_path / "whole"), tmp_path / "killed"
+    dice, killed = random.Random(0), 0
+    for _ in range(40):
+        process = start("run", recipe, "--out", out)
+        wait_for(lambda: (out / "run.json").exists(), process)
+        mark = paths(out)
+        wait_for(lambda mark=mark: len(paths(out) - mark) > dice.randint(0, 3), process, 1)
+        time.sleep(dice.random() * 0.05)
+        process.kill()
+        killed += process.wait() == -signal.SIGKILL
+        for stream in (process.stdout, process.stderr):
+            stream.close()
+        if process.returncode == 0:
+            break
+    code, text, err = finish(start("run", recipe, "--out", out))
+    assert code == 0, err
+    assert killed >= 2
+    assert hashes(out) == whole
+    assert not list(out.glob("artifacts/.*"))
+    assert not list(out.rglob("*.tmp"))
+    rows = [json.loads(line)["step"] for line in (out / "stages/03-second/metrics.jsonl").read_text().splitlines()]
+    assert rows == [1, 2, 3, 4, 5, 6]
+    assert "temper chat" in text
+
+
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [([signal.SIGTERM], 75), ([signal.SIGINT], 130), ([signal.SIGTERM] * 2, 75), ([signal.SIGINT] * 2, 130)],
+)
+def test_signals_end_with_their_code_and_lose_nothing(tmp_path, numbers, code):
+    recipe, out = tmp_path / "my.yaml", tmp_path / "out"
+    recipe.write_text("stages:\n  a: {stage: fake_train, steps: 8, sleep: 0.15}\n")
+    process = start("run", recipe, "--out", out)
+    wait_for(lambda: (out / "stages/01-a/metrics.jsonl").exists(), process)
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.03)
+    ended, text, err = finish(process)
+    assert ended == code, err
+    assert text == ""
+    assert "Traceback" not in err
+    if len(numbers) == 1:
+        assert "run the same command again" in err
+        assert list(out.glob("stages/01-a/checkpoints/step-*"))
+    ended, _, err = finish(start("run", recipe, "--out", out))
+    assert ended == 0, err
+    finish(start("run", recipe, "--out", tmp_path / "whole"))
+    assert hashes(out) == hashes(tmp_path / "whole")
+
+
+def test_a_second_process_is_refused_while_the_first_lives_and_not_after_a_kill(tmp_path):
+    recipe, out = tmp_path / "my.yaml", tmp_path / "out"
+    recipe.write_text("stages:\n  a: {stage: fake_train, steps: 400, sleep: 0.05, save_steps: 1}\n")
+    first = start("run", recipe, "--out", out)
+    wait_for(lambda: (out / "stages/01-a/checkpoints").exists(), first)
+    code, _, err = finish(start("run", recipe, "--out", out))
+    assert code == 6, err
+    assert f"pid {first.pid}" in err
+    code, _, err = finish(start("plan", recipe, "--out", out))
+    assert code == 0, err
+    first.kill()
+    finish(first)
+    process = start("run", recipe, "--out", out)
+    wait_for(lambda: (out / "stages/01-a/log.txt").read_text().count("stage 1/1") > 1, process)
+    process.terminate()
+    assert finish(process)[0] == 75
+
+
+def test_a_run_directory_deleted_under_a_run_ends_it_with_the_code_of_resources(tmp_path):
+    import shutil
+
+    recipe, out = tmp_path / "my.yaml", tmp_path / "out"
+    recipe.write_text("stages:\n  a: {stage: fake_train, steps: 400, sleep: 0.05, save_steps: 1}\n")
+    process = start("run", recipe, "--out", out)
+    wait_for(lambda: (out / "stages/01-a/checkpoints").exists(), process)
+    out.rename(tmp_path / "gone")
+    shutil.rmtree(tmp_path / "gone", ignore_errors=True)
+    code, _, err = finish(process)
+    assert code == 4, err
+    assert "the run directory is gone" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_log_nobody_can_write_does_not_stop_a_run(tmp_path):
+    recipe = tmp_path / "my.yaml"
+    recipe.write_text("stages:\n  a: {stage: fake_train, steps: 2}\n")
+    path = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
+    command = f"{sys.executable} -m fakes run {recipe} --out {tmp_path / 'out'} 2>/dev/full | head -c 1"
+    done = subprocess.run(command, shell=True, env={**os.environ, "PYTHONPATH": path}, timeout=120, check=False)
+    assert done.returncode == 0
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["state"] == "done"

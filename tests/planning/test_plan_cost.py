@@ -1,0 +1,160 @@
+"""What a stage will need, told before it runs; what it cost, measured."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from pathlib import Path
+
+import fakes
+import pytest
+
+from temper.planning.estimate import PROCESS_BYTES, ModelSize, Shape, estimate, model_size, model_sizes, step_tokens
+from temper.recipe.graph import ASSETS
+from temper.recipe.recipe import load_recipe
+from temper.record.cost import Cost, Meter
+from temper.stages import STAGES
+
+
+@pytest.fixture(autouse=True)
+def fake_kinds(monkeypatch, tmp_path):
+    for kind, entry in fakes.KINDS.items():
+        monkeypatch.setitem(STAGES, kind, entry)
+    monkeypatch.chdir(tmp_path)
+
+
+def write_model(folder: Path, shapes: dict[str, list[int]]) -> Path:
+    folder.mkdir()
+    header, at = {}, 0
+    for name, shape in shapes.items():
+        size = 4
+        for length in shape:
+            size *= length
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + bytes(at))
+    config = {"hidden_size": 8, "num_hidden_layers": 2, "vocab_size": 10}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def shape_of(shipped: str) -> Shape:
+    size = model_size(ASSETS / shipped)
+    assert size is not None
+    assert size.shape is not None
+    return size.shape
+
+
+def test_the_size_of_a_model_is_read_from_its_headers(tmp_path):
+    folder = write_model(tmp_path / "model", {"a": [10, 8], "b": [8], "c": []})
+    assert model_size(folder) == ModelSize(89, 356, {"hidden_size": 8, "num_hidden_layers": 2, "vocab_size": 10})
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff" * 8, b"\x08\0\0\0\0\0\0\0notjson!", b"\x02\0\0\0\0\0\0\0[]"])
+def test_a_damaged_model_has_no_known_size(tmp_path, damage):
+    folder = write_model(tmp_path / "model", {"a": [2]})
+    (folder / "model.safetensors").write_bytes(damage)
+    assert model_size(folder) is None
+
+
+def test_the_size_of_a_model_is_known_along_the_stages_that_come_from_it(tmp_path):
+    write_model(tmp_path / "model", {"a": [100, 8]})
+    text = (
+        "stages:\n  a: {stage: fake_train, model: model}\n  b: {stage: fake_train, model: '@a', kl_penalty: 0.1}\n"
+        "  c: {stage: fake_train}\n  d: {stage: fake_train, model: '@c'}\n  r: {stage: fake_measure, models: ['@b']}\n"
+    )
+    Path("my.yaml").write_text(text)
+    recipe, faults = load_recipe("my.yaml")
+    assert not faults
+    sizes = model_sizes(recipe, {})
+    needs = {stage.name: estimate(stage, sizes).memory_bytes for stage in recipe.stages}
+    assert needs["c"] is None
+    assert needs["d"] is None
+    assert needs["b"] - needs["a"] == 4 * 800
+    assert needs["a"] - PROCESS_BYTES == 16 * 800
+    assert needs["r"] - PROCESS_BYTES == 4 * 800
+
+
+def test_training_on_short_rows_needs_less_than_full_micro_batches():
+    rows = [{"messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2" * n}]}
+            for n in (1, 21)]  # fmt: skip
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 500))
+    stage = "{stage: sft, model: '@a', data: rows.jsonl, batch_size: %d}"
+    text = f"stages:\n  a: {{stage: import_model, model: tiny-base}}\n  b: {stage % 16}\n  c: {stage % 64}\n"
+    Path("my.yaml").write_text(text)
+    recipe, faults = load_recipe("my.yaml")
+    assert not faults
+    tokens, sizes = step_tokens(recipe, {}), model_sizes(recipe, {})
+    mean = tokens["c"] / 64 - 2 * 10 / 8  # rows are 20 characters, and as many tokens, apart: a deviation of 10
+    assert tokens["b"] == pytest.approx(16 * mean + 2 * 10 * 4, rel=0.02)
+    needs = {stage.name: estimate(stage, sizes, tokens.get(stage.name)).memory_bytes for stage in recipe.stages}
+    assert needs["c"] - needs["b"] == 4 * (tokens["c"] - tokens["b"]) * shape_of("tiny-base").activation_floats(False)
+    assert needs["c"] < estimate(recipe.by_name["c"], sizes).memory_bytes
+
+
+def test_rows_that_cannot_be_read_leave_the_bound():
+    Path("rows.jsonl").write_text("{}\n")
+    Path("my.yaml").write_text("stages:\n  b: {stage: sft, model: tiny-base, data: rows.jsonl}\n")
+    recipe, _ = load_recipe("my.yaml")
+    assert step_tokens(recipe, {}) == {}
+
+
+def test_a_teacher_takes_the_memory_of_its_weights_and_not_of_training(tmp_path):
+    write_model(tmp_path / "small", {"a": [100, 8]})
+    write_model(tmp_path / "large", {"a": [5000, 8]})
+    (tmp_path / "d.jsonl").write_text('{"prompt": "1+1", "completion": "2"}')
+    Path("my.yaml").write_text(
+        "stages:\n  s: {stage: distill, model: small, teacher: large, mode: forward_kl, data: d.jsonl}\n"
+    )
+    recipe, _ = load_recipe("my.yaml")
+    [stage] = recipe.stages
+    need = estimate(stage, model_sizes(recipe, {}))
+    assert need.memory_bytes == PROCESS_BYTES + 16 * 800 + 4 * 40000
+
+
+def test_reward_models_and_a_value_model_count(tmp_path):
+    write_model(tmp_path / "small", {"a": [100, 8]})
+    write_model(tmp_path / "judge", {"a": [5000, 8]})
+    (tmp_path / "d.jsonl").write_text('{"prompt": "1+1", "gold": "2"}')
+    text = (
+        "tasks:\n  sums: {train: d.jsonl}\nstages:\n"
+        "  g: {stage: grpo, model: small, tasks: [sums], max_steps: 1, reward_funcs: %s}\n"
+        "  p: {stage: ppo, model: small, tasks: [sums], max_steps: 1, reward_funcs: [accuracy], kl_penalty: 0}\n"
+    )
+    needs = []
+    for rewards in ("[accuracy]", "[accuracy, ./judge]"):
+        Path("my.yaml").write_text(text % rewards)
+        recipe, faults = load_recipe("my.yaml")
+        assert not faults
+        sizes = model_sizes(recipe, {})
+        needs.append({stage.name: estimate(stage, sizes).memory_bytes for stage in recipe.stages})
+    assert needs[1]["g"] - needs[0]["g"] == 4 * 40000
+    assert needs[0]["p"] - PROCESS_BYTES == 2 * 16 * 800
+
+
+def test_costs_add_up_and_peaks_do_not():
+    total = sum([Cost(1, 2, 30), Cost(2, 3, 20)], Cost())
+    assert total == Cost(3, 5, 30)
+
+
+@pytest.mark.parametrize("value", [None, [], {}, {"seconds": "x"}, {"seconds": None, "cpu_seconds": []}])
+def test_a_torn_record_costs_nothing(value):
+    assert Cost.read(value) == Cost()
+
+
+def test_a_cost_survives_being_written():
+    cost = Cost(1.5, 2.25, 3000)
+    assert Cost.read(json.loads(json.dumps(cost.as_dict()))) == cost
+
+
+def test_a_meter_measures_time_cpu_and_memory():
+    meter = Meter()
+    until = time.process_time() + 0.1
+    while time.process_time() < until:
+        pass
+    spent = meter.spent()
+    assert spent.seconds >= 0.1
+    assert spent.cpu_seconds >= 0.08
+    assert spent.peak_memory_bytes > 5_000_000
