@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint release clean
 
 demo: .venv/.installed
 	$(BIN)/temper run tiny
@@ -29,6 +29,12 @@ lint: .venv/.dev
 .venv/.dev: .venv/.installed
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]" "ruff>=0.9" "pyright>=1.1.390"
 	@touch $@
+
+# sdist, then the wheel from the sdist: as an index gets them
+release: .venv/bin/python
+	$(BIN)/python -m pip install --quiet build
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
 
 clean:
 	rm -rf .venv build dist

@@ -150,7 +150,7 @@ class Session:
     def temper(self, recipe: Path, out: Path, settings: Sequence[str]) -> tuple[float, float, int]:
         """`temper run`."""
         options = [part for setting in settings for part in ("--set", setting)]
-        return self.run("-m", "temper.cli", "run", str(recipe), "--out", str(out), *options)
+        return self.run("-m", "temper", "run", str(recipe), "--out", str(out), *options)
 
 
 def train_temper(session: Session, recipe: Path, stage: str, prepared: Path, number: int) -> Training:

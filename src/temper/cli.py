@@ -18,6 +18,7 @@ COMMANDS = {
     "run": ("temper.commands.run", "run a recipe; run it again to go on where it stopped"),
     "sweep": ("temper.commands.sweep", "run a recipe once for each value of a key; one table of all runs"),
     "plan": ("temper.commands.plan", "what would run and why, what is done, memory, disk, time; writes nothing"),
+    "init": ("temper.commands.init", "copy a shipped recipe into a file of your own"),
     "check": ("temper.commands.check", "look through data files row by row; every gold answer must score 1"),
     "score": ("temper.commands.score", "score prompt, reply and gold rows with the rewards"),
     "eval": ("temper.commands.eval", "measure a model on tasks: pass@1, pass@k, cons@k with intervals"),
@@ -126,7 +127,7 @@ def _top(arguments: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"temper {__version__}")
+    parser.add_argument("-V", "--version", action="version", version=f"temper {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.parse_args(arguments)
     parser.print_help()
@@ -171,6 +172,3 @@ def _check_directory() -> None:
         why = "it was deleted while a shell stood in it"
         raise ResourceError(Fault("the current directory does not exist any more", "", why, "cd elsewhere")) from None
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """What a config may say: the strict base of every config class, references between stages, and what a task is.
 
-Reading recipes, and telling what is wrong with them, is in `pipeline/recipe.py`.
+Reading recipes, and telling what is wrong with them, is in `recipe/recipe.py`.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import pytest
 from model_zoo import make
 
 from temper.commands import doctor
-from temper.commands.doctor import Check, check_packages, check_shipped, check_system, examine, render
+from temper.commands.doctor import Check, check_files, check_packages, check_shipped, check_system, examine, render
 from temper.commands.hacks import HACKS, run_hacks
 from temper.errors import Exit
 
@@ -135,10 +135,21 @@ def test_a_shipped_model_is_compared_with_its_hashes(tmp_path):
     assert "model.safetensors" in check.detail
 
 
-def test_an_installation_without_models_is_a_warning(tmp_path):
+def test_an_installation_without_models_fails(tmp_path):
     [check] = check_shipped(tmp_path)
-    assert check.state == "warn"
+    assert (check.state, check.code) == ("fail", Exit.ARTIFACT)
     assert "tiny_base" in check.fix
+
+
+def test_an_installation_without_recipes_or_c_sources_fails_and_names_them(tmp_path):
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "smoke.yaml").write_text("")
+    recipes, sources = check_files(tmp_path)
+    assert (recipes.state, sources.state) == ("fail", "fail")
+    assert "tiny.yaml" in recipes.detail
+    assert "smoke" not in recipes.detail
+    assert "decode.c" in sources.detail
+    assert [check.state for check in check_files()] == ["ok", "ok"]
 
 
 def test_control_characters_are_shown_not_sent():

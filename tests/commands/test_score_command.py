@@ -213,7 +213,7 @@ def test_a_reward_that_changes_its_mind_is_warned_about(score, mine):
 
 
 def test_a_pipe_is_answered_row_by_row():
-    command = [sys.executable, "-m", "temper.cli", "score", "-"]
+    command = [sys.executable, "-m", "temper", "score", "-"]
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdin is not None

@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_packed_attention import HEADS, KEY_HEADS, SIZE, families, layout, plain
+from kernels.test_packed_attention import HEADS, KEY_HEADS, SIZE, families, layout, plain
 from torch import Tensor
 
 from temper.kernels.attention import Options

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from test_precision import ROWS, Quiet, loss, take_step
 from tiny_models import ARCHITECTURES, tiny_model
+from train.test_precision import ROWS, Quiet, loss, take_step
 
 from temper.errors import ConfigError, Exit, Preempted, TemperError
 from temper.models.adapters import LoraConfig, add_adapters, merge_adapters, missing_peft, without_adapters
@@ -241,7 +241,7 @@ def merge_into_plain(learner: Learner) -> Any:
 @needs_peft
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_the_policy_without_its_adapter_anchors_the_kl_term(dtype: str) -> None:
-    from test_grpo import config, groups
+    from stages.test_grpo import config, groups
 
     settings = config(kl_penalty=0.1, dtype=dtype)
     learners = [new_learner(dtype=dtype), new_learner(dtype=dtype)]

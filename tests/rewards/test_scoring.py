@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from reward_rows import QUICK, answered
-from test_sampler import STOPS, requests
+from rollout.test_sampler import STOPS, requests
 from tiny_models import tiny_model
 
 from temper.errors import Fault, ResourceError

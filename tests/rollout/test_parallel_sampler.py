@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_sampler import STOPS, requests
+from rollout.test_sampler import STOPS, requests
 from tiny_models import tiny_model
 
 from temper.errors import ResourceError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from model_zoo import make
-from test_reward_model import labelled, pairs, write
+from stages.test_reward_model import labelled, pairs, write
 
 from temper.errors import TemperError
 from temper.pipeline.run import run_recipe

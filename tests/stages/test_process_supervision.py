@@ -10,8 +10,8 @@ import pytest
 import torch
 from model_zoo import make
 from pydantic import ValidationError
-from test_distill import Log
-from test_grpo import gradient, plain_loss
+from stages.test_distill import Log
+from stages.test_grpo import gradient, plain_loss
 from tiny_models import tiny_model
 
 import temper

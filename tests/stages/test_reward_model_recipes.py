@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from model_zoo import make
-from test_reward_model import pairs, write
+from stages.test_reward_model import pairs, write
 
 from temper.commands.export import write_model
 from temper.errors import TemperError
@@ -92,7 +92,7 @@ def test_a_recipe_trains_a_reward_model_and_rewards_filters_and_measures_by_it(h
 
 
 def test_the_path_of_a_directory_is_a_reward_too_and_part_of_the_fingerprint(here: Path) -> None:
-    from test_reward_model import train
+    from stages.test_reward_model import train
 
     out, _ = train(here / "made", here / "m", pairs(30))
     recipe, faults = load_recipe("r.yaml", ["rl.reward_funcs=[./made/out]", "rl.reward_start_steps={}"])

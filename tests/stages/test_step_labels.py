@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from model_zoo import make
-from test_distill import Log
+from stages.test_distill import Log
 
 import temper
 from temper.config import TaskConfig

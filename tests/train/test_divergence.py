@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_head import Largest
 from tiny_models import tiny_model
 from torch import Tensor, nn
+from train.test_head import Largest
 
 from temper.algorithms.distillation import DIVERGENCES, forward_kl, reverse_kl
 from temper.data.batching import make_batch

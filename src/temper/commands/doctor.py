@@ -82,6 +82,7 @@ def examine(rewards: list[str]) -> Iterator[Check]:
         ("sandbox", check_sandbox),
         ("optional parts", check_optional),
         ("terminal", check_terminal),
+        ("shipped files", check_files),
         ("shipped models", check_shipped),
         ("rewards", lambda: check_rewards(rewards)),
     ]
@@ -185,6 +186,24 @@ def check_terminal() -> Iterator[Check]:
         yield Check("terminal", "ok", "plain lines are shown (no terminal, or NO_COLOR is set)")
 
 
+RECIPES = ("smoke", "tiny", "own_data")  # without these the first page of the documentation is untrue
+C_SOURCES = ("layers.c", "decode.c", "exponential.h")
+
+
+def check_files(package: Path | None = None) -> Iterator[Check]:
+    """What ships beside the Python files: an installation that was built wrongly lacks some of it."""
+    package = package or Path(__file__).parent.parent
+    fix = "pip install --force-reinstall temper-rl"
+    for name, folder, wanted in (
+        ("recipes", "recipes", [f"{recipe}.yaml" for recipe in RECIPES]),
+        ("C sources", "kernels", C_SOURCES),
+    ):
+        missing = [file for file in wanted if not (package / folder / file).is_file()]
+        found = len(list((package / folder).glob("*.yaml" if name == "recipes" else "*.[ch]")))
+        detail = f"{', '.join(missing)} missing from this installation" if missing else f"{found} files"
+        yield Check(name, "fail" if missing else "ok", detail, fix if missing else "", Exit.ARTIFACT)
+
+
 def check_shipped(folder: Path | None = None) -> Iterator[Check]:
     """The models that ship inside the package: as they left us, by their hashes."""
     from temper.artifacts import MANIFEST, InvalidArtifact, verify
@@ -194,7 +213,7 @@ def check_shipped(folder: Path | None = None) -> Iterator[Check]:
     models = sorted(path.parent for path in folder.glob("*/config.json")) if folder.is_dir() else []
     if not models:
         fix = "pip install --force-reinstall temper-rl, or make it: temper run tiny_base"
-        yield Check("shipped models", "warn", "none in this installation", fix)
+        yield Check("shipped models", "fail", "none in this installation", fix, Exit.ARTIFACT)
     for model in models:
         fix = "pip install --force-reinstall temper-rl"
         try:

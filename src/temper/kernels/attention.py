@@ -1,7 +1,7 @@
 """Attention that knows which tokens may see which, registered with transformers' attention interface.
 
 Who sees whom is a plan made beside the batch and passed to the forward; the model is untouched. A packed forward has an
-`AttentionPlan` (`models/packed.py`), a decode step a `Cache` (`rollout/cache.py`).
+`AttentionPlan` (`kernels/packed.py`), a decode step a `Cache` (`rollout/cache.py`).
 
 Shapes: R attention rows, Q and K the longest query and key run of a block, H heads, H_kv key heads, D head size.
 """

@@ -32,7 +32,7 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
 
 def training_forwards(model: nn.Module, checkpointing: bool, compiled: bool) -> Forwards:
     """For `in_place`: the forwards of `model` in training. Its layers compute their activations again in the backward
-    pass, or are compiled; what is not compiled has the faster forwards of `models/fast.py`.
+    pass, or are compiled; what is not compiled has the faster forwards of `kernels/fast.py`.
 
     Lengths are dynamic, so other token counts need no other code. Attention is not compiled: its plan is Python.
     """

@@ -26,7 +26,7 @@ from temper.planning.plan import Plan
 from temper.planning.preflight import prepare
 from temper.record.rundir import read_object, writing
 
-PROGRAM = (sys.executable, "-m", "temper.cli")  # a point is a process of its own: its memory and its crash are its own
+PROGRAM = (sys.executable, "-m", "temper")  # a point is a process of its own: its memory and its crash are its own
 
 
 def check_points(reference: str, common: Sequence[str], points: Sequence[Point], folder: Path) -> list[Plan]:

@@ -73,7 +73,7 @@ class Shared:
 
 
 class Cache:
-    """An attention plan for decode steps (see `models/attention.py`): one token a row, column `self.column` next."""
+    """An attention plan for decode steps (see `kernels/attention.py`): one token a row, column `self.column` next."""
 
     def __init__(self, shared: Sequence[Shared], positions_B: Tensor, columns: int):
         """`positions_B` is where each row's first own token stands; a row has at most `columns` of them."""

@@ -1,0 +1,7 @@
+"""`python -m temper`: the command, where it is not on the path."""
+
+import sys
+
+from temper.cli import main
+
+sys.exit(main())
