@@ -18,6 +18,7 @@ LAYERS = (
     ("recipe",),
     ("stages",),
     ("rollout", "train", "data"),
+    ("trackers",),
     ("record",),
     ("models", "rewards"),
     ("text", "kernels", "algorithms"),
@@ -214,7 +215,8 @@ def test_nothing_imports_what_the_library_does_not_declare():
     allowed = {"temper", "yaml", "huggingface_hub", "jinja2"}  # the last two come with transformers
     allowed |= {name for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "rich")
                 if f'"{name}' in project}  # fmt: skip
-    allowed |= {"pyarrow", "datasets", "peft", "triton", "bitsandbytes", "torchao"}  # extras, imported lazily
+    allowed |= {"pyarrow", "datasets", "peft", "triton", "bitsandbytes", "torchao"}
+    allowed |= {"tensorboard", "wandb", "trackio"}  # extras, imported lazily
     import sys
 
     for module, path in modules().items():

@@ -26,6 +26,9 @@ OPTIONAL = {
     "hub": ("datasets", "data sets from the Hub"),
     "lora": ("peft", "training low-rank adapters"),
     "8bit": ("bitsandbytes", "the optimiser's moments in 8 bits"),
+    "tensorboard": ("tensorboard", "a tracker"),
+    "wandb": ("wandb", "a tracker"),
+    "trackio": ("trackio", "a tracker"),
 }
 GIGABYTE = 1e9
 MEMORY_NEEDED = 3 * GIGABYTE  # the default recipe

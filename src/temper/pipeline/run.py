@@ -28,6 +28,7 @@ from temper.record.progress import StageLog
 from temper.record.rundir import Lock, RunDir, last_checkpoint, read_object, writing
 from temper.stages import STAGES
 from temper.stages.context import StageContext
+from temper.trackers.process import following
 
 TICK_SECONDS = 5.0  # run.json is brought up to date at least this often: what a kill leaves unrecorded
 
@@ -116,6 +117,15 @@ class Run:
             say(line)
         settle_torch(self.plan.recipe.threads)
         self.stopper.busy = True
+        with following(self.root, self.plan.recipe.trackers) as untold:
+            self._stages()
+        for text in untold:
+            say(f"warning: {text}")
+        with writing(self.root):
+            self.record.save("done")
+        return Result(self.plan, self.record.values, tuple(self.ran), self._evaluation())
+
+    def _stages(self) -> None:
         for planned in self.plan.stages:
             if self.stopper.code is not None:
                 with writing(self.root):
@@ -128,9 +138,6 @@ class Run:
                 give_back_memory()
             else:
                 self._keep(planned)
-        with writing(self.root):
-            self.record.save("done")
-        return Result(self.plan, self.record.values, tuple(self.ran), self._evaluation())
 
     def _tidy(self) -> None:
         """Clear what a killed run left, set aside what is damaged, write down what is going to happen."""

@@ -14,6 +14,7 @@ from temper.recipe.recipe import Recipe, Stage, load_recipe
 from temper.record.cost import memory_available, show_bytes
 from temper.record.rundir import RunDir
 from temper.stages.context import StageContext, Task
+from temper.trackers import missing_trackers
 
 SPARE_BYTES = 64_000_000  # beside what the stages write: metrics, rollouts, the report
 
@@ -53,6 +54,7 @@ def prepare(
     among them (config before data before models).
     """
     recipe, faults = load_recipe(reference, settings)
+    faults += missing_trackers(recipe.trackers)
     folder = RunDir(out if out is not None else recipe.default_folder)
     folder.check_owner(recipe.name)
     plan = Plan(recipe, folder)

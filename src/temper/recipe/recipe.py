@@ -30,6 +30,7 @@ from temper.recipe.graph import (
 from temper.recipe.sources import Source, read_tree
 from temper.recipe.words import NAME_PATTERN, did_you_mean, folder_name, name_problem
 from temper.stages import STAGES, Makes
+from temper.trackers import TrackerName
 
 KIND_ALIASES = {
     "cold_start": "sft", "eval": "evaluate", "evaluation": "evaluate", "finetune": "sft", "import": "import_model",
@@ -46,6 +47,7 @@ class RecipeKeys(StrictModel):
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 2  # torch threads
+    trackers: list[TrackerName] = Field(default_factory=list)  # told of every step; none can stop or change a run
     tasks: dict[str, TaskConfig] = Field(default_factory=dict)
     stages: dict[str, Any] = Field(default_factory=dict)
     origins: dict[str, str] = Field(default_factory=dict)  # what recipe.resolved.yaml says of itself; not read
@@ -90,6 +92,7 @@ class Recipe:
     description: str
     seed: int
     threads: int
+    trackers: tuple[TrackerName, ...]
     tasks: Mapping[str, TaskConfig]
     stages: tuple[Stage, ...]
     origins: Mapping[str, str]
@@ -132,6 +135,7 @@ def load_recipe(reference: str, settings: Sequence[str] = ()) -> tuple[Recipe, l
         description=top.description,
         seed=top.seed,
         threads=top.threads,
+        trackers=tuple(dict.fromkeys(top.trackers)),
         tasks=reader.tasks,
         stages=stages,
         origins=_preset_origins(stages) | {".".join(path): _origin(node.place) for path, node in leaves(tree.table)},

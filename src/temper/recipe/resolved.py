@@ -17,6 +17,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         "description": recipe.description,
         "seed": recipe.seed,
         "threads": recipe.threads,
+        "trackers": list(recipe.trackers),
         "tasks": {name: task.model_dump(mode="json") for name, task in recipe.tasks.items()},
         "stages": {stage.name: stage_values(stage) for stage in recipe.stages},
     }

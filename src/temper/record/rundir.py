@@ -24,7 +24,10 @@ from typing import Any
 from temper.artifacts import sync, write_atomically
 from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
 
-OURS = ("artifacts", "hashes.json", "lock", "recipe.resolved.yaml", "report", "run.json", "stages")
+OURS = (
+    "artifacts", "hashes.json", "lock", "recipe.resolved.yaml", "report", "run.json", "stages", "tensorboard",
+    "trackers.json", "trackers.log", "wandb",
+)  # fmt: skip
 
 
 def read_object(path: Path) -> dict[str, Any]:
