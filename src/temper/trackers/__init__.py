@@ -1,7 +1,7 @@
 """Experiment trackers, fed by a reader of what a run writes, in a process of its own: none can stop or change a run.
 
 follow.py       reads metrics and completions of a run directory, as they come    process.py   that process
-tensorboard.py, wandb.py, trackio.py    one tracker each
+tensorboard_tracker.py, wandb_tracker.py, trackio_tracker.py    one tracker each
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class TrackerKind:
 
 
 TRACKERS: dict[TrackerName, TrackerKind] = {
-    "tensorboard": TrackerKind("temper.trackers.tensorboard", "tensorboard"),
-    "wandb": TrackerKind("temper.trackers.wandb", "wandb"),
-    "trackio": TrackerKind("temper.trackers.trackio", "trackio"),
+    "tensorboard": TrackerKind("temper.trackers.tensorboard_tracker", "tensorboard"),
+    "wandb": TrackerKind("temper.trackers.wandb_tracker", "wandb"),
+    "trackio": TrackerKind("temper.trackers.trackio_tracker", "trackio"),
 }
 
 
@@ -56,6 +56,7 @@ def missing_trackers(names: Sequence[TrackerName]) -> list[Fault]:
     ]
 
 
-def open_tracker(name: TrackerName, run: str, key: str, config: dict) -> Tracker:
+def open_tracker(name: str, run: str, key: str, config: dict) -> Tracker:
     """The tracker of this name, going on with its run `key`. Whatever its library raises is raised."""
-    return import_module(TRACKERS[name].module).open_tracker(run, key, config)
+    module = next(kind.module for known, kind in TRACKERS.items() if known == name)
+    return import_module(module).open_tracker(run, key, config)

@@ -27,6 +27,8 @@ class WandB:
     def completions(self, stage: str, step: int, rows: Sequence[Row]) -> None:
         import wandb
 
+        columns: list[Any]
+        cells: list[Any]
         columns, cells = table(rows)
         self.run.log({f"{stage}/step": step, f"{stage}/completions": wandb.Table(columns=columns, data=cells)})
 

@@ -23,7 +23,7 @@ class TensorBoard:
         self.writers: dict[str, Any] = {}
 
     def log(self, stage: str, step: int, metrics: Mapping[str, float]) -> None:
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
         values = [Summary.Value(tag=f"{stage}/{name}", simple_value=value) for name, value in metrics.items()]
         self._write(stage, step, Summary(value=values))
@@ -35,7 +35,7 @@ class TensorBoard:
         self._write(stage, step, _text(f"{stage}/completions", text))
 
     def _write(self, stage: str, step: int, summary: Any) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         if stage not in self.writers:

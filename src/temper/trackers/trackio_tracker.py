@@ -36,5 +36,5 @@ def open_tracker(run: str, key: str, config: dict) -> Trackio:
 
     project = os.environ.get("TRACKIO_PROJECT", "temper")
     name = f"{Path(run).name}-{key[:4]}"
-    quiet = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
+    quiet: dict[str, Any] = {"embed": False, "auto_log_cpu": False, "auto_log_gpu": False}
     return Trackio(trackio.init(project=project, name=name, resume="allow", config=config, **quiet))
