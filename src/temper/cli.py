@@ -28,6 +28,7 @@ COMMANDS = {
     "report": ("temper.commands.report", "one HTML file that shows a run"),
     "explain": ("temper.commands.explain", "why is my reward flat: a diagnosis with this run's numbers"),
     "export-metrics": ("temper.commands.export_metrics", "what a run measured, to a tracker or a CSV file"),
+    "export-log": ("temper.commands.export_log", "completions as .eval files, for Inspect's viewer"),
     "export": ("temper.commands.export", "a trained model as a Hugging Face directory"),
     "doctor": ("temper.commands.doctor", "look at this machine: what works, what does not, what to do"),
 }

@@ -25,7 +25,7 @@ from temper.artifacts import sync, write_atomically
 from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
 
 OURS = (
-    "artifacts", "hashes.json", "lock", "recipe.resolved.yaml", "report", "run.json", "stages", "tensorboard",
+    "artifacts", "hashes.json", "lock", "logs", "recipe.resolved.yaml", "report", "run.json", "stages", "tensorboard",
     "trackers.json", "trackers.log", "wandb",
 )  # fmt: skip
 
