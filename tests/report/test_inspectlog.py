@@ -12,10 +12,14 @@ from temper import cli
 from temper.report.inspectlog import Ids, sample_of, write_log
 
 ROWS = [
-    {"prompt_id": "sums:1", "task": "sums", "prompt": "2+3", "gold": "5",
-     "reply": "<think>2+3</think><answer>5</answer>", "rewards": {"accuracy": 1.0, "format": 1.0}, "total": 1.1, "finish_reason": "stop", "tokens": 9, "sample": 0},
-    {"prompt_id": "sums:1", "task": "sums", "prompt": "2+3", "gold": "5", "reply": "\ud800 no</think>",
-     "rewards": {"accuracy": 0.0, "format": None}, "total": 0.0, "finish_reason": "length", "tokens": 3, "sample": 1},
+    {
+        "prompt_id": "sums:1", "task": "sums", "prompt": "2+3", "gold": "5", "finish_reason": "stop", "tokens": 9,
+        "reply": "<think>2+3</think><answer>5</answer>", "rewards": {"accuracy": 1.0, "format": 1.0}, "total": 1.1,
+    },
+    {
+        "prompt_id": "sums:1", "task": "sums", "prompt": "2+3", "gold": "5", "finish_reason": "length", "tokens": 3,
+        "reply": "\ud800 no</think>", "rewards": {"accuracy": 0.0, "format": None}, "total": 0.0, "sample": 1,
+    },
     {"prompt_id": "../etc/x y", "prompt": "?", "reply": "", "rewards": {}, "total": float("nan")},
 ]  # fmt: skip
 

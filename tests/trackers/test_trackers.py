@@ -46,6 +46,7 @@ def fake_kinds(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.setattr(process, "PATIENCE", 0.5)
+    monkeypatch.setenv("TEMPER_TRACKER_SECONDS", "5")
 
 
 @pytest.fixture
@@ -111,6 +112,16 @@ def test_a_tracker_that_fails_changes_no_bit_of_a_run_and_is_told_of_at_its_end(
     assert told.ran == plain.ran
     assert {p.name: p.read_bytes() for p in Path("out/artifacts").rglob("model.safetensors")} == hashes
     assert set(os.listdir("out/artifacts")) == set(os.listdir("with/artifacts"))
+
+
+def test_no_tracker_outlives_its_run_for_long(recipe, wandb, monkeypatch):
+    run(recipe)
+    monkeypatch.setenv("TEMPER_TRACKER_SECONDS", "0.2")
+    for way in ("hang", "hang at the start"):
+        wandb(way)
+        child = process.start(Path("out"), "wandb")
+        child.stdin.close()
+        assert child.wait(20) != 0
 
 
 def test_a_tracker_that_is_not_installed_is_an_error_before_anything_runs(recipe, monkeypatch):

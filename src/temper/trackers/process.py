@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
-import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from temper.trackers import LOG
 from temper.trackers.follow import Position, Tracker, opened, read_positions, send_new, write_positions
 
 LOOK_SECONDS = 2.0  # between two looks at the run directory
-LAST_SECONDS = 60  # for what is left to be sent once the run is over; then the process ends itself
+LAST_SECONDS = float(os.environ.get("TEMPER_TRACKER_SECONDS", "60"))  # for what is left once the run is over
 PATIENCE = 5.0  # how long a run that is over waits for its trackers
 
 
@@ -47,7 +46,7 @@ def following(run: Path, names: Sequence[str]) -> Iterator[list[str]]:
             try:
                 code = child.wait(max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
-                told.append(f"the tracker {name} is still sending, for {LAST_SECONDS} seconds at most; {again}")
+                told.append(f"the tracker {name} is still sending, for {LAST_SECONDS:g} seconds at most; {again}")
                 continue
             if code:
                 told.append(f"the tracker {name} failed, see {run / LOG}; {again}")
@@ -64,19 +63,28 @@ def start(run: Path, name: str) -> subprocess.Popen:
 
 def main(run: Path, name: str) -> None:
     """Follow until standard input ends, then send the rest."""
+    over = threading.Event()
+    threading.Thread(target=wait_for_the_end, args=(over,), daemon=True).start()
     position = read_positions(run, [name])[name]
     write_positions(run, {name: position})
     with opened(name, run, position) as tracker:
         seen: object = None
-        over = False
-        while not over:
-            over = bool(select.select([sys.stdin], [], [], LOOK_SECONDS)[0])
-            if over:
-                signal.alarm(LAST_SECONDS)
+        last = False
+        while not last:
+            last = over.wait(LOOK_SECONDS)
             now = state(run)
             if now != seen:
                 send(run, name, tracker, position)
                 seen = now
+
+
+def wait_for_the_end(over: threading.Event) -> None:
+    """Say that the run is over, and end this process if the tracker has not let go of it some time later."""
+    while os.read(0, 1024):
+        pass
+    over.set()
+    time.sleep(LAST_SECONDS)
+    os._exit(1)
 
 
 def send(run: Path, name: str, tracker: Tracker, position: Position) -> None:
