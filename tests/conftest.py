@@ -41,3 +41,11 @@ def imports_are_no_garbage() -> Iterator[None]:
     gc.freeze()
     yield
     gc.unfreeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def rewards_have_no_process_left() -> Iterator[None]:
+    """The process of rewards stays until the trainer ends; tests that count processes are in the same one."""
+    yield
+    if worker := sys.modules.get("temper.rewards.worker"):
+        worker.WORKER.close()

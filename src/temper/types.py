@@ -108,6 +108,7 @@ class Rollout:
     rewards: Mapping[str, float]
     total: float
     grader_failures: tuple[str, ...] = ()  # names of rewards that failed and were counted as 0
+    inapplicable: tuple[str, ...] = ()  # names of rewards that said None: they are no part of the total
 
 
 @dataclass(frozen=True)

@@ -239,6 +239,7 @@ def right(prompt, reply): return float(reply.answer == prompt.gold)
 def constant(prompt, reply): return 1.0
 def noisy(prompt, reply): return random.random() + (reply.answer == prompt.gold)
 def picky(prompt, reply): return float(reply.answer.startswith("7"))
+def by_row(prompt, reply): return float(prompt.row["nums"] != [])
 def nothing(prompt, reply): pass
 def not_a_number(prompt, reply): return float("nan")
 def unary(reply): return 1.0
@@ -254,6 +255,7 @@ def broken(prompt, reply): return prompt.nothing
         ("noisy", 0, "not deterministic"),
         ("picky", 0, "failed"),
         ("broken", 2, "fails on every reply"),
+        ("by_row", 0, "it may need rows of its own"),
         ("nothing", 2, "got None"),
         ("not_a_number", 2, "nan"),
         ("unary", 2, "signature"),
@@ -271,12 +273,12 @@ def test_a_reward_of_ones_own_is_looked_at_alone(name: str, code: int, says: str
 
 def test_a_reward_of_ones_own_is_tried_on_the_rows() -> None:
     Path("my.py").write_text(REWARDS_PY)
-    code, out, err = run(write("t.jsonl", GOOD), "--rewards", "accuracy,my.py:right,my.py:noisy,my.py:broken")
+    code, out, err = run(write("t.jsonl", GOOD), "--rewards", "accuracy,my.py:right,my.py:noisy,my.py:picky")
     assert code == 0, err
     assert "accuracy 1, my.py:right 1, my.py:noisy " in out
     assert "not deterministic" in err
-    assert "5 rows of 5: the reward `my.py:broken` fails on the gold answer" in err
-    for name in ("nothing", "not_a_number", "missing"):
+    assert "the reward `my.py:picky` failed when it was tried" in err
+    for name in ("broken", "nothing", "not_a_number", "missing"):
         assert run("t.jsonl", "--rewards", f"my.py:{name}")[0] == 2
 
 

@@ -13,6 +13,7 @@ import pytest
 from reward_rows import DATA, answered, rows
 
 from temper import cli
+from temper.rewards.worker import WORKER
 
 SOURCE = Path(cli.__file__).parents[1]
 GOOD = {"id": "a", "prompt": "2+3", "reply": answered("5"), "gold": "5"}
@@ -23,7 +24,7 @@ def line(**changes) -> str:
 
 
 @pytest.fixture
-def score(tmp_path, monkeypatch, capsys):
+def score(tmp_path, monkeypatch, capfd):
     """Runs the command on a file's bytes, or on standard input; gives (exit code, rows out, standard error)."""
 
     def run(data: bytes | str, *options: str, stdin: bool = False):
@@ -33,7 +34,7 @@ def score(tmp_path, monkeypatch, capsys):
         if stdin:
             monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
         code = cli.main(["score", *options, "-" if stdin else str(file)])
-        printed = capsys.readouterr()
+        printed = capfd.readouterr()
         return code, [json.loads(row) for row in printed.out.splitlines()], printed.err
 
     return run
@@ -181,6 +182,7 @@ def mine(tmp_path):
 
 
 def test_a_reward_of_ones_own_is_scored_beside_the_others(score, mine):
+    WORKER.close()  # the process prints where the one that started it did
     name = mine("print('hello'); return len(prompt.gold) / 2")
     code, (row,), err = score(line(), "--rewards", f"accuracy,{name}", "--weights", "1,2")
     assert (code, row["accuracy"], row[name], row["total"]) == (0, 1.0, 0.5, 2.0)
@@ -196,7 +198,7 @@ def test_a_reward_that_raises_on_a_row_scores_0_and_is_told(score, mine):
     assert "b: AssertionError: not b" in err
 
 
-@pytest.mark.parametrize("value", ["None", "'x'", "float('nan')", "[1.0]"])
+@pytest.mark.parametrize("value", ["'x'", "float('nan')", "[1.0]", "-1e308"])
 def test_a_reward_that_gives_no_number_is_a_config_error(score, mine, value):
     code, _, err = score(line(), "--rewards", mine(f"return {value}"))
     assert code == 2
@@ -204,6 +206,22 @@ def test_a_reward_that_gives_no_number_is_a_config_error(score, mine, value):
     code, _, err = score(line() + line(id="b"), "--rewards", mine(f"return {value} if prompt.id == 'b' else 1.0"))
     assert code == 2
     assert "rows.jsonl:2" in err
+
+
+def test_a_reward_that_does_not_apply_is_null_and_none_at_all_is_an_error(score, mine):
+    name = mine("return None if prompt.id == 'b' else 0.5")
+    code, out, _ = score(line() + line(id="b"), "--rewards", f"accuracy,{name}")
+    assert (code, [(row[name], row["total"]) for row in out]) == (0, [(0.5, 1.5), (None, 1.0)])
+    code, _, err = score(line(), "--rewards", mine("pass"))
+    assert code == 2
+    assert "got None for every row" in err
+
+
+def test_a_reward_that_fails_on_every_row_is_an_error(score, mine):
+    code, out, err = score(line() * 2, "--rewards", mine("return nonsense"))
+    assert (code, len(out)) == (2, 2)
+    assert "failed on every row" in err
+    assert "mine.py:2" in err
 
 
 def test_a_reward_that_changes_its_mind_is_warned_about(score, mine):

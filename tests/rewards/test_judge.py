@@ -15,13 +15,12 @@ from pydantic import ValidationError
 from reward_rows import answered, prompt
 
 from temper.errors import ConfigError, ResourceError
-from temper.models.device import DeviceConfig
 from temper.rewards import endpoint as endpoint_file
 from temper.rewards import load_rewards
 from temper.rewards.endpoint import PATIENCE
 from temper.rewards.judge import Judge, JudgeConfig
 from temper.rewards.score import Scorer
-from temper.stages.rewards import check_rewards, open_rewards
+from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards
 from temper.text.reply import parse_reply
 from temper.types import Message, Prompt, Reply
 
@@ -298,17 +297,19 @@ def test_retries_are_paid_for() -> None:
 
 def test_a_stage_names_its_judge_and_checking_it_asks_nothing(tmp_path: Path) -> None:
     warnings: list[str] = []
-    ctx: Any = SimpleNamespace(inputs={}, work=tmp_path, log=SimpleNamespace(warn=warnings.append))
+    log = SimpleNamespace(warn=warnings.append)
+    ctx: Any = SimpleNamespace(inputs={}, work=tmp_path, log=log, stopping=lambda: False)
     with judging(by_reason) as server:
-        config = JudgeConfig(url=server.url, model="wise")
-        assert check_rewards(["accuracy", "judge"], ctx, config) == []
+        config = RewardsConfig(judge=JudgeConfig(url=server.url, model="wise"))
+        assert check_rewards(["accuracy", "judge"], ctx, config, dict) == []
         assert (server.asked, warnings, list(tmp_path.iterdir())) == ([], [], [])
-        rewards = open_rewards(["accuracy", "judge"], ctx, DeviceConfig(), config)
+        rewards = open_rewards(["accuracy", "judge"], ctx, config)
         assert Scorer(rewards).score(*replies(3)[2]).rewards == {"accuracy": 0.0, "judge": 0.2}
         assert [file.name for file in tmp_path.iterdir()] == ["judge.jsonl"]
-    (fault,) = check_rewards(["accuracy", "judge"], ctx, None)
+    (fault,) = check_rewards(["accuracy", "judge"], ctx, RewardsConfig(), dict)
     assert fault.what == "the reward `judge` needs a judge"
-    (fault,) = check_rewards(["judge"], ctx, config.model_copy(update={"api_key_env": "NO_SUCH_KEY"}))
+    unkeyed = RewardsConfig(judge=JudgeConfig(url=server.url, model="wise", api_key_env="NO_SUCH_KEY"))
+    (fault,) = check_rewards(["judge"], ctx, unkeyed, dict)
     assert "NO_SUCH_KEY is not set" in fault.what
 
 

@@ -17,8 +17,8 @@ from temper.errors import ConfigError, Fault, ResourceError
 from temper.rewards import REWARDS, load_rewards
 from temper.rewards.cosine_length import cosine_length_up_to
 from temper.rewards.length import length_up_to
+from temper.rewards.returns import WrongReturn
 from temper.rewards.score import Scorer
-from temper.rewards.user import WrongReturn
 from temper.text.reply import TAGS, parse_reply
 
 RANGES = {"repetition_penalty": (-1.0, 0.0), "cosine_length": (-1.0, 1.0)}
@@ -180,7 +180,7 @@ def broken(p, r):
     raise KeyError("answer")
 
 
-@pytest.mark.parametrize("value", [None, "1", float("nan"), float("inf"), [1.0], 1j])
+@pytest.mark.parametrize("value", ["1", float("nan"), float("inf"), [1.0], 1j, -1e308, 10**400, NotImplemented])
 def test_a_reward_that_fails_counts_as_0_and_is_named(value):
     rewards = {"good": lambda p, r: 1.0, "bad": lambda p, r: value, "broken": broken}
     score = Scorer(rewards).score(prompt("5"), RIGHT)
@@ -189,6 +189,17 @@ def test_a_reward_that_fails_counts_as_0_and_is_named(value):
     assert "KeyError" in score.reasons["broken"]
     with pytest.raises(WrongReturn, match="`bad` got"):
         Scorer(rewards, strict=True).score(prompt("5"), RIGHT)
+
+
+def test_a_reward_that_does_not_apply_is_no_part_of_the_total():
+    scorer = Scorer({"good": lambda p, r: 0.5, "not_for_this": lambda p, r: None}, [1.0, 3.0])
+    score = scorer.score(prompt("5"), RIGHT)
+    assert (score.rewards, score.total, score.failures, score.inapplicable) == (
+        {"good": 0.5}, 0.5, (), ("not_for_this",)
+    )  # fmt: skip
+    only = Scorer({"batched": Batched(lambda pairs: [1.0, None, 0.0])}).score_all(PAIRS)
+    assert [dict(score.rewards) for score in only] == [{"batched": 1.0}, {}, {"batched": 0.0}]
+    assert [score.total for score in only] == [1.0, 0.0, 0.0]
 
 
 def test_a_reward_that_exits_does_not_end_the_run():
@@ -254,7 +265,7 @@ def test_where_a_batch_fails_each_reply_is_scored_alone(answer):
 
 
 def test_one_wrong_value_of_a_batch_fails_that_reply_alone():
-    rewards = {"batched": Batched(lambda pairs: [1.0, math.nan, None])}
+    rewards = {"batched": Batched(lambda pairs: [1.0, math.nan, "1"])}
     assert [score.failures for score in Scorer(rewards).score_all(PAIRS)] == [(), ("batched",), ("batched",)]
     with pytest.raises(WrongReturn, match="`batched` got nan"):
         Scorer(rewards, strict=True).score_all(PAIRS)

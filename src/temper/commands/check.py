@@ -39,8 +39,10 @@ def run(args: argparse.Namespace) -> int:
     from temper.errors import TemperError
 
     options = read_options(args)
-    reports = [lint.lint(file, options) for file in args.files]
-    reports += [lint.lint_builtin(name, options) for name in split(args.tasks)]
+    named = {file: lint.lint(file, options) for file in args.files if not lint.is_reward(file)}
+    builtin = [lint.lint_builtin(name, options) for name in split(args.tasks)]
+    prompts = [prompt for report in (*named.values(), *builtin) for prompt in report.prompts]
+    reports = [named[file] if file in named else lint.lint(file, options, prompts) for file in args.files] + builtin
     notes = lint.compare(reports)
     if args.write:
         lint.write_good(reports, args.write)

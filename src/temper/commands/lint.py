@@ -64,13 +64,18 @@ class FileReport:
     good: tuple[Row, ...] = ()
 
 
-def lint(file: str, options: Options) -> FileReport:
-    """A data file, a recipe or a reward, whichever `file` names."""
-    if _REWARD.fullmatch(file) and not Path(file).exists():
-        return _guarded(file, "reward", lambda: lint_one_reward(file))
+def lint(file: str, options: Options, prompts: Sequence[Prompt] = ()) -> FileReport:
+    """A data file, a recipe or a reward, whichever `file` names. A reward is tried on some of the `prompts`."""
+    if is_reward(file):
+        return _guarded(file, "reward", lambda: lint_one_reward(file, prompts))
     if file.lower().endswith(RECIPES) or _is_shipped_recipe(file):
         return _guarded(file, "recipe", lambda: lint_recipe(file))
     return lint_data(file, options)
+
+
+def is_reward(file: str) -> bool:
+    """Whether the name is that of a function of a file."""
+    return bool(_REWARD.fullmatch(file)) and not Path(file).exists()
 
 
 def _is_shipped_recipe(name: str) -> bool:
@@ -99,8 +104,8 @@ def lint_builtin(name: str, options: Options) -> FileReport:
     return replace(report, name=name)
 
 
-def lint_one_reward(spec: str) -> FileReport:
-    means, notes = lint_reward(spec)
+def lint_one_reward(spec: str, prompts: Sequence[Prompt]) -> FileReport:
+    means, notes = lint_reward(spec, prompts)
     return FileReport(spec, "reward", rewards=means, notes=tuple(notes))
 
 

@@ -36,19 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from temper.data.findings import Findings, empty
-    from temper.rewards.user import probe_rewards
 
     scorer = read_options(args)
     output = sys.stdout
     with contextlib.redirect_stdout(sys.stderr):  # what a user's reward prints is no result
-        own = {name: reward for name, reward in scorer.rewards.items() if ".py:" in name}
-        for warning in probe_rewards(own):
-            print(warning.render("warning"), file=sys.stderr)
         found = Findings("<stdin>" if args.file == "-" else args.file, checkable=False)
         failures: dict[str, list[str]] = {}
+        given = dict.fromkeys(scorer.rewards, 0)
         for result in _results(args, scorer, found, failures):
             print(json.dumps(result), file=output, flush=True)
+            for name in given:
+                given[name] += result[name] is not None
     _warn_failures(failures)
+    _refuse_broken(failures, given, found.rows - len(found.bad_rows))
     if not found.rows:
         found.fail(empty(found.path))
     if found.bad_rows:
@@ -111,9 +111,10 @@ def _results(
 ) -> Iterator[dict[str, Any]]:
     """The output row of each input row. Bad rows go to `found`, rewards that failed to `failures`."""
     from temper.errors import ConfigError, Fault
-    from temper.rewards.user import WrongReturn
+    from temper.rewards.returns import WrongReturn
     from temper.text.reply import parse_reply
 
+    tried = False
     for line, offset, raw in _lines(args.file):
         if not raw.strip():
             continue
@@ -131,8 +132,13 @@ def _results(
         except WrongReturn as error:
             fix = "return one finite float for each reply"
             raise ConfigError(Fault(str(error), f"{found.path}:{line}", fix=fix)) from None
+        if not tried:
+            tried = True
+            _warn_of_moods(scorer, prompt, reply, score)
         _count_failures(prompt.id, score, failures)
-        yield {**_id(row), **score.rewards, "total": score.total, "verdict": verdict(prompt, reply, score)}
+        unapplied = dict.fromkeys(score.inapplicable)
+        found_of = {"total": score.total, "verdict": verdict(prompt, reply, score)}
+        yield {**_id(row), **score.rewards, **unapplied, **found_of}
 
 
 def _lines(file: str) -> Iterator[tuple[int, int, bytes]]:
@@ -249,9 +255,38 @@ def verdict(prompt: Prompt, reply: Reply, score: Score) -> str:
     return "wrong" if given else "no_answer"
 
 
+def _warn_of_moods(scorer: Scorer, prompt: Prompt, reply: Reply, score: Score) -> None:
+    """Warn of rewards of a user's own that say something else of the same reply when asked again."""
+    from temper.errors import Fault
+
+    own = [name for name in scorer.rewards if ".py:" in name]
+    again = scorer.score(prompt, reply) if own else score
+    for name in own:
+        one, two = score.rewards.get(name), again.rewards.get(name)
+        if one != two:
+            why = f"{one}, then {two} for the same reply ({prompt.id})"
+            print(Fault(f"the reward `{name}` is not deterministic", why=why).render("warning"), file=sys.stderr)
+
+
 def _count_failures(sample: str, score: Score, failures: dict[str, list[str]]) -> None:
     for name, reason in score.reasons.items():
         failures.setdefault(name, []).append(f"{sample}: {reason}")
+
+
+def _refuse_broken(failures: dict[str, list[str]], given: dict[str, int], rows: int) -> None:
+    """Raise ConfigError for rewards that failed on all of the rows that were scored, or gave none of them a value."""
+    from temper.errors import ConfigError, Fault
+
+    broken = [
+        Fault(f"the reward `{name}` failed on every row", why=reasons[0])
+        for name, reasons in failures.items()
+        if len(reasons) == rows
+    ]
+    if rows:
+        why = "expected one finite float; None says that a reward does not apply to a reply"
+        broken += [Fault(f"the reward `{name}` got None for every row", why=why) for name, n in given.items() if not n]
+    if broken:
+        raise ConfigError(broken)
 
 
 def _warn_failures(failures: dict[str, list[str]]) -> None:

@@ -20,9 +20,10 @@ from temper.rewards.random import random
 from temper.rewards.reasoning_steps import reasoning_steps
 from temper.rewards.repetition_penalty import repetition_penalty
 from temper.rewards.tag_count import tag_count
+from temper.rewards.worker import Limits
 from temper.types import Prompt, Reply
 
-Reward = Callable[[Prompt, Reply], float]
+Reward = Callable[[Prompt, Reply], float | None]  # None: it does not apply to this reply
 
 REWARDS: dict[str, Reward] = {
     "accuracy": accuracy,
@@ -38,10 +39,14 @@ REWARDS: dict[str, Reward] = {
 
 
 def load_rewards(
-    names: Sequence[str], folder: Path | None = None, given: Mapping[str, Reward] = MappingProxyType({})
+    names: Sequence[str],
+    folder: Path | None = None,
+    given: Mapping[str, Reward] = MappingProxyType({}),
+    limits: Limits | None = None,
 ) -> dict[str, Reward]:
     """The rewards by the names they were asked for; `file.py:function` is looked up in `folder`, then where we are.
-    `given` are rewards that need more than a name, such as a stage's `judge`.
+    `given` are rewards that need more than a name, such as a stage's `judge`; functions of a file have
+    `limits`.
 
     Raises ConfigError with every fault: an unknown or repeated name, a missing file, a syntax error with its line, a
     missing function, a signature other than `(prompt, reply)`.
@@ -53,7 +58,7 @@ def load_rewards(
         ...
     temper.errors.ConfigError: unknown reward `accurracy`
     """
-    from temper.rewards.user import load_function
+    from temper.rewards.user import load_reward
 
     known = {**REWARDS, **given}
     loaded: dict[str, Reward] = {}
@@ -67,7 +72,7 @@ def load_rewards(
             if name in known:
                 loaded[name] = known[name]
             elif ".py" in name:
-                loaded[name] = load_function(name, folder)
+                loaded[name] = load_reward(name, folder, limits)
             else:
                 raise ConfigError(_unknown(name))
         except ConfigError as error:

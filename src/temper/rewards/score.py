@@ -10,22 +10,25 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from temper.errors import ConfigError, Fault, TemperError
+from temper.errors import ConfigError, Fault, Preempted, TemperError
 from temper.rewards import REWARDS
-from temper.rewards.user import WrongReturn, checked, checked_all, describe
+from temper.rewards.returns import WrongReturn, applied, checked_all, describe
 from temper.types import Prompt, Reply
 
 Pair = tuple[Prompt, Reply]
-Outcome = float | BaseException  # what a reward says of a reply, or the exception by which it failed on it
+# What a reward says of a reply (None: it does not apply), or the exception by which it failed on it.
+Outcome = float | None | BaseException
 
 
 @dataclass(frozen=True)
 class Score:
-    """Each reward by name, their weighted sum, and why each reward that failed did: it counts as 0."""
+    """Each reward by name, their weighted sum, why each reward that failed did (it counts as 0), and which said that
+    they do not apply: those are no part of the sum."""
 
     rewards: Mapping[str, float]
     total: float
     reasons: Mapping[str, str] = field(default_factory=dict)
+    inapplicable: tuple[str, ...] = ()
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -49,7 +52,7 @@ class Scorer:
 
     def __init__(
         self,
-        rewards: Mapping[str, Callable[[Prompt, Reply], float]],
+        rewards: Mapping[str, Callable[[Prompt, Reply], float | None]],
         weights: Sequence[float] | None = None,
         strict: bool = False,
         tasks: Mapping[str, Collection[str]] | None = None,
@@ -73,9 +76,10 @@ class Scorer:
         return self.score_all([(prompt, reply)])[0]
 
     def score_all(self, pairs: Sequence[Pair]) -> list[Score]:
-        """Every reward of every reply, in order. One that raises, or gives anything but a finite number, counts as 0
-        and is named in that reply's `failures`; with `strict` a wrong return raises WrongReturn instead. A TemperError
-        is no failure of one reply (a judge's budget is spent): it is raised."""
+        """Every reward of every reply, in order. One that says None does not apply to that reply; one that raises,
+        or gives anything but a finite number, counts as 0 and is named in its `failures`; with `strict` a wrong return
+        raises WrongReturn instead. A TemperError is no failure of one reply (a judge's budget is spent): it is
+        raised."""
         return [self.weigh(of_reply) for of_reply in self.ask(self.rewards, pairs)]
 
     def ask(self, names: Collection[str], pairs: Sequence[Pair]) -> list[dict[str, Outcome]]:
@@ -92,10 +96,14 @@ class Scorer:
         """The score of one reply from what all its rewards say."""
         values: dict[str, float] = {}
         reasons: dict[str, str] = {}
+        inapplicable: list[str] = []
         for name in self.rewards:
             if name not in outcome:
                 continue
             value = outcome[name]
+            if value is None:
+                inapplicable.append(name)
+                continue
             if isinstance(value, BaseException):
                 if self.strict and isinstance(value, WrongReturn):
                     raise WrongReturn(f"the reward `{name}` {value}") from None
@@ -103,11 +111,11 @@ class Scorer:
             values[name] = 0.0 if isinstance(value, BaseException) else value
         # fsum: the total does not depend on the order of the rewards
         total = math.fsum(self.weights[name] * value for name, value in values.items())
-        return Score(values, total, reasons)
+        return Score(values, total, reasons, tuple(inapplicable))
 
 
-def outcomes(reward: Callable[[Prompt, Reply], float], pairs: Sequence[Pair]) -> list[Outcome]:
-    """What a reward says of each reply: a finite float, or the exception by which it failed on it.
+def outcomes(reward: Callable[[Prompt, Reply], float | None], pairs: Sequence[Pair]) -> list[Outcome]:
+    """What a reward says of each reply: a finite float, None, or the exception by which it failed on it.
 
     With `batch` all are asked about at once; where that call fails as a whole, each reply is tried alone.
 
@@ -122,17 +130,17 @@ def outcomes(reward: Callable[[Prompt, Reply], float], pairs: Sequence[Pair]) ->
     """
     batch = getattr(reward, "batch", None)
     if batch is None or not pairs:
-        return [_outcome(lambda pair=pair: checked(reward(*pair))) for pair in pairs]
+        return [_outcome(lambda pair=pair: applied(reward(*pair))) for pair in pairs]
     try:
         values = checked_all(batch(pairs), len(pairs))
-    except TemperError:
+    except (TemperError, Preempted):
         raise
     except (Exception, SystemExit):
-        return [_outcome(lambda pair=pair: checked(reward(*pair))) for pair in pairs]
-    return [_outcome(lambda value=value: checked(value)) for value in values]
+        return [_outcome(lambda pair=pair: applied(reward(*pair))) for pair in pairs]
+    return [_outcome(lambda value=value: applied(value)) for value in values]
 
 
-def may_overlap(reward: Callable[[Prompt, Reply], float]) -> bool:
+def may_overlap(reward: Callable[[Prompt, Reply], float | None]) -> bool:
     """Whether a reward may be asked on another thread, of some replies at a time, while others are still being drawn:
     the built-in ones, and those that say so (`reward.overlaps = True`). It must be slow by waiting, not by computing,
     to gain by it; it must say the same whatever the time and the other replies; one thread asks it.
@@ -144,10 +152,10 @@ def may_overlap(reward: Callable[[Prompt, Reply], float]) -> bool:
     return getattr(reward, "overlaps", False) is True or reward in REWARDS.values()
 
 
-def _outcome(ask: Callable[[], float]) -> Outcome:
+def _outcome(ask: Callable[[], float | None]) -> Outcome:
     try:
         return ask()
-    except TemperError:
+    except (TemperError, Preempted):
         raise
     except (Exception, SystemExit) as error:
         return error

@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from temper.errors import ConfigError, Fault, TemperError
+from temper.errors import ConfigError, Fault, Preempted, TemperError
+from temper.rewards.returns import WrongReturn, checked, checked_all, describe
 from temper.rewards.step_check import step_check
-from temper.rewards.user import WrongReturn, checked, checked_all, describe, load_function
+from temper.rewards.user import load_step_reward
+from temper.rewards.worker import Limits
 from temper.types import Prompt, Reply, Step
 
-SIGNATURE = "(prompt, reply, steps) -> list[float]"
 StepReward = Callable[[Prompt, Reply, Sequence[Step]], Sequence[float]]
 Asked = tuple[Prompt, Reply, Sequence[Step]]
 
@@ -27,7 +28,9 @@ STEP_REWARDS: dict[str, StepReward] = {
 }
 
 
-def load_step_rewards(names: Sequence[str], folder: Path | None = None) -> dict[str, StepReward]:
+def load_step_rewards(
+    names: Sequence[str], folder: Path | None = None, limits: Limits | None = None
+) -> dict[str, StepReward]:
     """The step rewards by the names they were asked for. Raises ConfigError with every fault, as `load_rewards` does.
 
     >>> list(load_step_rewards(["step_check"]))
@@ -46,7 +49,7 @@ def load_step_rewards(names: Sequence[str], folder: Path | None = None) -> dict[
             if name not in STEP_REWARDS and ".py" not in name:
                 known = f"the step rewards are {', '.join(STEP_REWARDS)}; one of your own is named `file.py:function`"
                 raise ConfigError(Fault(f"unknown step reward `{name}`", why=known))
-            loaded[name] = STEP_REWARDS.get(name) or load_function(name, folder, SIGNATURE)
+            loaded[name] = STEP_REWARDS.get(name) or load_step_reward(name, folder, limits)
         except ConfigError as error:
             faults.extend(error.faults)
     if faults:
@@ -97,7 +100,7 @@ def _outcomes(reward: StepReward, asked: Sequence[Asked]) -> list[tuple[float, .
     if batch is not None and asked:
         try:
             given = checked_all(batch(asked), len(asked))
-        except TemperError:
+        except (TemperError, Preempted):
             raise
         except (Exception, SystemExit):
             pass
@@ -114,7 +117,7 @@ def _outcome(ask: Callable[[], Any], asked: Asked) -> tuple[float, ...] | BaseEx
         if len(values) != len(asked[2]):
             raise WrongReturn(f"got {len(values)} values for {len(asked[2])} steps")
         return tuple(checked(value) for value in values)
-    except TemperError:
+    except (TemperError, Preempted):
         raise
     except (Exception, SystemExit) as error:
         return error

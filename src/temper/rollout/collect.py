@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
-from temper.rewards.score import Scorer
+from temper.errors import Exit, Fault, TemperError
+from temper.rewards.score import Score, Scorer
 from temper.rng import seed_for
 from temper.rollout.engine import Engine, Request, Sampling
 from temper.rollout.scoring import Decoder, Scoring
@@ -38,14 +40,36 @@ def collect(
     with Scoring(chat, scorer, asked) as scoring:
         completions = engine.generate(requests, sampling, None, scoring.finished)
         scored = scoring.results(completions)
+    stop_if_a_reward_is_broken([score for _, score in scored])
     rollouts = [
-        Rollout(prompt, completion, reply, score.rewards, score.total, score.failures)
+        Rollout(prompt, completion, reply, score.rewards, score.total, score.failures, score.inapplicable)
         for prompt, completion, (reply, score) in zip(asked, completions, scored, strict=True)
     ]
     return [
         Group(prompt, ids, tuple(rollouts[i * samples : (i + 1) * samples]))
         for i, (prompt, ids) in enumerate(zip(prompts, prompt_ids, strict=True))
     ]
+
+
+def stop_if_a_reward_is_broken(scores: Sequence[Score]) -> None:
+    """Raise TemperError (exit code 7) where a reward failed on every reply that it was asked about: what is learned or
+    kept without it is not what the recipe asks for."""
+    asked = Counter(name for score in scores for name in (*score.rewards, *score.inapplicable))
+    failed = Counter(name for score in scores for name in score.failures)
+    broken = [name for name, count in failed.items() if count == asked[name]]
+    if broken:
+        reasons = {name: next(score.reasons[name] for score in scores if name in score.reasons) for name in broken}
+        raise TemperError(
+            [
+                Fault(
+                    f"guard: the reward `{name}` failed on all {asked[name]:,} replies of this step",
+                    why=reasons[name],
+                    fix="mend it, then run the same command again: it goes on from the last checkpoint",
+                )
+                for name in broken
+            ],
+            Exit.GUARD,
+        )
 
 
 def rollout_row(rollout: Rollout, sample: int) -> dict:

@@ -63,13 +63,15 @@ def read_score(row: Mapping[str, Any]) -> PromptScore:
 
 def prompt_score(group: Group, consensus: float) -> PromptScore:
     rollouts, k = group.rollouts, len(group.rollouts)
+    names = dict.fromkeys(name for rollout in rollouts for name in rollout.rewards)
+    values = {name: [r.rewards[name] for r in rollouts if name in r.rewards] for name in names}
     return PromptScore(
         prompt_id=group.prompt.id,
         right=tuple(rollout.rewards["accuracy"] == 1.0 for rollout in rollouts),
         consensus=consensus,
         mean_tokens=sum(len(rollout.completion.token_ids) for rollout in rollouts) / k,
         truncated=sum(rollout.completion.finish_reason == "length" for rollout in rollouts) / k,
-        rewards={name: sum(rollout.rewards[name] for rollout in rollouts) / k for name in rollouts[0].rewards},
+        rewards={name: sum(of_name) / len(of_name) for name, of_name in values.items()},
     )
 
 

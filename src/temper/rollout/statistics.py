@@ -28,10 +28,12 @@ def rollout_metrics(groups: Sequence[Group], advantages: Advantages) -> dict[str
     metrics["completion/length"] = count_tokens(groups) / count
     metrics["completion/truncated"] = sum(rollout.completion.finish_reason == "length" for rollout in rollouts) / count
     metrics["groups/dead"] = sum(not any(any(values) for values in group) for group in advantages) / len(groups)
-    if judged := [group for group in groups if "accuracy" in group.rollouts[0].rewards]:
+    if judged := [group for group in groups if any("accuracy" in r.rewards for r in group.rollouts)]:
         metrics["groups/pass_rate"] = _pass_rates(judged)
     metrics["reflection_words"] = sum(len(REFLECTION.findall(r.reply.thinking or "")) for r in rollouts) / count
     metrics["grader_failures"] = sum(len(rollout.grader_failures) for rollout in rollouts)
+    if inapplicable := sum(len(rollout.inapplicable) for rollout in rollouts):
+        metrics["rewards_inapplicable"] = inapplicable
     return metrics
 
 
@@ -44,6 +46,6 @@ def _pass_rates(groups: Sequence[Group]) -> list[float]:
     """The share of groups whose pass rate lies in each fifth of [0, 1], the last one closed."""
     bins = [0] * PASS_RATE_BINS
     for group in groups:
-        rate = sum(rollout.rewards["accuracy"] == 1.0 for rollout in group.rollouts) / len(group.rollouts)
+        rate = sum(rollout.rewards.get("accuracy") == 1.0 for rollout in group.rollouts) / len(group.rollouts)
         bins[min(PASS_RATE_BINS - 1, int(rate * PASS_RATE_BINS))] += 1
     return [n / len(groups) for n in bins]

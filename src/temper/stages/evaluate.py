@@ -13,11 +13,10 @@ from pydantic import Field, model_validator
 
 from temper.config import ModelRef, RewardName, StrictModel, TaskName
 from temper.errors import Fault, Preempted
-from temper.models.device import DeviceConfig, missing_device, placed
+from temper.models.device import missing_device, placed
 from temper.models.load import load_model
 from temper.record.rollouts import read_rows, write_rows
 from temper.rewards import REWARDS, Reward
-from temper.rewards.judge import JudgeConfig
 from temper.rewards.score import Scorer
 from temper.rewards.values import parse_answer
 from temper.rollout.collect import collect, rollout_row
@@ -27,8 +26,8 @@ from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.paired import PromptScore, paired, prompt_score, read_score, set_hash
 from temper.stages.context import StageContext
 from temper.stages.models import check_model
-from temper.stages.prompts import check_lengths, check_tasks, open_prompts
-from temper.stages.rewards import check_rewards, open_rewards, reward_label
+from temper.stages.prompts import check_lengths, check_tasks, known_prompts, open_prompts
+from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards, reward_label
 from temper.text.chat import ChatFormat
 from temper.types import Group, Prompt
 
@@ -59,7 +58,7 @@ class Claim(StrictModel):
         return self
 
 
-class Config(SamplingConfig, DeviceConfig):
+class Config(SamplingConfig, RewardsConfig):
     """T 0.6 and top-p 0.95 are R1's evaluation setting."""
 
     models: list[ModelRef] = Field(min_length=1)
@@ -70,7 +69,6 @@ class Config(SamplingConfig, DeviceConfig):
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.6
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     reward_funcs: list[RewardName] = []  # measured too, beside MEASURED; claims and tables name them without the @
-    judge: JudgeConfig | None = None  # whom the reward `judge` asks
     claims: list[Claim] = []
 
     @model_validator(mode="after")
@@ -103,7 +101,9 @@ class Config(SamplingConfig, DeviceConfig):
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     faults = missing_device(config.device) + check_tasks(config.tasks, "test", ctx)
-    faults += check_rewards(config.reward_funcs, ctx, config.judge)
+    faults += check_rewards(
+        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "test", ctx)
+    )
     for ref in config.models:
         faults += check_model(ref, ctx)
     return faults
@@ -116,7 +116,7 @@ def run(config: Config, ctx: StageContext) -> None:
     prompts = {name: found[: config.max_prompts] for name, found in open_prompts(config.tasks, "test", ctx).items()}
     total = len(config.models) * len(config.tasks)
     own = [name for name in config.reward_funcs if name not in MEASURED]
-    more = {reward_label(name): reward for name, reward in open_rewards(own, ctx, config, config.judge).items()}
+    more = {reward_label(name): reward for name, reward in open_rewards(own, ctx, config).items()}
     for ref in config.models:
         stage = ref.removeprefix("@")
         tasks: dict[str, Any] = {}
@@ -213,7 +213,8 @@ def evaluate_model(
 def measure(groups: Sequence[Group], scores: Sequence[PromptScore], config: Config) -> dict[str, Any]:
     """Everything the table shows of one model on one task. Means are over prompts, then over the samples of each."""
     k = config.num_samples
-    values = {name: [score.rewards[name] for score in scores] for name in scores[0].rewards}
+    names = dict.fromkeys(name for score in scores for name in score.rewards)
+    values = {name: [score.rewards[name] for score in scores if name in score.rewards] for name in names}
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     thought = [rollout.rewards["language_consistency"] for rollout in rollouts if rollout.reply.thinking]
     pass_at = {str(of): _with_interval([score.value(f"pass@{of}") for score in scores]) for of in config.ks}

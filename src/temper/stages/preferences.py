@@ -16,11 +16,11 @@ from temper.config import ModelRef, RewardName, TaskName
 from temper.data.characters import is_writable
 from temper.data.pairs import Candidate, Scored, balance, candidates
 from temper.errors import DataError, Fault
-from temper.models.device import DeviceConfig, missing_device, placed
+from temper.models.device import missing_device, placed
 from temper.models.load import load_model
 from temper.record.rollouts import write_rows
 from temper.rewards import Reward
-from temper.rewards.judge import Judge, JudgeConfig
+from temper.rewards.judge import Judge
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect
 from temper.rollout.open import open_engine
@@ -29,8 +29,8 @@ from temper.stages.chunks import chunked_rows, listed
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
 from temper.stages.models import check_model
-from temper.stages.prompts import check_tasks, open_limited_prompts
-from temper.stages.rewards import check_rewards, open_rewards
+from temper.stages.prompts import check_tasks, known_prompts, open_limited_prompts
+from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards
 from temper.text.chat import ChatFormat
 from temper.types import Group, Prompt
 
@@ -38,7 +38,7 @@ VERSION = 1
 PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again after a kill
 
 
-class Config(SamplingConfig, DeviceConfig):
+class Config(SamplingConfig, RewardsConfig):
     """As R1 built the pairs of its helpfulness model: kept only past a margin, and chosen and rejected replies of
     comparable length over the whole data set (Nature 645:633, methods, "helpful reward model")."""
 
@@ -48,7 +48,6 @@ class Config(SamplingConfig, DeviceConfig):
     max_prompts: Annotated[int, Field(ge=1)] | None = None  # of each task's training file
     reward_funcs: list[RewardName] = Field(min_length=1)
     reward_weights: list[float] | None = None  # one a reward; all 1.0 when not given
-    judge: JudgeConfig | None = None  # whom the reward `judge` asks, and who compares
     judge_margin: Annotated[float, Field(gt=0, le=1)] | None = None  # by which it must prefer the chosen reply, if set
     min_margin: Annotated[float, Field(gt=0)] = 0.5  # between the two totals: half of what a right answer is worth
     max_length_ratio: Annotated[float, Field(ge=1)] = 2.0  # of the longer reply to the shorter, in tokens
@@ -67,7 +66,9 @@ class Config(SamplingConfig, DeviceConfig):
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     faults = missing_device(config.device) + check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
-    return faults + check_rewards(config.reward_funcs, ctx, config.judge)
+    return faults + check_rewards(
+        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "train", ctx)
+    )
 
 
 def run(config: Config, ctx: StageContext) -> None:
@@ -75,7 +76,7 @@ def run(config: Config, ctx: StageContext) -> None:
     chat = ChatFormat.load(ctx.inputs[config.model])
     model = load_model(ctx.inputs[config.model], *placed(config), warn=ctx.log.warn)
     prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx)
-    rewards = open_rewards(config.reward_funcs, ctx, config, config.judge)
+    rewards = open_rewards(config.reward_funcs, ctx, config)
     scorer = Scorer(rewards, config.reward_weights)
     judge = open_judge(config, rewards, ctx)
     sampling = sampling_of(config, chat)

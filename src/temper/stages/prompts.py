@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -46,8 +47,22 @@ def open_prompts(names: Sequence[str], split: Literal["train", "test"], ctx: Sta
     return {name: load_prompts(getattr(task, split), name, task.config, tell=tell) for name, task in tasks.items()}
 
 
+def known_prompts(
+    names: Sequence[str], split: Literal["train", "test"], ctx: StageContext
+) -> dict[str, list[Prompt]]:
+    """The prompts of those tasks whose files are there and sound; what is wrong with the others is `check_tasks`'."""
+    known: dict[str, list[Prompt]] = {}
+    for name in names:
+        task = ctx.tasks.get(name)
+        path = getattr(task, split) if task is not None else None
+        if task is not None and path is not None:
+            with contextlib.suppress(TemperError):
+                known[name] = load_prompts(path, name, task.config, tell=_silent)
+    return known
+
+
 def _silent(note: Note) -> None:
-    """Its training file has been told of already."""
+    """The file has been told of already."""
 
 
 def tell_warnings(ctx: StageContext) -> Callable[[Note], None]:

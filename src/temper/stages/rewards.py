@@ -2,33 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePath
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
 from temper.errors import ConfigError, Fault, TemperError
 from temper.models.device import DeviceConfig, placed
 from temper.models.reward_card import read_card
 from temper.rewards import REWARDS, Reward, load_rewards
 from temper.rewards.judge import Judge, JudgeConfig
+from temper.rewards.probe import PROBES, probe_rewards, probe_steps, replies_to, spread
 from temper.rewards.steps import StepReward, load_step_rewards
-from temper.rewards.user import probe_rewards
+from temper.rewards.user import UserReward, UserStepReward
+from temper.rewards.worker import TIMEOUT, Limits
 from temper.rollout.reward_model import RewardModel
 from temper.rollout.steps import StepModel
 from temper.stages.context import StageContext
+from temper.text.steps import reply_steps
+from temper.types import Prompt
 
 
-def open_rewards(
-    names: Sequence[str], ctx: StageContext, where: DeviceConfig, judge: JudgeConfig | None = None
-) -> dict[str, Reward]:
+class RewardsConfig(DeviceConfig):
+    """What rewards need beside their names."""
+
+    judge: JudgeConfig | None = None  # whom the reward `judge` asks
+    # seconds that a reward of a file may take for a reply, or for a call where it takes many
+    reward_timeout: Annotated[float, Field(gt=0, le=86_400)] = TIMEOUT
+
+
+def open_rewards(names: Sequence[str], ctx: StageContext, config: RewardsConfig) -> dict[str, Reward]:
     """The rewards by the names the config gives them; a file's path is relative to the recipe. Reward models are
-    computed where and with what numbers `where` says; the judge keeps its verdicts beside the stage's checkpoints.
+    computed where and with what numbers `config` says; the judge keeps its verdicts beside the stage's checkpoints.
     Raises ConfigError, ArtifactError."""
     functions = [name for name in names if not _is_model(name, ctx)]
-    found = _load_functions(functions, ctx, judge, ctx.work / "judge.jsonl")
+    found = _load_functions(functions, ctx, config, ctx.work / "judge.jsonl")
     loaded: dict[str, Reward] = dict(zip(functions, found.values(), strict=True))
-    dtype, device = placed(where)
+    dtype, device = placed(config)
     models = {name: ctx.inputs[name] for name in names if _is_model(name, ctx)}
     loaded |= {name: RewardModel.load(path, torch.device(device), dtype, ctx.log.warn) for name, path in models.items()}
     return {name: loaded[name] for name in names}
@@ -41,10 +53,12 @@ def _is_model(name: str, ctx: StageContext) -> bool:
 
 
 def _load_functions(
-    names: Sequence[str], ctx: StageContext, judge: JudgeConfig | None, memory: Path | None = None
+    names: Sequence[str], ctx: StageContext, config: RewardsConfig, memory: Path | None = None
 ) -> dict[str, Reward]:
+    judge, limits = config.judge, Limits(config.reward_timeout, stopping=ctx.stopping)
     given = {"judge": Judge(judge, memory)} if judge is not None and "judge" in names else {}
-    return load_rewards([str(ctx.inputs.get(name, name)) for name in names], given=given) if names else {}
+    paths = [str(ctx.inputs.get(name, name)) for name in names]
+    return load_rewards(paths, given=given, limits=limits) if names else {}
 
 
 def reward_label(name: str) -> str:
@@ -58,19 +72,37 @@ def reward_label(name: str) -> str:
     return name if ":" in name else PurePath(name).name
 
 
-def check_rewards(names: Sequence[str], ctx: StageContext, judge: JudgeConfig | None = None) -> list[Fault]:
-    """Faults of the rewards. Functions are tried on a few replies: one that raises or says two things at once is warned
-    of. Reward models that exist are looked at without their weights; the judge is not asked."""
+def check_rewards(
+    names: Sequence[str],
+    ctx: StageContext,
+    config: RewardsConfig,
+    prompts: Callable[[], Mapping[str, Sequence[Prompt]]],
+    tasks: Mapping[str, Collection[str]] | None = None,
+) -> list[Fault]:
+    """Faults of the rewards. Functions of a file are tried on some rows of the tasks they are for (`tasks`, all if a
+    reward is not among them): one that fails on all, or gives no number, is a fault; one that says two things at once
+    or fails on some is warned of. `prompts` are those of the tasks whose files are there; where none is, made-up ones
+    are taken. Reward models that exist are looked at without their weights; the judge is not asked."""
     faults = check_labels(names)
     for path in (ctx.inputs[name] for name in names if _is_model(name, ctx) and name in ctx.inputs):
         faults += check_reward_model(path)
+    functions = [name for name in names if not _is_model(name, ctx)]
     try:
-        loaded = _load_functions([name for name in names if not _is_model(name, ctx)], ctx, judge)
-        warnings = probe_rewards({name: reward for name, reward in loaded.items() if not isinstance(reward, Judge)})
+        loaded = dict(zip(functions, _load_functions(functions, ctx, config).values(), strict=True))
     except ConfigError as error:
         return [*faults, *error.faults]
-    for warning in warnings:
-        ctx.log.warn(warning.render("").removeprefix(": "))
+    own = {name: reward for name, reward in loaded.items() if isinstance(reward, UserReward)}
+    known = prompts() if own else {}
+    for name, reward in own.items():
+        asked = [prompt for task in (tasks or {}).get(name, known) for prompt in spread(known.get(task, ()))]
+        samples = [pair for prompt in asked for pair in replies_to(prompt)]
+        try:
+            warnings = probe_rewards({reward_label(name): reward}, samples or PROBES, real=bool(samples))
+        except ConfigError as error:
+            faults += error.faults
+            continue
+        for warning in warnings:
+            ctx.log.warn(warning.render("").removeprefix(": "))
     return faults
 
 
@@ -95,29 +127,43 @@ def check_reward_model(path: Path) -> list[Fault]:
         return list(error.faults)
 
 
-def open_step_rewards(names: Sequence[str], ctx: StageContext, where: DeviceConfig) -> dict[str, StepReward]:
+def open_step_rewards(names: Sequence[str], ctx: StageContext, config: RewardsConfig) -> dict[str, StepReward]:
     """The step rewards by what they are called in metrics; a file's path is relative to the recipe. Process reward
-    models are computed where and with what numbers `where` says. Raises ConfigError, ArtifactError."""
-    dtype, device = placed(where)
+    models are computed where and with what numbers `config` says. Raises ConfigError, ArtifactError."""
+    dtype, device = placed(config)
+    limits = Limits(config.reward_timeout, stopping=ctx.stopping)
 
     def opened(name: str) -> StepReward:
         if _is_model(name, ctx):
             return StepModel(RewardModel.load(ctx.inputs[name], torch.device(device), dtype, ctx.log.warn))
-        (function,) = load_step_rewards([str(ctx.inputs.get(name, name))]).values()
+        (function,) = load_step_rewards([str(ctx.inputs.get(name, name))], limits=limits).values()
         return function
 
     return {reward_label(name): opened(name) for name in names}
 
 
-def check_step_rewards(names: Sequence[str], ctx: StageContext) -> list[Fault]:
-    """Faults of the step rewards, of models among them without their weights."""
+def check_step_rewards(
+    names: Sequence[str],
+    ctx: StageContext,
+    config: RewardsConfig,
+    prompts: Callable[[], Mapping[str, Sequence[Prompt]]],
+) -> list[Fault]:
+    """Faults of the step rewards, of models among them without their weights; functions of a file are tried, as those
+    of whole replies are (`check_rewards`)."""
     faults = check_labels(names)
     for path in (ctx.inputs[name] for name in names if _is_model(name, ctx) and name in ctx.inputs):
         faults += check_reward_model(path) or check_judges_steps(path)
+    limits = Limits(config.reward_timeout, stopping=ctx.stopping)
+    functions = [str(ctx.inputs.get(name, name)) for name in names if not _is_model(name, ctx)]
     try:
-        load_step_rewards([str(ctx.inputs.get(name, name)) for name in names if not _is_model(name, ctx)])
+        loaded = load_step_rewards(functions, limits=limits)
     except ConfigError as error:
-        faults += error.faults
+        return [*faults, *error.faults]
+    own = {name: reward for name, reward in loaded.items() if isinstance(reward, UserStepReward)}
+    known = [prompt for of_task in prompts().values() for prompt in spread(of_task)] if own else []
+    samples = [(prompt, reply, reply_steps(reply)) for one in known for prompt, reply in replies_to(one)]
+    for name, reward in own.items():
+        faults += probe_steps(reward_label(name), reward, samples)
     return faults
 
 

@@ -13,10 +13,8 @@ from pydantic import Field, model_validator
 from temper.algorithms.aggregation import AGGREGATIONS
 from temper.config import RewardName, TaskName
 from temper.errors import DataError, Fault
-from temper.models.device import DeviceConfig
 from temper.record.metrics import read_rows
 from temper.record.rollouts import write_rows
-from temper.rewards.judge import JudgeConfig
 from temper.rewards.overlong import overlong
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect, rollout_row
@@ -26,14 +24,14 @@ from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.statistics import Advantages, count_tokens, rollout_metrics
 from temper.stages.context import StageContext
 from temper.stages.draws import draw_prompts, too_few
-from temper.stages.prompts import check_lengths, check_tasks, open_prompts
-from temper.stages.rewards import check_rewards, open_rewards, reward_label
+from temper.stages.prompts import check_lengths, check_tasks, known_prompts, open_prompts
+from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards, reward_label
 from temper.text.chat import ChatFormat
 from temper.train.guards import Guards, watch
 from temper.types import Group, PolicyExample, Rollout
 
 
-class RolloutConfig(SamplingConfig, DeviceConfig):
+class RolloutConfig(SamplingConfig, RewardsConfig):
     """Which prompts, how many completions of each, and what they earn."""
 
     tasks: list[TaskName] = Field(min_length=1)
@@ -41,7 +39,6 @@ class RolloutConfig(SamplingConfig, DeviceConfig):
     reward_weights: list[float] | None = None  # one a reward; all 1.0 when not given
     reward_tasks: dict[str, list[TaskName]] = {}  # a reward that only prompts of these tasks earn
     reward_start_steps: dict[str, Annotated[int, Field(ge=0)]] = {}  # R1: preferences from step 1,300 of 1,700 on
-    judge: JudgeConfig | None = None  # whom the reward `judge` asks
     overlong_cache: Annotated[int, Field(ge=0)] = 0  # tokens below the limit over which a penalty grows to −1 (DAPO)
     num_generations: Annotated[int, Field(ge=1)] = 16  # R1
     prompts_per_step: Annotated[int, Field(ge=1)] = 32  # R1
@@ -72,7 +69,9 @@ def check_rollouts(config: RolloutConfig, ctx: StageContext) -> list[Fault]:
     faults = check_tasks(config.tasks, "train", ctx)
     if not faults and all(ctx.tasks[name].train is not None for name in config.tasks):
         faults += too_few(open_prompts(config.tasks, "train", ctx), config.prompts_per_step)
-    return faults + check_rewards(config.reward_funcs, ctx, config.judge)
+    return faults + check_rewards(
+        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "train", ctx), config.reward_tasks
+    )
 
 
 class Rollouts:
@@ -87,7 +86,7 @@ class Rollouts:
         check_lengths([prompt for of_task in self.prompts.values() for prompt in of_task], chat)
         weights = config.reward_weights or [1.0] * len(config.reward_funcs)
         self.weights = dict(zip(config.reward_funcs, weights, strict=True))
-        self.rewards = open_rewards(config.reward_funcs, ctx, config, config.judge)
+        self.rewards = open_rewards(config.reward_funcs, ctx, config)
         self.sampling = sampling_of(config, chat)
         self.draws = 0  # of the last step: more than one with dynamic sampling
 

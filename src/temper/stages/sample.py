@@ -13,10 +13,9 @@ from temper.config import DataRef, ModelRef, RewardName, TaskName
 from temper.data.characters import is_writable
 from temper.data.conversations import load_conversations
 from temper.errors import DataError, Fault
-from temper.models.device import DeviceConfig, missing_device, placed
+from temper.models.device import missing_device, placed
 from temper.models.load import load_model
 from temper.record.rollouts import write_rows
-from temper.rewards.judge import JudgeConfig
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect
 from temper.rollout.open import open_engine
@@ -25,8 +24,8 @@ from temper.stages.chunks import chunked_rows, listed
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
 from temper.stages.models import check_model
-from temper.stages.prompts import check_conversations, check_tasks, open_limited_prompts
-from temper.stages.rewards import check_rewards, open_rewards
+from temper.stages.prompts import check_conversations, check_tasks, known_prompts, open_limited_prompts
+from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards
 from temper.text.chat import ChatFormat
 from temper.types import Group, Message, Prompt, Rollout
 
@@ -34,7 +33,7 @@ VERSION = 1
 PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again after a kill
 
 
-class Config(SamplingConfig, DeviceConfig):
+class Config(SamplingConfig, RewardsConfig):
     """The filters are R1's (2501.12948, section 2.3.3): mixed languages, long paragraphs and code blocks go."""
 
     model: ModelRef
@@ -42,7 +41,6 @@ class Config(SamplingConfig, DeviceConfig):
     num_generations: Annotated[int, Field(ge=1)] = 4
     max_prompts: Annotated[int, Field(ge=1)] | None = None  # of each task's training file
     min_rewards: dict[RewardName, float] = {"accuracy": 1.0, "format": 1.0}  # every named reward must reach its bound
-    judge: JudgeConfig | None = None  # whom the reward `judge` asks
     drop_code_blocks: bool = True
     max_paragraph_length: Annotated[int, Field(ge=1)] | None = 2000  # characters, in the thought
     max_per_prompt: Annotated[int, Field(ge=1)] = 1
@@ -60,7 +58,9 @@ class Config(SamplingConfig, DeviceConfig):
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     faults = missing_device(config.device) + check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
-    faults += check_rewards(list(config.min_rewards), ctx, config.judge)
+    faults += check_rewards(
+        list(config.min_rewards), ctx, config, lambda: known_prompts(config.tasks, "train", ctx)
+    )
     for ref in config.mix:
         faults += check_conversations(ref, config.columns, ctx)
     return faults
@@ -71,7 +71,7 @@ def run(config: Config, ctx: StageContext) -> None:
     chat = ChatFormat.load(ctx.inputs[config.model])
     model = load_model(ctx.inputs[config.model], *placed(config), warn=ctx.log.warn)
     prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx)
-    scorer = Scorer(open_rewards(list(config.min_rewards), ctx, config, config.judge), None)
+    scorer = Scorer(open_rewards(list(config.min_rewards), ctx, config), None)
     sampling = sampling_of(config, chat)
     kept: list[dict] = []
     verdicts: Counter[str] = Counter()
@@ -132,7 +132,7 @@ def reject(rollout: Rollout, config: Config) -> str | None:
     if not is_writable(rollout.reply.text):
         return "broken text"
     for name, bound in config.min_rewards.items():
-        if rollout.rewards[name] < bound:
+        if rollout.rewards.get(name, bound) < bound:  # one that does not apply to this reply has no say
             return f"{name} below {bound:g}"
     thinking = rollout.reply.thinking or ""
     if config.drop_code_blocks and "```" in rollout.reply.text:
