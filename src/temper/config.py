@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 ReferenceKind = Literal["model", "data", "task", "reward"]
 
@@ -50,6 +50,16 @@ TaskName = Annotated[str, Reference("task")]
 RewardName = Annotated[str, Reference("reward")]
 
 
+def _has_both_fields(template: str) -> str:
+    missing = [field for field in ("{question}", "{options}") if field not in template]
+    if missing:
+        raise ValueError(f"a choice template must hold {' and '.join(missing)}")
+    return template
+
+
+ChoiceTemplate = Annotated[str, AfterValidator(_has_both_fields)]
+
+
 class TaskConfig(StrictModel):
     """Prompts with gold answers, and how a reply to them is judged.
 
@@ -62,5 +72,7 @@ class TaskConfig(StrictModel):
     answer: Literal["math", "text"] = "math"  # exact values, or normalised text
     language: str = "en"  # the language the thinking should be in
     system_prompt: str | None = None
-    columns: dict[str, str] = {}  # our name of a column -> the file's
+    columns: dict[str, str] = {}  # our name of a column, or a path with dots below one -> the file's
+    unverifiable: Literal["error", "drop"] = "error"  # a row whose gold answer no reply could be held against
+    choice_template: ChoiceTemplate | None = None  # how a question is put with its options (data/choices.py)
     description: str = ""

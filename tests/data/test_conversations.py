@@ -79,14 +79,14 @@ def test_thinking_and_answer_in_columns_of_their_own_become_one_reply(tmp_path: 
         ([turn("user"), turn("assistant", None)], ["message 2", "null"]),
         ([turn("user", [{"type": "text"}]), turn("assistant")], ["message 1", "a list"]),
         ([turn("user"), turn("asistant")], ["message 2", "`asistant`", "did you mean `assistant`?"]),
-        ([turn("human"), turn("gpt")], ["message 1", "`human`", "did you mean `user`?"]),
+        ([turn("humann"), turn("gpt")], ["message 1", "`humann`", "did you mean `human`?"]),
         ([turn("user"), turn("tool"), turn("assistant")], ["tool calls are not supported"]),
         ([turn("user"), turn("assistant") | {"tool_calls": [1]}], ["`tool_calls`"]),
         ([turn("user"), turn("assistant") | {"reasoning_content": "hm"}], ["`reasoning_content`"]),
         ([turn(5), turn("assistant")], ["unknown role", "a number"]),
         ([turn("user"), "hello"], ["message 2", "a string"]),
         ([{"role": "user"}, turn("assistant")], ["no `content`"]),
-        ([{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], ["no `role`", "`from`"]),
+        ([{"who": "human", "content": "a"}, turn("assistant")], ["message 1", "no `role`", "`who`"]),
     ],
 )
 def test_a_row_that_is_no_conversation_is_told(tmp_path: Path, messages: object, says: list[str]) -> None:

@@ -70,7 +70,7 @@ def test_a_csv_file_has_its_numbers_as_text(tmp_path):
 )
 def test_a_row_that_cannot_be_used_is_told_by_its_line(shape, change, what, tmp_path):
     with pytest.raises(DataError) as caught:
-        load(tmp_path, shape, GOOD[shape], GOOD[shape] | change)
+        load(tmp_path, shape, GOOD[shape] | ({"margin": 1} if "margin" in change else {}), GOOD[shape] | change)
     (fault,) = caught.value.faults
     assert fault.what == f"row 2: {what}"
     assert fault.where.endswith("rows.jsonl:2")

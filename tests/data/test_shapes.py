@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from temper.data.files import load_rows
 from temper.data.findings import Findings
-from temper.data.shapes import CONVERSATIONS, NAMES, SHAPES, detect_shape, shape_of_rows
+from temper.data.names import CONVERSATIONS, NAMES, OPTIONAL, SHAPES
+from temper.data.rows import Row
+from temper.data.shapes import detect_shape, shape_of_rows
 from temper.errors import ConfigError, DataError, Exit
 
 PROMPTS = NAMES["prompt"]
@@ -29,6 +31,9 @@ PROMPTS = NAMES["prompt"]
         (["problem", "solution", "level", "type"], "verifiable"),
         (["question", "answer"], "verifiable"),
         (["prompt", "gold"], "verifiable"),
+        (["Question", "Answer"], "verifiable"),
+        (["instruction", "output"], "completion"),
+        (["conversations"], "messages"),
         (["prompt", "tests"], "code"),
         (["text"], "text"),
         (["text", "meta"], "text"),
@@ -60,7 +65,7 @@ def test_messages_beside_a_prompt_are_ambiguous_until_one_is_chosen(prompt: str,
     assert "ambiguous" in text
     assert f"`{prompt}`" in text
     assert "choose with" in text
-    assert f"columns: {{prompt: {prompt}}}" in text
+    assert (f"columns: {{prompt: {prompt}}}" in text) == (wanted != ())  # else it would only lead to the next choice
     if wanted == CONVERSATIONS:
         assert detect_shape(columns, {"messages": "messages"}, wanted).name == "messages"
         assert detect_shape(columns, {"prompt": prompt}, wanted).name == "completion"
@@ -68,7 +73,7 @@ def test_messages_beside_a_prompt_are_ambiguous_until_one_is_chosen(prompt: str,
         assert detect_shape(columns, {"prompt": prompt}, wanted).columns["answer"] == "answer"
 
 
-@pytest.mark.parametrize("role", [role for role, names in NAMES.items() if len(names) > 1])
+@pytest.mark.parametrize("role", [role for role in NAMES if len(NAMES[role]) > 1 and role not in OPTIONAL])
 def test_two_columns_for_one_role_are_ambiguous(role: str) -> None:
     wanted = next(name for name, roles in SHAPES.items() if role in roles and name != "text")
     others = [NAMES[other][0] for other in SHAPES[wanted] if other != role]
@@ -94,11 +99,10 @@ def test_what_the_error_offers_works() -> None:
     ("columns", "wanted", "offer"),
     [
         (["zz"], ("verifiable",), "{prompt: YOUR_COLUMN"),
-        (["instruction", "output"], ("completion",), "{prompt: instruction, completion: output}"),
-        (["Question", "Answer"], ("verifiable",), "{prompt: Question, answer: Answer}"),
+        (["source", "output"], ("completion",), "{prompt: source}"),
         (["frage", "antwort"], ("verifiable",), "{answer: antwort}"),
         (["questoin", "anwser"], ("verifiable",), "{prompt: questoin, answer: anwser}"),
-        (["conversations"], CONVERSATIONS, "{messages: conversations}"),
+        (["mesages"], CONVERSATIONS, "{messages: mesages}"),
         (["question", "answer"], CONVERSATIONS, "{completion: answer}"),
     ],
 )
@@ -149,3 +153,40 @@ def test_rows_of_different_shapes_in_one_file_are_refused(tmp_path: Path) -> Non
 
 def test_a_column_that_some_rows_lack_does_not_change_the_shape(tmp_path: Path) -> None:
     assert shape_of(tmp_path, [{"question": "a", "answer": "b"}, {"question": "a"}]).startswith("verifiable")
+
+
+_CHOICE = re.compile(r"columns: \{([^}]*)\}")
+
+
+@given(
+    st.lists(st.sampled_from(["prompt", "question", "problem", "answer", "gold", "solution", "completion", "messages",
+                              "reasoning", "thinking", "chosen", "rejected", "text", "frage", "antwort", "output",
+                              "instruction", "label", "meta"]), min_size=1, max_size=6, unique=True),
+    st.sampled_from([CONVERSATIONS, ("verifiable",), ("preference",), ("text",)]),
+)  # fmt: skip
+def test_advice_does_not_run_in_a_circle(columns: list[str], wanted: tuple[str, ...]) -> None:
+    talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "r"}]
+    rows = [Row(1, 1, {name: talk if name == "messages" else f"{name} 1" for name in columns})]
+    mapping: dict[str, str] = {}
+    said: list[str] = []
+    for _ in range(4):
+        try:
+            assert set(mapping) <= set(detect_shape(columns, mapping, wanted, "t", rows).columns)
+            return
+        except DataError as error:
+            faults = error.faults
+        assert [fault.what for fault in faults] != said, f"{mapping}: {said}"
+        said = [fault.what for fault in faults]
+        offers = [_CHOICE.search(fault.fix) for fault in faults]
+        if any(
+            offer is None or "YOUR_COLUMN" in offer[0] or "perhaps" in f.fix
+            for offer, f in zip(offers, faults, strict=True)
+        ):
+            return  # nothing that could be followed word for word
+        mapping |= {
+            role: name
+            for offer in offers
+            if offer
+            for role, name in [part.split(": ") for part in offer[1].split(", ")]
+        }
+    pytest.fail(f"{columns}: {mapping}")

@@ -6,13 +6,13 @@ import csv
 import json
 import re
 import time
-import types
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from temper.config import TaskConfig
 from temper.data.findings import Note
 from temper.data.overlap import overlap
 from temper.data.tasks import BUILTIN_TASKS, load_prompts, resolve_task
@@ -22,8 +22,8 @@ from temper.types import Message, Prompt
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-def config(**changes: object) -> types.SimpleNamespace:
-    return types.SimpleNamespace(**{"answer": "math", "language": "en", "system_prompt": None, "columns": {}} | changes)
+def config(**changes: object) -> TaskConfig:
+    return TaskConfig.model_validate(changes)
 
 
 def write(folder: Path, rows: list, name: str = "t.jsonl") -> Path:
@@ -108,7 +108,8 @@ def test_ids_that_do_not_name_every_row_are_not_used(tmp_path: Path, ids: list) 
         ({"question": "a", "answer": ""}, ["`answer` is empty"]),
         ({"question": "a", "answer": None}, ["`answer` is not text", "null"]),
         ({"question": "a", "answer": True}, ["`answer` is not text", "boolean"]),
-        ({"question": "a", "answer": ["5"]}, ["`answer` is not text", "list"]),
+        ({"question": "a", "answer": ["5", None, {}]}, ["`answer` is not text", "list"]),
+        ({"question": "a", "answer": ["5", "6"]}, ["`answer` lists several answers", "`5`, `6`"]),
         ({"question": 5, "answer": "5"}, ["`question` is not text", "number"]),
         ({"question": {"a": "b"}, "answer": "5"}, ["`question` is not text", "object"]),
         ({"question": [], "answer": "5"}, ["an empty list"]),

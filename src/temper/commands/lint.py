@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from temper.commands.lint_rewards import check_golds, lint_reward
 from temper.data.conversations import conversations_of, prompt_of
@@ -43,6 +43,8 @@ class Options:
     model: str | None
     skip_bad: bool
     system_prompt: str | None = None
+    unverifiable: Literal["error", "drop"] = "error"
+    choice_template: str | None = None
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ def lint_data(file: str, options: Options) -> FileReport:
 
 def _tell_ignored(rows: Sequence[Row], shape: Shape, found: Findings) -> None:
     """A note with the columns that play no part."""
-    played = set(shape.columns.values())
+    played = shape.played
     ignored = list(dict.fromkeys(column for row in rows for column in row.values if column not in played))
     if ignored:
         shown = ", ".join(f"`{clip(column, 30)}`" for column in ignored[:12]) + (" …" if len(ignored) > 12 else "")

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from temper.data.columns import value_at
 from temper.data.files import read_rows
-from temper.data.findings import Findings, Tell, clip, tell_all
-from temper.data.rows import Row, nearest, type_name
+from temper.data.findings import Findings, Tell, tell_all
+from temper.data.messages import Conversation, is_messages, messages_of, well_ordered, without_answer
+from temper.data.names import folded
+from temper.data.rows import Row
 from temper.data.shapes import CONVERSATIONS, Shape, shape_of_rows, text_of
 from temper.text.reply import TAGS, parse_reply
 from temper.types import Message
-
-ROLES = ("system", "user", "assistant")
-LOSSY = ("tool_calls", "function_call", "tool_call_id", "reasoning_content", "reasoning", "thinking")
-
-Conversation = tuple[Message, ...]
 
 
 def load_conversations(
@@ -68,24 +65,26 @@ def conversations_of(rows: Sequence[Row], shape: Shape, found: Findings) -> list
 
 
 def _from_messages(row: Row, shape: Shape, found: Findings) -> Conversation | None:
-    messages = messages_of(row, shape.columns["messages"], found)
+    column = shape.columns["messages"]
+    messages = messages_of(row, value_at(row.values, column), column, found)
     if messages is None:
         return None
-    return messages if _well_ordered(messages, "assistant", row, found) else None
+    return _instructed(messages, row, shape) if well_ordered(messages, "assistant", row, found) else None
 
 
 def _from_completion(row: Row, shape: Shape, found: Findings) -> Conversation | None:
     prompt = prompt_of(row, shape, found)
     column = shape.columns["completion"]
-    if isinstance(row.values.get(column), list):
-        reply = messages_of(row, column, found)
+    value = value_at(row.values, column)
+    if isinstance(value, list):
+        reply = messages_of(row, value, column, found)
     else:
         text = text_of(row, shape, "completion", found)
         reply = None if text is None else (Message("assistant", text),)
     if prompt is None or reply is None:
         return None
     conversation = (*prompt, *reply)
-    return conversation if _well_ordered(conversation, "assistant", row, found) else None
+    return conversation if well_ordered(conversation, "assistant", row, found) else None
 
 
 def _from_reasoned(row: Row, shape: Shape, found: Findings) -> Conversation | None:
@@ -109,73 +108,29 @@ BUILDERS: dict[str, Callable[[Row, Shape, Findings], Conversation | None]] = {
 
 
 def prompt_of(row: Row, shape: Shape, found: Findings) -> Conversation | None:
-    """The turns that a row's prompt stands for: a text is one user turn, a list of messages ends with one."""
+    """The turns that a row's prompt stands for: a text is one user turn, with what is to be read before it; a list of
+    messages ends with one, the assistant's own last turn aside."""
     column = shape.columns["prompt"]
-    if isinstance(row.values.get(column), list):
-        messages = messages_of(row, column, found)
-        return messages if messages and _well_ordered(messages, "user", row, found) else None
+    value = value_at(row.values, column)
+    if is_messages(value) or isinstance(value, list):
+        messages = messages_of(row, without_answer(value), column, found)
+        return _instructed(messages, row, shape) if messages and well_ordered(messages, "user", row, found) else None
     text = text_of(row, shape, "prompt", found)
-    return None if text is None else (Message("user", text),)
-
-
-def messages_of(row: Row, column: str, found: Findings) -> Conversation | None:
-    """The messages in a column, roles and contents checked one by one; None (and a bad row) where one is not right."""
-    where, value = row.place(found.path), row.values.get(column)
-    if not isinstance(value, list) or not value:
-        kind = f"`{clip(column)}` is not a list of messages"
-        got = "an empty list" if value == [] else type_name(value) if column in row.values else "no such column"
-        found.bad(row.number, where, kind, f"found {got}", 'write `[{"role": "user", "content": "…"}, …]`')
+    if text is None:
         return None
-    messages = []
-    for place, item in enumerate(value, 1):
-        fault = message_fault(item)
-        if fault:
-            found.bad(row.number, where, fault[0], f"message {place}: {fault[1]}")
-            return None
-        messages.append(Message(item["role"], item["content"]))
-    return tuple(messages)
+    before = value_at(row.values, shape.columns.get("context", ""))
+    read = before if isinstance(before, str) and before.strip() else ""
+    asked = _joined(text, read, folded(shape.columns.get("context", "")) == "input")
+    return _instructed((Message("user", asked),), row, shape)
 
 
-def message_fault(item: Any) -> tuple[str, str] | None:
-    """What is wrong with one message, as (kind, detail).
-
-    >>> message_fault({"role": "asistant", "content": "Hello."})
-    ('unknown role', '`asistant`; did you mean `assistant`?')
-    """
-    if not isinstance(item, dict):
-        return "a message is not an object", f"found {type_name(item)}"
-    for key in ("role", "content"):
-        if key not in item:
-            hint = ' (`from`/`value` messages: rename them to "role" and "content")' if "from" in item else ""
-            return f"a message has no `{key}`", f"it has {', '.join(f'`{clip(name, 20)}`' for name in item)}{hint}"
-    role, content = item["role"], item["content"]
-    if role in ("tool", "function"):
-        return "tool calls are not supported", f"role `{role}`"
-    if role not in ROLES:
-        close = nearest(role, ROLES) if isinstance(role, str) else None
-        other = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}.get(str(role), close)
-        shown = f"`{clip(role)}`" if isinstance(role, str) else type_name(role)
-        return "unknown role", f"{shown}; " + (f"did you mean `{other}`?" if other else f"known: {', '.join(ROLES)}")
-    lost = next((key for key in LOSSY if item.get(key)), None)
-    if lost:
-        return "a message has more than role and content", f"`{lost}` would be lost"
-    if not isinstance(content, str):
-        return "the content of a message is not text", f"found {type_name(content)}"
-    return None if content.strip() else ("the content of a message is empty", f"role `{role}`")
+def _joined(text: str, more: str, after: bool) -> str:
+    return text if not more else f"{text}\n{more}" if after else f"{more}\n{text}"
 
 
-def _well_ordered(messages: Conversation, last: str, row: Row, found: Findings) -> bool:
-    """A system turn may come first; then user and assistant take turns, and the last one is `last`."""
-    where, turns = row.place(found.path), [message.role for message in messages]
-    spoken = turns[1:] if turns[:1] == ["system"] else turns
-    for place, role in enumerate(spoken):
-        expected = ("user", "assistant")[place % 2]
-        if role != expected:
-            number = place + 1 + len(turns) - len(spoken)
-            found.bad(row.number, where, "turns out of order", f"message {number}: expected {expected}, found {role}")
-            return False
-    if not spoken or spoken[-1] != last:
-        kind = f"the last message is not the {last}'s"
-        found.bad(row.number, where, kind, f"found {spoken[-1] if spoken else 'system'}")
-        return False
-    return True
+def _instructed(messages: Conversation, row: Row, shape: Shape) -> Conversation:
+    """With the instructions of the row's own `system` column first, where the messages have none."""
+    system = value_at(row.values, shape.columns.get("system", ""))
+    if not isinstance(system, str) or not system.strip() or messages[0].role == "system":
+        return messages
+    return (Message("system", system), *messages)

@@ -1,4 +1,5 @@
-"""Rows from files: `.jsonl`, `.json`, `.csv`, each optionally `.gz`, and `.parquet`. Each row with its place.
+"""Rows from files: `.jsonl`, `.json`, `.csv`, each optionally `.gz`, `.parquet`, `.arrow`, and folders of such files
+that are one data set. Each row with its place.
 
 `read_rows` is the one way in. What is wrong with a row goes to `Findings`; what is wrong with the file raises.
 """
@@ -6,13 +7,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
+from temper.data.arrowfiles import read_arrow, read_parquet
 from temper.data.findings import Findings, Note, tell_all
 from temper.data.jsonfiles import read_json, read_jsonl
 from temper.data.rows import Row
-from temper.data.sources import Format, Source, open_source
-from temper.data.tables import read_csv, read_parquet
+from temper.data.sources import Format, Source, files_of, open_source
+from temper.data.tables import read_csv
 from temper.errors import DataError, Fault
 
 READERS: dict[Format, Callable[[Source, Findings], Iterator[Row]]] = {
@@ -20,6 +23,7 @@ READERS: dict[Format, Callable[[Source, Findings], Iterator[Row]]] = {
     "json": read_json,
     "csv": read_csv,
     "parquet": read_parquet,
+    "arrow": read_arrow,
 }
 
 
@@ -45,11 +49,25 @@ def read_rows(path: Path | str, found: Findings | None = None) -> Iterator[Row]:
     """
     collected = found if found is not None else Findings(str(path))
     try:
-        source = open_source(path)
-        yield from READERS[source.format](source, collected)
+        files = files_of(Path(path))
+        for file in files:
+            yield from _of_file(file, collected, len(files) > 1)
     except OSError as error:
         collected.fail(Fault("cannot read this file", str(path), error.strerror or str(error)))
     except DataError as error:
         raise DataError((*collected.faults(), *error.faults)) from None
     if found is None:
         tell_all(collected.close(), None)
+
+
+def _of_file(file: Path, found: Findings, is_shard: bool) -> Iterator[Row]:
+    """The rows of one file; those of a shard are called by the shard's name."""
+    whole = found.path
+    if is_shard:
+        found.path = str(file)
+    try:
+        source = open_source(file)
+        for row in READERS[source.format](source, found):
+            yield replace(row, file=found.path) if is_shard else row
+    finally:
+        found.path = whole

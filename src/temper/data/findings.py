@@ -98,12 +98,19 @@ class Findings:
         self.notes: list[Note] = []
         self._bad: dict[str, _Kind] = {}
         self._odd: dict[str, _Kind] = {}
+        self.dropped: set[int] = set()
+        self._dropped: dict[str, _Kind] = {}
 
     def bad(self, row: int, where: str, kind: str, detail: str | Callable[[], str] = "", fix: str = "") -> None:
         """A row that cannot be used. `kind` groups rows: it never holds text from the file. `detail` may; as a
         function it is called only for rows that are shown."""
         self.bad_rows.add(row)
         self._bad.setdefault(kind, _Kind(fix)).add(row, where, detail)
+
+    def drop(self, row: int, where: str, kind: str, detail: str | Callable[[], str] = "", fix: str = "") -> None:
+        """A row that is left out because the task says so; it is counted."""
+        self.dropped.add(row)
+        self._dropped.setdefault(kind, _Kind(fix)).add(row, where, detail)
 
     def odd(self, row: int, where: str, kind: str, detail: str = "", fix: str = "") -> None:
         """A row that is used, with a warning."""
@@ -144,7 +151,11 @@ class Findings:
             self.fail(empty(self.path))
         if self.bad_rows and (not self.skip_bad or len(self.bad_rows) >= self.rows):
             self.fail()
-        out = [Note("warning", Fault(f"left out: {fault.what}", fault.where, fault.why)) for fault in self.faults()]
+        unverifiable = [found.fault(kind, self.rows, "rows") for kind, found in self._dropped.items()]
+        if len(self.dropped | self.bad_rows) >= self.rows:
+            self.fail(*unverifiable)
+        left_out = (*unverifiable, *self.faults())
+        out = [Note("warning", Fault(f"left out: {fault.what}", fault.where, fault.why)) for fault in left_out]
         return [*self.warnings(), *out]
 
 

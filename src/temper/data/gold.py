@@ -16,6 +16,7 @@ _BARE = re.compile(r"\s*([^\s\\{}$]+)")  # MATH has a few `\boxed 5`
 _OPENING = re.compile(r"\s*\{")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _WORKING = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator annotations
+_COUNTED = re.compile(r"([^()\n]*\d[^()\n]*?)\s*\(([^()\d\n]{1,60})\)")  # ASDiv: `9 (apples)`
 _TAGS = re.compile(r"<\s*/?\s*(?:think|answer)\s*/?\s*>", re.IGNORECASE)
 
 
@@ -24,16 +25,65 @@ def gold_of(text: str, answer_type: str = "math") -> str:
 
     >>> gold_of("He pays 48/2 = <<48/2=24>>24 dollars.\n#### $1,024"), gold_of(r"so \boxed{\frac{1}{2}}.")
     ('$1,024', '\\frac{1}{2}')
-    >>> gold_of("Paris ", "text")
-    'Paris'
+    >>> gold_of("Paris ", "text"), gold_of("9 (km)")
+    ('Paris', '9 km')
     """
     gold = text.strip() if answer_type == "text" else _final_form(text)
     tag = _TAGS.search(gold)
     if tag:
         raise ValueError(f"it holds the tag `{tag.group()}`, which no reply can answer with")
     if answer_type == "math":
+        counted = _COUNTED.fullmatch(gold)
+        if counted:
+            gold = _with_unit(*counted.groups())
         parse_gold(gold)
     return gold
+
+
+def _with_unit(number: str, unit: str) -> str:
+    """A number with its unit where that can be verified (`12 km`), without what it merely counts (`9 apples`)."""
+    with_unit = f"{number} {unit.strip()}"
+    return with_unit if is_gold(with_unit) else number
+
+
+def is_gold(text: str) -> bool:
+    """Whether replies can be held against this.
+
+    >>> is_gold("12 km"), is_gold("as you like")
+    (True, False)
+    """
+    try:
+        parse_gold(text)
+    except ValueError:
+        return False
+    return True
+
+
+def agree(one: str, other: str) -> bool:
+    r"""Whether two columns give one answer.
+
+    >>> agree("72", "24+48 = 72\n#### 72"), agree("72", "73")
+    (True, False)
+    """
+    try:
+        return value_of(gold_of(one)) == value_of(gold_of(other))
+    except ValueError:
+        return one.strip() == other.strip()
+
+
+def disagree(answer: str, solution: str) -> str:
+    r"""The final form of a worked solution, where it is surely another than the answer; "" otherwise.
+
+    >>> disagree("5", r"so \boxed{6}."), disagree("5", r"so \boxed{5}."), disagree("5", "see above")
+    ('6', '', '')
+    """
+    if "####" not in solution and not _BOX.search(solution):
+        return ""
+    try:
+        one, other = gold_of(answer), gold_of(solution)
+    except ValueError:
+        return ""
+    return "" if value_of(one) == value_of(other) else other
 
 
 def _final_form(text: str) -> str:

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from temper.data.conversations import Conversation, messages_of, prompt_of
+from temper.data.columns import value_at
+from temper.data.conversations import prompt_of
 from temper.data.files import read_rows
 from temper.data.findings import Findings, Tell, clip, tell_all
-from temper.data.rows import Number, Row, type_name
+from temper.data.messages import Conversation, is_message, messages_of, well_ordered, written_turns
+from temper.data.rows import NOTHING, Number, Row, type_name
 from temper.data.shapes import Shape, shape_of_rows, text_of
 
 
@@ -79,10 +81,10 @@ def judged_of(rows: Sequence[Row], shape: Shape, found: Findings) -> list[Judged
 
 
 def _pair(row: Row, shape: Shape, found: Findings) -> Pair | None:
-    prompt = prompt_of(row, shape, found)
+    prompt = prompt_of(row, shape, found) if "prompt" in shape.columns else _shared_prompt(row, shape, found)
     chosen, rejected = (_reply(row, shape, role, prompt, found) for role in ("chosen", "rejected"))
     margin = 0.0
-    if (column := shape.columns.get("margin")) is not None and row.values.get(column) not in (None, ""):
+    if (column := shape.columns.get("margin")) is not None and value_at(row.values, column) not in (None, "", NOTHING):
         margin = _number(row, column, found, highest=math.inf)
     if prompt is None or chosen is None or rejected is None or margin is None:
         return None
@@ -90,6 +92,28 @@ def _pair(row: Row, shape: Shape, found: Findings) -> Pair | None:
         found.bad(row.number, row.place(found.path), "`chosen` and `rejected` are the same", "no preference")
         return None
     return Pair(prompt, chosen, rejected, margin)
+
+
+def _shared_prompt(row: Row, shape: Shape, found: Findings) -> Conversation | None:
+    """What both replies of a row answer, where they come as whole conversations."""
+    whole = [_whole(row, shape.columns[role], found) for role in ("chosen", "rejected")]
+    if whole[0] is None or whole[1] is None:
+        return None
+    if whole[0][:-1] != whole[1][:-1] or len(whole[0]) < 2:
+        what = f"`{clip(shape.columns['chosen'])}` and `{clip(shape.columns['rejected'])}` do not answer one prompt"
+        fix = "begin both with the same turns, and end each with its reply"
+        found.bad(row.number, row.place(found.path), what, "", fix)
+        return None
+    return whole[0][:-1] if well_ordered(whole[0][:-1], "user", row, found) else None
+
+
+def _whole(row: Row, column: str, found: Findings) -> Conversation | None:
+    """A reply as messages: a list of them, one, or a dialogue written in one text."""
+    value = value_at(row.values, column)
+    written = written_turns(value) if isinstance(value, str) else None
+    if written is not None:
+        return written
+    return messages_of(row, [value] if is_message(value) else value, column, found)
 
 
 def _rated(row: Row, shape: Shape, found: Findings) -> Rated | None:
@@ -132,12 +156,16 @@ BUILDERS: dict[str, Callable[[Row, Shape, Findings], Judged | None]] = {
 def _reply(row: Row, shape: Shape, role: str, prompt: Conversation | None, found: Findings) -> str | None:
     """A reply's text; as messages, it is the assistant's last turn, alone or after the prompt's own messages."""
     column = shape.columns[role]
-    if not isinstance(row.values.get(column), list):
+    value = value_at(row.values, column)
+    is_whole = isinstance(value, str) and written_turns(value) is not None
+    if not isinstance(value, list) and not is_message(value) and not is_whole:
         return text_of(row, shape, role, found)
-    messages = messages_of(row, column, found)
+    messages = _whole(row, column, found)
     if messages is None:
         return None
-    if messages[-1].role != "assistant" or messages[:-1] not in ((), prompt):
+    asked = tuple(message for message in prompt or () if message.role != "system")
+    before = tuple(message for message in messages[:-1] if message.role != "system")
+    if messages[-1].role != "assistant" or before not in ((), asked):
         kind = f"`{clip(column)}` is not one reply to the prompt"
         found.bad(row.number, row.place(found.path), kind, "", "write the assistant's turn alone, or after the prompt")
         return None
@@ -145,21 +173,21 @@ def _reply(row: Row, shape: Shape, role: str, prompt: Conversation | None, found
 
 
 def _list(row: Row, column: str, found: Findings) -> list[Any] | None:
-    value = row.values.get(column)
+    value = value_at(row.values, column)
     if isinstance(value, list) and value:
         return value
-    got = "an empty list" if value == [] else type_name(value) if column in row.values else "no such column"
+    got = "an empty list" if value == [] else type_name(value)
     found.bad(row.number, row.place(found.path), f"`{clip(column)}` is not a list", f"found {got}")
     return None
 
 
 def _number(row: Row, column: str, found: Findings, highest: float = 1.0) -> float | None:
-    value = row.values.get(column)
+    value = value_at(row.values, column)
     number = _as_number(value)
     if number is not None and 0 <= number <= highest and math.isfinite(number):
         return number
     kind = f"`{clip(column)}` is not a number " + ("from 0 to 1" if highest == 1 else "of 0 or more")
-    got = _shown(value) if column in row.values else "no such column"
+    got = _shown(value)
     found.bad(row.number, row.place(found.path), kind, f"found {got}")
     return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from json.decoder import WHITESPACE  # type: ignore[attr-defined]
 from typing import Any
 
@@ -29,21 +29,30 @@ class Number:
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its number among the rows of the file and its line, both from 1; `column` where lines hold several."""
+    """One row: its number among the rows of the file and its line, both from 1; `column` where lines hold several,
+    `file` where the data set has several."""
 
     number: int
     line: int
     values: Mapping[str, Any]
     column: int = 1
+    file: str = field(default="", repr=False)
 
     def place(self, path: str) -> str:
         """`train.jsonl:17`, or `train.parquet row 17` where there are no lines."""
+        path = self.file or path
         if not self.line:
             return f"{path} row {self.number}"
         return f"{path}:{self.line}:{self.column}" if self.column > 1 else f"{path}:{self.line}"
 
 
+class _Nothing:
+    """What stands in a column that a row does not have."""
+
+
+NOTHING = _Nothing()
 TYPES: dict[type, str] = {
+    _Nothing: "no such column",
     str: "a string",
     bool: "a boolean",
     Number: "a number",

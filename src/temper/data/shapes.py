@@ -1,63 +1,33 @@
-"""What the columns of a file mean: its shape, found from the column names, or as `columns` says.
+"""What the columns of a file mean: its shape, found from their names and what stands in them, or as `columns` says.
 
-A shape is a set of roles; a role is played by one column. Two columns for one role, or two shapes for one file, are an
-error that says how to choose: nothing is decided by the order of a list.
+A shape is a set of roles; a role is played by one column. Names that are nobody's first choice count only where no
+better one is there, a column that no row fills as its name promises means something else, and two columns that say the
+same are one. What is left, two columns for one role or two shapes for one file, is an error that says how to choose.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from temper.data import advice
+from temper.data.choices import Choices, find_choices
+from temper.data.columns import Table, value_at
 from temper.data.findings import Findings, clip
-from temper.data.rows import Row, nearest, type_name
+from temper.data.gold import disagree
+from temper.data.messages import ends_answered, is_messages, written_turns
+from temper.data.names import AFTER, CONVERSATIONS, NAMES, OPTIONAL, OPTIONAL_OF, SHAPES, folded
+from temper.data.rows import NOTHING, Number, Row, nearest, type_name
 from temper.errors import ConfigError, DataError, Fault
 
-# The shapes and the roles each of them needs.
-SHAPES: dict[str, tuple[str, ...]] = {
-    "messages": ("messages",),
-    "completion": ("prompt", "completion"),
-    "reasoned": ("prompt", "thinking", "answer"),
-    "preference": ("prompt", "chosen", "rejected"),
-    "rated": ("prompt", "completion", "label"),
-    "steps": ("prompt", "steps", "labels"),
-    "verifiable": ("prompt", "answer"),
-    "code": ("prompt", "tests"),
-    "text": ("text",),
-}
-# What a row of a shape may also say: its own name, language and way of comparing; how much better the chosen reply is.
-OPTIONAL_OF: dict[str, tuple[str, ...]] = dict.fromkeys(("verifiable", "code"), ("id", "language", "answer_type"))
-OPTIONAL_OF["preference"] = ("margin",)
-OPTIONAL = tuple(dict.fromkeys(role for roles in OPTIONAL_OF.values() for role in roles))
-
-# The column names that play each role without being told so.
-NAMES: dict[str, tuple[str, ...]] = {
-    "prompt": ("prompt", "question", "problem"),
-    "answer": ("answer", "solution", "gold"),
-    "thinking": ("thinking", "reasoning"),
-} | {role: (role,) for roles in SHAPES.values() for role in roles if role not in ("prompt", "answer", "thinking")}
-NAMES |= {role: (role,) for role in OPTIONAL}
-
-# Names that other data sets use: never guessed, offered as a mapping.
-ELSEWHERE: dict[str, tuple[str, ...]] = {
-    "prompt": ("instruction", "query", "input", "user", "source"),
-    "completion": ("response", "output", "reply", "assistant", "generation", "answer", "solution"),
-    "answer": ("final_answer", "target", "label", "ground_truth", "expected_answer", "reference", "result"),
-    "messages": ("conversations", "conversation", "dialog", "dialogue", "chat", "turns"),
-    "thinking": ("chain_of_thought", "cot", "rationale", "think", "reasoning_content"),
-    "text": ("content", "document", "body"),
-    "chosen": ("preferred", "better", "winner"),
-    "rejected": ("dispreferred", "worse", "loser"),
-    "label": ("rating", "score"),
-    "steps": ("completions",),
-}
-CONVERSATIONS = ("messages", "completion", "reasoned")
+__all__ = ["CONVERSATIONS", "NAMES", "SHAPES", "Shape", "check_mapping", "detect_shape", "shape_of_rows", "text_of"]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A shape with the column that plays each role.
+    """A shape with the column that plays each role; `choices` where rows have options to choose from, `also` another
+    shape that the file could be read as.
 
     >>> print(detect_shape(["question", "answer", "level"]))
     verifiable (prompt = `question`, answer = `answer`)
@@ -65,9 +35,23 @@ class Shape:
 
     name: str
     columns: Mapping[str, str]
+    choices: Choices | None = None
+    also: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name} ({', '.join(f'{role} = `{column}`' for role, column in self.columns.items())})"
+        parts = [f"{role} = `{column}`" for role, column in self.columns.items()]
+        if self.choices is not None:
+            parts.append(f"options = {self.choices}")
+        return f"{self.name} ({', '.join(parts)})"
+
+    @property
+    def played(self) -> set[str]:
+        """The columns of the file that are read."""
+        more = self.choices.columns if self.choices is not None else ()
+        return {*self.columns.values(), *(path.partition(".")[0] for path in self.columns.values()), *more}
+
+
+Players = dict[str, list[str]]
 
 
 def detect_shape(
@@ -75,8 +59,10 @@ def detect_shape(
     mapping: Mapping[str, str] | None = None,
     wanted: Sequence[str] = (),
     where: str = "",
+    rows: Sequence[Row] = (),
 ) -> Shape:
-    """The one shape that these columns have, among `wanted` (all shapes if empty).
+    """The one shape that these columns have, among `wanted` (all shapes if empty); what stands in `rows`, where they
+    are given, decides what names leave open.
 
     `mapping` gives the column of a role (`{"prompt": "frage"}`); a shape must then use every role that it names.
     Raises `DataError` when no shape or more than one fits, `ConfigError` for a role that does not exist.
@@ -84,127 +70,150 @@ def detect_shape(
     >>> detect_shape(["frage", "antwort"], {"prompt": "frage", "answer": "antwort"}).name
     'verifiable'
     """
-    present, mapping, wanted = list(dict.fromkeys(columns)), dict(mapping or {}), tuple(wanted) or tuple(SHAPES)
-    check_mapping(mapping, present, where)
+    return _detect(Table(columns, rows), dict(mapping or {}), tuple(wanted) or tuple(SHAPES), where)
+
+
+def _detect(table: Table, mapping: dict[str, str], wanted: tuple[str, ...], where: str, advise: bool = True) -> Shape:
+    check_mapping(mapping, table, where)
     needed = {role for role in mapping if role not in OPTIONAL}
-    players = {role: _players(role, present, mapping) for role in NAMES}
-    fitting = [name for name in wanted if needed <= set(SHAPES[name]) and all(players[role] for role in SHAPES[name])]
-    if not needed and players["messages"] and players["prompt"]:
-        raise DataError(_messages_and_prompt(players["prompt"][0], wanted, where))
+    for lenient in (False, True):
+        players = {role: _players(role, table, mapping, lenient) for role in NAMES}
+        choices = find_choices(table, mapping) if players["prompt"] else None
+        if choices is not None:
+            players["answer"], players["letter"] = [choices.right], []
+        apart = _ask_apart(players, table, needed, wanted)
+        fitting = [name for name in wanted if needed <= set(SHAPES[name]) and _fits(name, players, table)]
+        if fitting:
+            break
+    if not advise and (apart or not fitting):
+        raise DataError(())
+    offers = advice.Offers(lambda more: _detect(table, {**mapping, **more}, wanted, where, advise=False).name)
+    if apart:
+        raise DataError(_all_unclear(players, fitting, wanted, where, offers))
     if not fitting:
-        raise DataError(_no_shape(present, mapping, wanted, where))
+        raise DataError(advice.no_shape(table, mapping, wanted, where, _whole(table), offers))
+    fitting, also = _of_conversations(fitting, players, wanted)
     if len(fitting) > 1:
-        raise DataError(_many_shapes(fitting, players, where))
-    roles = SHAPES[fitting[0]]
-    more = OPTIONAL_OF.get(fitting[0], ())
-    unclear = [role for role in (*roles, *more) if len(players[role]) > 1]
+        if not advise:
+            raise DataError(())
+        raise DataError(advice.many_shapes(fitting, players, where, offers))
+    name = fitting[0]
+    roles = [role for role in SHAPES[name] if players[role]]
+    more = [role for role in OPTIONAL_OF.get(name, ()) if players[role] and _is_apart(role, players, roles)]
+    unclear = [role for role in roles if len(players[role]) > 1]
     if unclear:
-        raise DataError([_two_players(role, players[role], where) for role in unclear])
-    optional = [role for role in more if players[role]]
-    return Shape(fitting[0], {role: players[role][0] for role in (*roles, *optional)})
+        if not advise:
+            raise DataError(())
+        raise DataError([advice.two_players(role, players[role], where, offers) for role in unclear])
+    found = {role: players[role][0] for role in (*roles, *more)}
+    return Shape(name, found, choices if name == "verifiable" else None, also)
 
 
-def check_mapping(mapping: Mapping[str, str], present: Sequence[str] | None, where: str) -> None:
-    """Roles of a mapping exist, and so do its columns where `present` names them. Raises ConfigError and DataError."""
-    unknown = [role for role in mapping if role not in NAMES]
-    if unknown:
-        close = {role: nearest(role, NAMES) for role in unknown}
-        raise ConfigError(
-            Fault(
-                f"`columns` maps `{clip(role)}`, which is no part of a row",
-                where,
-                f"what a column can be: {', '.join(NAMES)}",
-                f"did you mean `{close[role]}`?" if close[role] else "write `columns: {prompt: YOUR_COLUMN}`",
-            )
-            for role in unknown
-        )
-    if len(set(mapping.values())) < len(mapping):
-        raise ConfigError(Fault("`columns` gives one column to two parts of a row", where, _yaml(mapping)))
-    missing = [(role, name) for role, name in mapping.items() if present is not None and name not in present]
-    if missing:
-        raise DataError(_missing(role, name, present or (), where) for role, name in missing)
-
-
-def _missing(role: str, name: str, present: Sequence[str], where: str) -> Fault:
-    close = nearest(name, present)
-    fix = f"did you mean `{clip(close)}`?" if close else ""
-    return Fault(f"no column `{clip(name)}`, which `columns` gives for `{role}`", where, _found(present), fix)
-
-
-def _players(role: str, present: Sequence[str], mapping: Mapping[str, str]) -> list[str]:
+def _players(role: str, table: Table, mapping: Mapping[str, str], lenient: bool) -> list[str]:
+    """The columns that could play a role; more than one where they disagree. `lenient` takes one that no row fills as
+    it should, so that its rows can be named."""
     if role in mapping:
         return [mapping[role]]
-    return [name for name in NAMES[role] if name in present and name not in mapping.values()]
+    unfit: list[str] = []
+    for names in (NAMES[role], *AFTER.get(role, ())):
+        found = [column for name in names for column in table.named(name) if column not in mapping.values()]
+        fit = [column for column in dict.fromkeys(found) if table.can(column, role)]
+        if fit:
+            return _distinct(role, fit, table)
+        unfit += found
+    return unfit[:1] if lenient and role not in OPTIONAL else []
 
 
-def _found(present: Sequence[str]) -> str:
-    shown = ", ".join(f"`{clip(name, 30)}`" for name in present[:12]) + (" …" if len(present) > 12 else "")
-    return f"columns found: {shown or 'none'}"
+def _distinct(role: str, columns: Sequence[str], table: Table) -> list[str]:
+    """Columns that say the same are one: the fuller of them, else the first."""
+    kept: list[str] = []
+    for column in columns:
+        if any(table.same(role, earlier, column) for earlier in kept):
+            continue
+        fuller = [earlier for earlier in kept if table.same(role, column, earlier)]
+        kept = [earlier for earlier in kept if earlier not in fuller] + [column]
+    return kept
 
 
-def _yaml(mapping: Mapping[str, str]) -> str:
-    return "columns: {" + ", ".join(f"{role}: {clip(name, 30)}" for role, name in mapping.items()) + "}"
+def _ask_apart(players: Players, table: Table, needed: set[str], wanted: Sequence[str]) -> bool:
+    """What messages are beside a prompt: a conversation that begins with it, or the prompt itself. True where they do
+    not hold the prompt, so that one has to be chosen."""
+    if not players["messages"] or needed & {"messages", "prompt"}:
+        return False
+    messages, prompts = players["messages"][0], players["prompt"]
+    answered = not table.rows or table.any(messages, ends_answered)
+    pair = (messages, prompts[0]) if prompts else ()
+    if pair and not (table.same("prompt", *pair) or table.same("prompt", *reversed(pair))):
+        return True
+    if not answered:
+        players["prompt"] = [messages]
+        others = any(players[role] for role in ("completion", "answer", "chosen", "tests"))
+        players["messages"] = [messages] if "messages" in wanted and not others else []
+    elif not prompts:
+        players["prompt"] = [messages]
+    return False
 
 
-def _messages_and_prompt(prompt: str, wanted: Sequence[str], where: str) -> Fault:
-    choices = ["`columns: {messages: messages}`"] if "messages" in wanted else []
-    if any("prompt" in SHAPES[name] for name in wanted):
-        choices.append(f"`columns: {{prompt: {prompt}}}`")
-    fix = f"choose with {' or '.join(choices)}"
-    return Fault(f"ambiguous: the file has both `messages` and `{prompt}`", where, "each could be the prompt", fix)
+def _fits(name: str, players: Players, table: Table) -> bool:
+    missing = [role for role in SHAPES[name] if not players[role]]
+    if name == "preference" and missing == ["prompt"]:
+        return all(table.any(players[role][0], _holds_its_prompt) for role in ("chosen", "rejected"))
+    return not missing
 
 
-def _two_players(role: str, names: Sequence[str], where: str) -> Fault:
-    both = " and ".join(f"`{name}`" for name in names)
-    fix = "choose with " + " or ".join(f"`{_yaml({role: name})}`" for name in names)
-    return Fault(f"ambiguous: {both} could each be the {role}", where, "two columns for one part of a row", fix)
+def _holds_its_prompt(value: object) -> bool:
+    if isinstance(value, str):
+        return written_turns(value) is not None
+    return is_messages(value) and isinstance(value, list) and len(value) > 1
 
 
-def _many_shapes(fitting: Sequence[str], players: Mapping[str, Sequence[str]], where: str) -> Fault:
-    listed = " and ".join(f"{name} ({' + '.join(players[role][0] for role in SHAPES[name])})" for name in fitting)
-    fix = "choose with " + " or ".join(f"`--shape {name}`" for name in fitting)
-    uses = Counter(role for name in fitting for role in SHAPES[name])
-    own = [role for role, count in uses.items() if count == 1]
-    if own:
-        fix += " (`temper check`), " + " or ".join(f"`{_yaml({role: players[role][0]})}`" for role in own) + " (recipe)"
-    return Fault("ambiguous: the columns fit more than one shape", where, listed, fix)
+def _of_conversations(fitting: list[str], players: Players, wanted: Sequence[str]) -> tuple[list[str], str]:
+    """Messages that hold the prompt are the conversation itself; beside a gold answer or a preference they are left to
+    the stages that want conversations. The shapes left, and the one that was set aside."""
+    if "messages" not in fitting or len(fitting) == 1:
+        return fitting, ""
+    own = [name for name in fitting if name not in ("completion", "reasoned", "rated")]
+    others = [name for name in own if name != "messages"]
+    if players["prompt"] == players["messages"] or not others:
+        return ["messages"], others[0] if others else ""
+    return others, "messages"
 
 
-def _no_shape(present: Sequence[str], mapping: Mapping[str, str], wanted: Sequence[str], where: str) -> Fault:
-    needs = ", or ".join(" + ".join(SHAPES[name]) for name in wanted)
-    roles = {role: NAMES[role][1:] for name in wanted for role in SHAPES[name]}
-    other = [f"{role} may be called {' or '.join(names)}" for role, names in roles.items() if names]
-    whole = [name for name, roles in SHAPES.items() if all(_players(role, present, {}) for role in roles)]
-    others = [] if mapping else [name for name in whole if name not in wanted]
-    what = f"these are {others[0]} rows, and {' or '.join(wanted)} rows are needed" if others else "no known shape"
-    why = "\n".join([_found(present), f"needed: {needs}", "; ".join(other)]).rstrip("\n")
-    return Fault(what, where, why, _guess(present, mapping, wanted))
+def _is_apart(role: str, players: Players, roles: Sequence[str]) -> bool:
+    """Whether an optional role is played by a column that plays no other; an `input` belongs to an `instruction`."""
+    if role == "context" and folded(players[role][0]) == "input":
+        return "prompt" in roles and folded(players["prompt"][0]) == "instruction"
+    return not set(players[role]) & {column for other in roles for column in players[other]}
 
 
-def _guess(present: Sequence[str], mapping: Mapping[str, str], wanted: Sequence[str]) -> str:
-    """The mapping that would make the first shape fit, from names that are near or used elsewhere."""
-    best: dict[str, str] = {}
-    for name in wanted:
-        guess: dict[str, str] = {}
-        for role in SHAPES[name]:
-            left = [column for column in present if column not in guess.values()]
-            guess |= {role: column} if (column := _candidate(role, left, mapping)) else {}
-        renamed = {role: column for role, column in guess.items() if column not in NAMES[role]}
-        if len(guess) == len(SHAPES[name]):
-            return f"if that is what they are: `{_yaml({**mapping, **renamed})}`"
-        best = best or renamed
-    if best:
-        return f"perhaps `{_yaml(best)}`, and the other columns likewise"
-    return "map the columns: `columns: {prompt: YOUR_COLUMN, …}`"
+def _all_unclear(
+    players: Players, fitting: Sequence[str], wanted: Sequence[str], where: str, offers: advice.Offers
+) -> list[Fault]:
+    """Messages that are apart from the prompt, and every role of the shapes that fit which two columns could play."""
+    prompts = players["prompt"]
+    faults = [advice.messages_and_prompt(players["messages"][0], prompts, wanted, where, offers)]
+    roles = dict.fromkeys(role for name in fitting for role in SHAPES[name] if role != "prompt")
+    unclear = [role for role in roles if len(players[role]) > 1]
+    return faults + [advice.two_players(role, players[role], where, None) for role in unclear]
 
 
-def _candidate(role: str, present: Sequence[str], mapping: Mapping[str, str]) -> str | None:
-    players = _players(role, present, mapping)
-    if players:
-        return players[0]
-    folded = {name.casefold().strip(): name for name in reversed(present)}
-    known = next((folded[name] for name in (*NAMES[role], *ELSEWHERE.get(role, ())) if name in folded), None)
-    return known or next((close for name in NAMES[role] if (close := nearest(name, present))), None)
+def _whole(table: Table) -> list[str]:
+    """The shapes that the file has, whatever was wanted."""
+    players = {role: _players(role, table, {}, False) for role in NAMES}
+    return [name for name in SHAPES if _fits(name, players, table)]
+
+
+def check_mapping(mapping: Mapping[str, str], present: Table | None, where: str) -> None:
+    """Roles of a mapping exist, and so do its columns where they are known. Raises ConfigError and DataError."""
+    known = [*NAMES, "options"]
+    unknown = [role for role in mapping if role not in known]
+    if unknown:
+        raise ConfigError(advice.no_role(role, known, where) for role in unknown)
+    if len(set(mapping.values())) < len(mapping):
+        raise ConfigError(Fault("`columns` gives one column to two parts of a row", where, advice.yaml(mapping)))
+    missing = [(role, name) for role, name in mapping.items() if present is not None and not present.has(name)]
+    if present is not None and missing:
+        raise DataError(advice.missing(role, name, present, where) for role, name in missing)
 
 
 def shape_of_rows(
@@ -217,11 +226,49 @@ def shape_of_rows(
     kinds = Counter(tuple(row.values) for row in rows)
     every = list(dict.fromkeys(column for kind in kinds for column in kind))
     try:
-        return detect_shape(every, mapping, wanted, found.path)
+        shape = detect_shape(every, mapping, wanted, found.path, rows)
     except DataError as error:
         shapes = _shapes_by_kind(kinds, mapping, wanted)
         faults = [_different(shapes, rows, found.path)] if len({str(s) for s in shapes.values()}) > 1 else error.faults
         raise DataError((*found.faults(), *faults)) from None
+    if shapes := _of_other_rows(shape, kinds, mapping, wanted):
+        raise DataError((*found.faults(), _different(shapes, rows, found.path)))
+    if shape.also:
+        also = f"`temper check --shape {shape.also}`; stages take the shape that they need"
+        found.note(f"read as {shape.name}; the file is also {shape.also}", fix=also)
+    if shape.name == "verifiable" and shape.choices is None:
+        _compare_solutions(rows, shape, found)
+    return replace(shape, also="")
+
+
+def _compare_solutions(rows: Sequence[Row], shape: Shape, found: Findings) -> None:
+    """A note where a worked solution ends in another answer than the one that counts."""
+    table = Table(dict.fromkeys(column for row in rows[:100] for column in row.values))
+    column, beside = shape.columns["answer"], table.named("solution")
+    if not beside or beside[0] == column:
+        return
+    differ = []
+    for row in rows:
+        answer, solution = value_at(row.values, column), value_at(row.values, beside[0])
+        text = answer.text if isinstance(answer, Number) else answer
+        if isinstance(text, str) and isinstance(solution, str) and (other := disagree(text, solution)):
+            differ.append((row, f"`{clip(text, 30)}` and `{clip(other, 30)}`"))
+    if differ:
+        shown = "\n".join(f"row {row.number}: {both}" for row, both in differ[:3])
+        what = f"`{clip(column)}` is the answer; `{beside[0]}` ends in another one"
+        what += f" in {len(differ):,} of {len(rows):,} rows"
+        found.note(what, "\n".join(row.place(found.path) for row, _ in differ[:3]), shown)
+
+
+def _of_other_rows(
+    shape: Shape, kinds: Mapping[tuple[str, ...], int], mapping: Mapping[str, str] | None, wanted: Sequence[str]
+) -> dict[tuple[str, ...], Shape]:
+    """The shapes of the file's kinds of rows, where some lack a column of its shape and have another; else nothing."""
+    needed = {shape.columns[role].partition(".")[0] for role in SHAPES[shape.name] if role in shape.columns}
+    if all(needed <= set(kind) for kind in kinds):
+        return {}
+    shapes = _shapes_by_kind(kinds, mapping, wanted)
+    return shapes if len({other.name for other in shapes.values()}) > 1 else {}
 
 
 def _shapes_by_kind(
@@ -248,17 +295,16 @@ def _different(shapes: Mapping[tuple[str, ...], Shape], rows: Sequence[Row], pat
 
 def _instead(column: str, present: Sequence[str]) -> str:
     close = nearest(column, present)
-    return f"did you mean `{clip(close)}`?" if close else _found(present)
+    return f"did you mean `{clip(close)}`?" if close else advice.listed(present)
 
 
 def text_of(row: Row, shape: Shape, role: str, found: Findings) -> str | None:
     """The text that plays a role in a row, None (and a bad row) where it is missing, empty or not text."""
     column = shape.columns[role]
-    where = row.place(found.path)
-    if column not in row.values:
+    where, value = row.place(found.path), value_at(row.values, column)
+    if value is NOTHING:
         found.bad(row.number, where, f"no `{clip(column)}`", lambda: _instead(column, list(row.values)))
         return None
-    value = row.values[column]
     if not isinstance(value, str):
         found.bad(row.number, where, f"`{clip(column)}` is not text", f"found {type_name(value)}")
         return None

@@ -1,10 +1,13 @@
-"""A data file as bytes: found, recognised, unpacked within limits, cut into lines. Knows nothing about rows."""
+"""A data file as bytes: found, recognised, unpacked within limits, cut into lines; or a folder that is one data set, as
+its shards. Knows nothing about rows."""
 
 from __future__ import annotations
 
 import difflib
 import gzip
+import json
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator
@@ -14,8 +17,11 @@ from typing import IO, Literal, cast
 
 from temper.errors import DataError, Fault
 
-Format = Literal["jsonl", "json", "csv", "parquet"]
-FORMATS: dict[str, Format] = {".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+Format = Literal["jsonl", "json", "csv", "parquet", "arrow"]
+FORMATS: dict[str, Format] = {
+    ".jsonl": "jsonl", ".json": "json", ".csv": "csv", ".parquet": "parquet", ".arrow": "arrow",
+}  # fmt: skip
+BINARY = ("parquet", "arrow")
 
 MAX_ROW = 16 << 20  # bytes of one line
 MAX_WHOLE = 1 << 30  # bytes of a file that has to be held in memory as one text
@@ -31,7 +37,8 @@ MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\xfd7zXZ\x00", "xz-compressed", "unpack it with `xz -d`, or pack it with gzip"),
     (b"BZh", "bzip2-compressed", "unpack it with `bzip2 -d`, or pack it with gzip"),
     (b"PAR1", "a parquet file", "rename it to end in `.parquet`"),
-    (b"ARROW1", "an Arrow file", "save it as parquet or JSON lines"),
+    (b"ARROW1", "an Arrow file", "rename it to end in `.arrow`"),
+    (b"\xff\xff\xff\xff", "an Arrow stream", "rename it to end in `.arrow`"),
     (b"SQLite format 3", "an SQLite database", "export the table as CSV or JSON lines"),
     (b"%PDF", "a PDF document", "temper reads rows of text, not documents"),
     (b"version https://git-lfs", "a Git LFS pointer, not the data itself", "fetch the data with `git lfs pull`"),
@@ -108,7 +115,7 @@ def open_source(path: Path | str) -> Source:
             size, head = _unpacked(path, size)
     except OSError as error:
         raise DataError(Fault("cannot read this file", str(path), _reason(error))) from None
-    if format_ != "parquet":
+    if format_ not in BINARY:
         _is_text(path, head, format_)
     return Source(path, format_, packed, size)
 
@@ -121,9 +128,7 @@ def _size(path: Path) -> int:
     except (OSError, ValueError) as error:
         raise DataError(Fault("cannot read this file", str(path), _reason(error))) from None
     if stat.S_ISDIR(status.st_mode):
-        inside = sorted(entry.name for entry in path.iterdir() if entry.name.lower().endswith(READABLE))[:3]
-        fix = "name one file in it" + (f", for example `{path / inside[0]}`" if inside else "")
-        raise DataError(Fault("a directory, not a data file", str(path), fix=fix))
+        raise DataError(Fault("a directory, not a data file", str(path), fix="name a file in it"))
     if not stat.S_ISREG(status.st_mode):
         fix = "save what it gives to a file first"
         raise DataError(Fault("not a regular file", str(path), "a pipe or device cannot be read twice", fix))
@@ -131,6 +136,61 @@ def _size(path: Path) -> int:
 
 
 READABLE = (*FORMATS, *(f"{ending}.gz" for ending in (".jsonl", ".json", ".csv")))
+
+
+_SHARD = re.compile(r"(.*?)-(\d{4,6})-of-(\d{4,6})(-[0-9a-f]{16})?(\..+)")
+
+
+def is_data_set(folder: Path) -> bool:
+    """Whether a folder is one data set: what `save_to_disk` of `datasets` wrote, or the shards of one file."""
+    return any((folder / mark).is_file() for mark in ("state.json", "dataset_dict.json")) or bool(_shards(folder))
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that a data set consists of: itself, or what is in a folder, in order. Raises `DataError` for a folder
+    that is not one data set."""
+    if not path.is_dir():
+        return [path]
+    splits = sorted(entry.name for entry in path.iterdir() if (entry / "state.json").is_file())
+    if (path / "dataset_dict.json").is_file() and splits:
+        if len(splits) > 1:
+            fix = "name one: " + ", ".join(f"`{path / name}`" for name in splits[:5])
+            raise DataError(Fault("several splits, saved together", str(path), f"it holds {', '.join(splits)}", fix))
+        path = path / splits[0]
+    if (path / "state.json").is_file():
+        return _saved(path)
+    if shards := _shards(path):
+        return shards
+    inside = sorted(entry.name for entry in path.iterdir() if entry.name.lower().endswith(READABLE))[:3]
+    fix = "name one file in it" + (f", for example `{path / inside[0]}`" if inside else "")
+    raise DataError(Fault("a directory, not a data file", str(path), fix=fix))
+
+
+def _saved(folder: Path) -> list[Path]:
+    """The Arrow files of a saved data set, in the order that its `state.json` gives."""
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        names = [str(entry["filename"]) for entry in state["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = "a saved data set whose `state.json` cannot be read"
+        raise DataError(Fault(what, str(folder / "state.json"), str(error), "save it again")) from None
+    if state.get("_indices_files") or any("/" in name or name.startswith(".") for name in names) or not names:
+        fix = "save it again after `flatten_indices()`" if state.get("_indices_files") else "save it again"
+        raise DataError(Fault("a saved data set that is not whole", str(folder), "its rows are not all in it", fix))
+    return [folder / name for name in names]
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The files of a folder that holds `NAME-00000-of-00003.parquet` and the rest of them, and no other data."""
+    try:
+        found = sorted(entry for entry in folder.iterdir() if entry.name.lower().endswith(READABLE))
+    except OSError:
+        return []
+    named = [_SHARD.fullmatch(entry.name) for entry in found]
+    kinds = {(match.group(1), match.group(3), match.group(5)) if match else None for match in named}
+    numbers = [int(match.group(2)) for match in named if match]
+    whole = len(kinds) == 1 and None not in kinds and numbers == list(range(len(found)))
+    return found if whole and len(found) == int(next(iter(kinds - {None}))[1]) else []
 
 
 def _nearest(path: Path) -> str:
@@ -147,7 +207,7 @@ def _named(path: Path) -> tuple[Format, bool]:
     packed = bool(suffixes) and suffixes[-1] == ".gz"
     ending = suffixes[-2] if packed and len(suffixes) > 1 else suffixes[-1] if suffixes and not packed else ""
     known = FORMATS.get(ending)
-    if known is None or (packed and known == "parquet"):
+    if known is None or (packed and known in BINARY):
         found = f"`{path.name}` ends in none of {', '.join(READABLE)}"
         hints = {".ndjson": "rename it to end in `.jsonl`", ".tsv": "save it with commas as `.csv`"}
         fix = hints.get(ending, "save the rows in one of these formats; one JSON object a line is the simplest")
@@ -162,12 +222,15 @@ def _agree(path: Path, head: bytes, format_: Format, packed: bool) -> None:
         found = f"it starts with {head[:8]!r}, not with gzip's 1f 8b" + _what(head)
         raise DataError(Fault("not a gzip file", str(path), found, f"rename it to `{path.name[: -len('.gz')]}`"))
     if is_gzip and not packed:
-        fix = f"rename it to `{path.name}.gz`" if format_ != "parquet" else "unpack it with `gzip -d`"
+        fix = f"rename it to `{path.name}.gz`" if format_ not in BINARY else "unpack it with `gzip -d`"
         raise DataError(Fault("a gzip file without `.gz` in its name", str(path), "it starts with 1f 8b", fix))
     if format_ == "parquet" and not is_parquet:
         found = f"it starts with {head[:8]!r}, not with PAR1" + _what(head)
         raise DataError(Fault("not a parquet file", str(path), found))
-    if format_ != "parquet" and not packed:
+    if format_ == "arrow" and not head.startswith((b"ARROW1", b"\xff\xff\xff\xff")):
+        found = f"it starts with {head[:8]!r}, neither an Arrow file nor a stream" + _what(head)
+        raise DataError(Fault("not an Arrow file", str(path), found))
+    if format_ not in BINARY and not packed:
         _is_text(path, head, format_)
 
 

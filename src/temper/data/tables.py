@@ -1,4 +1,4 @@
-"""Rows from tables: `.csv` with a header line, and `.parquet`."""
+"""Rows from `.csv` tables with a header line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from temper.data import sources
 from temper.data.characters import suspicious
 from temper.data.findings import Findings, clip
-from temper.data.rows import Number, Row, check_characters, decode_line, too_long
+from temper.data.rows import Row, check_characters, decode_line, too_long
 from temper.data.sources import Source
-from temper.errors import DataError, Exit, Fault, TemperError
+from temper.errors import DataError, Fault
 
 SEPARATORS = {";": "`;`", "\t": "a tab", "|": "`|`"}
 
@@ -130,33 +130,3 @@ def _broken(error: csv.Error, start: int, end: int, found: Findings) -> None:
     else:
         detail = f"{message} (a double quote inside a quoted value is written twice)"
     found.bad(found.rows, where, "broken quoting", detail)
-
-
-def read_parquet(source: Source, found: Findings) -> Iterator[Row]:
-    """Rows of a parquet file. Raises with exit code 9 when pyarrow is not installed."""
-    try:
-        import pyarrow  # type: ignore[import-not-found]
-        import pyarrow.parquet  # type: ignore[import-not-found]
-    except ImportError:
-        what, fix = "parquet files need pyarrow, which is not installed", 'pip install "temper-rl[parquet]"'
-        raise TemperError(Fault(what, source.name, fix=fix), Exit.OPTIONAL_PART) from None
-    try:
-        with source.open() as stream:
-            for batch in pyarrow.parquet.ParquetFile(stream).iter_batches():
-                for values in batch.to_pylist():
-                    found.rows += 1
-                    row = Row(found.rows, 0, {name: _from_arrow(value) for name, value in values.items()})
-                    if check_characters(row, found):
-                        yield row
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        what, fix = "damaged parquet file", "copy or download it again"
-        raise DataError(Fault(what, source.name, clip(error, 200), fix)) from None
-
-
-def _from_arrow(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_from_arrow(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _from_arrow(item) for key, item in value.items()}
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return Number(str(value)) if is_number else value

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import atexit
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, get_args
+from typing import Literal, Protocol
 
+from temper.data.columns import ANSWER_TYPES, LANGUAGE, value_at
 from temper.data.conversations import prompt_of
 from temper.data.files import read_rows
 from temper.data.findings import Findings, Tell, clip, tell_all
-from temper.data.gold import gold_of
+from temper.data.golds import asked_of
 from temper.data.overlap import same_questions
-from temper.data.rows import Number, Row, plain, type_name
-from temper.data.shapes import Shape, shape_of_rows, text_of
+from temper.data.rows import NOTHING, Number, Row, plain, type_name
+from temper.data.shapes import Shape, shape_of_rows
 from temper.errors import ConfigError, Fault
 from temper.text.languages import LANGUAGES
 from temper.types import AnswerType, Message, Prompt
-
-ANSWER_TYPES: tuple[AnswerType, ...] = get_args(AnswerType)
 
 
 class TaskSettings(Protocol):
@@ -37,6 +35,10 @@ class TaskSettings(Protocol):
     def system_prompt(self) -> str | None: ...
     @property
     def columns(self) -> Mapping[str, str]: ...
+    @property
+    def unverifiable(self) -> Literal["error", "drop"]: ...
+    @property
+    def choice_template(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -104,14 +106,15 @@ def write_rows(path: Path, rows: Iterable[Mapping]) -> None:
 
 def load_prompts(
     path: Path | str, task: str, config: TaskSettings, *, skip_bad: bool = False, tell: Tell | None = None
-) -> list[Prompt]:
+) -> Prompts:
     """The verifiable prompts of a file. Raises `DataError` with every fault of the file, `ConfigError` for a mapping
     of columns that cannot be; `tell` hears notes and warnings (the log `temper.data` when it is None).
 
-    >>> import tempfile, types
+    >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "train.jsonl")
     >>> _ = path.write_text('{"question": "Which capital has France?", "answer": "Paris"}')
-    >>> config = types.SimpleNamespace(answer="text", language="en", system_prompt=None, columns={})
+    >>> from temper.config import TaskConfig
+    >>> config = TaskConfig(answer="text")
     >>> prompt = load_prompts(path, "facts", config)[0]
     >>> prompt.id, prompt.text, prompt.gold
     ('facts:1', 'Which capital has France?', 'Paris')
@@ -121,7 +124,24 @@ def load_prompts(
     shape = shape_of_rows(rows, found, config.columns, ("verifiable",))
     prompts = [prompt for _, prompt in prompts_of(rows, shape, task, config, found)]
     tell_all(found.close(), tell)
-    return prompts
+    return Prompts(prompts, found.rows)
+
+
+class Prompts(list[Prompt]):
+    """The prompts of a file, in its order. `rows` is how many rows the file has: those whose gold answer could not be
+    verified are not among the prompts where the task says `unverifiable: drop`.
+
+    >>> Prompts([], rows=500).coverage()
+    '0 of 500 rows'
+    """
+
+    def __init__(self, prompts: Iterable[Prompt], rows: int):
+        super().__init__(prompts)
+        self.rows = rows
+
+    def coverage(self) -> str:
+        """How much of the file they are, to be shown beside every score; "" where they are all of it."""
+        return f"{len(self):,} of {self.rows:,} rows" if len(self) < self.rows else ""
 
 
 def prompts_of(
@@ -132,21 +152,31 @@ def prompts_of(
     A prompt is called by its row's `id` when every row has one of its own, otherwise `task:row number`.
     """
     own = _own_ids(rows, shape, found)
+    drop = config.unverifiable == "drop"
     made = []
     for row in rows:
         messages = _with_system(prompt_of(row, shape, found), config.system_prompt)
         answer_type = _answer_type(row, shape, config.answer, found)
         language = _language(row, shape, config.language, found)
-        gold = _gold(row, shape, answer_type or config.answer, found)
-        if messages and gold is not None and answer_type and language:
-            name = own.get(row.number, f"{task}:{row.number}")
-            made.append((row, Prompt(name, task, messages, gold, answer_type, language, plain(dict(row.values)))))
-    numbers = sum(isinstance(row.values.get(shape.columns["answer"]), Number) for row in rows)
+        question = messages or (Message("user", ""),)  # its gold is looked at even where it asks nothing
+        kind = answer_type or config.answer
+        asked = asked_of(row, shape, question, kind, drop, found, config.choice_template)
+        if messages and asked and answer_type and language:
+            name, values = own.get(row.number, f"{task}:{row.number}"), plain(dict(row.values))
+            prompt = Prompt(name, task, asked.messages, asked.gold, asked.answer_type, language, values)
+            made.append((row, prompt))
+    _tell_numbers(rows, shape, found)
+    same_questions([prompt for _, prompt in made], found)
+    return made
+
+
+def _tell_numbers(rows: Sequence[Row], shape: Shape, found: Findings) -> None:
+    if shape.choices is not None:
+        return
+    numbers = sum(isinstance(value_at(row.values, shape.columns["answer"]), Number) for row in rows)
     if numbers:
         what = f"answers that are numbers, not text, in {numbers:,} of {len(rows):,} rows: taken digit by digit"
         found.warn(what, fix='write them in quotes ("5") to be sure of what they are')
-    same_questions([prompt for _, prompt in made], found)
-    return made
 
 
 def _with_system(messages: tuple[Message, ...] | None, system: str | None) -> tuple[Message, ...] | None:
@@ -156,25 +186,9 @@ def _with_system(messages: tuple[Message, ...] | None, system: str | None) -> tu
     return (Message("system", system), *messages)
 
 
-def _gold(row: Row, shape: Shape, answer_type: AnswerType, found: Findings) -> str | None:
-    value = row.values.get(shape.columns["answer"])
-    text = value.text if isinstance(value, Number) else text_of(row, shape, "answer", found)
-    if text is None:
-        return None
-    try:
-        return gold_of(text, answer_type)
-    except ValueError as error:
-        fix = "give one final answer: `#### 42`, `\\boxed{42}` or the answer alone"
-        if answer_type == "math":
-            fix += "; if answers are words, set `answer: text`"
-        detail = f"{error} (`{clip(text[-200:], 40)}`)" if clip(text, 40) not in str(error) else str(error)
-        found.bad(row.number, row.place(found.path), "the gold answer cannot be verified", detail, fix)
-        return None
-
-
 def _answer_type(row: Row, shape: Shape, default: AnswerType, found: Findings) -> AnswerType | None:
-    value = row.values.get(shape.columns.get("answer_type", ""))
-    if value is None or value == "":
+    value = value_at(row.values, shape.columns.get("answer_type", ""))
+    if value in (None, "", NOTHING):
         return default
     if value in ANSWER_TYPES:
         return value
@@ -185,14 +199,11 @@ def _answer_type(row: Row, shape: Shape, default: AnswerType, found: Findings) -
     return None
 
 
-_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*")
-
-
 def _language(row: Row, shape: Shape, default: str, found: Findings) -> str | None:
-    value = row.values.get(shape.columns.get("language", ""))
-    if value is None or value == "":
+    value = value_at(row.values, shape.columns.get("language", ""))
+    if value in (None, "", NOTHING):
         return default
-    if isinstance(value, str) and _LANGUAGE.fullmatch(value):
+    if isinstance(value, str) and LANGUAGE.fullmatch(value):
         if value not in LANGUAGES:
             why = f"`{clip(value)}` is not one of {', '.join(LANGUAGES)}"
             found.odd(row.number, row.place(found.path), "a language that temper cannot tell from others", why)
@@ -207,7 +218,7 @@ def _own_ids(rows: Sequence[Row], shape: Shape, found: Findings) -> dict[int, st
     """Row number -> its own id; empty when the rows have none, or not one each."""
     if "id" not in shape.columns:
         return {}
-    values = {row.number: row.values.get(shape.columns["id"]) for row in rows}
+    values = {row.number: value_at(row.values, shape.columns["id"]) for row in rows}
     names = {number: value.text if isinstance(value, Number) else value for number, value in values.items()}
     good = {number: name for number, name in names.items() if isinstance(name, str) and name.strip()}
     if len(good) == len(rows) and len(set(good.values())) == len(rows):
