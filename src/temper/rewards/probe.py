@@ -107,7 +107,7 @@ def probe_steps(name: str, reward: UserStepReward, samples: Sequence[Any]) -> li
         fix = "return one finite float for each step"
         return [Fault(f"the step reward `{name}` does not return numbers", reward.traits.where, str(wrong), fix)]
     if said and all(isinstance(one, RewardFailure) for one in said):
-        where = said[0].where or reward.traits.where
+        where = reward.traits.where if said[0].ended else said[0].where
         return [Fault(f"the step reward `{name}` fails on every reply it was tried on", where, str(said[0]))]
     return []
 
@@ -145,7 +145,7 @@ def _judge(name: str, reward: Callable, tried: _Tried, real: bool) -> Fault | No
     failures = tried.failures
     if failures and len(failures) == len(tried.samples):
         _, error = failures[0]
-        where = getattr(error, "where", "") or _where(reward)
+        where = _where(reward) if getattr(error, "ended", True) else error.where  # type: ignore[attr-defined]
         said = str(error) if isinstance(error, RewardFailure) else describe(error)
         fix = "" if real else "it may need rows of its own: `temper check rows.jsonl --rewards …` tries it on them"
         fault = Fault(f"the reward `{name}` fails on every reply it was tried on", where, said, fix)

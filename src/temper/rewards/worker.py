@@ -202,7 +202,7 @@ class Worker:
         except subprocess.TimeoutExpired:
             return "it closed the pipe that it answers on"
         if code >= 0:
-            return f"it ended its process, with exit code {code},"
+            return f"it ended its process with exit code {code}"
         name = signal.Signals(-code).name if -code in set(signal.Signals) else str(-code)
         memory = ", perhaps for its memory" if -code == signal.SIGKILL else ""
         return f"its process was ended by {name}{memory}"

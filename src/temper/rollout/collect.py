@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from temper.errors import Exit, Fault, TemperError
@@ -12,6 +12,8 @@ from temper.rng import seed_for
 from temper.rollout.engine import Engine, Request, Sampling
 from temper.rollout.scoring import Decoder, Scoring
 from temper.types import Group, Message, Prompt, Rollout
+
+Tell = Callable[[str, str], None]  # what about (told once each), and the words
 
 
 class Chat(Decoder, Protocol):
@@ -28,8 +30,11 @@ def collect(
     samples: int,
     sampling: Sampling,
     key: Sequence[int | str],
+    tell: Tell | None = None,
 ) -> list[Group]:
-    """`samples` completions of each prompt, parsed and scored. The draws are named by (`key`, prompt, sample)."""
+    """`samples` completions of each prompt, parsed and scored. The draws are named by (`key`, prompt, sample). `tell`
+    hears of rewards that failed on some replies or do not apply to them. Raises TemperError for one that fails on all.
+    """
     prompt_ids = chat.prompts_ids([prompt.messages for prompt in prompts])
     requests = [
         Request(ids, seed_for(*key, prompt.id, sample))
@@ -41,6 +46,8 @@ def collect(
         completions = engine.generate(requests, sampling, None, scoring.finished)
         scored = scoring.results(completions)
     stop_if_a_reward_is_broken([score for _, score in scored])
+    if tell is not None:
+        tell_of_gaps([score for _, score in scored], tell)
     rollouts = [
         Rollout(prompt, completion, reply, score.rewards, score.total, score.failures, score.inapplicable)
         for prompt, completion, (reply, score) in zip(asked, completions, scored, strict=True)
@@ -70,6 +77,21 @@ def stop_if_a_reward_is_broken(scores: Sequence[Score]) -> None:
             ],
             Exit.GUARD,
         )
+
+
+def tell_of_gaps(scores: Sequence[Score], tell: Tell) -> None:
+    """What is to know of rewards without a value for some replies: (which reward and what of it, in words)."""
+    failed = Counter(name for score in scores for name in score.failures)
+    for name, count in failed.items():
+        reason = next(score.reasons[name] for score in scores if name in score.reasons)
+        said = f"the reward `{name}` failed on {count:,} of {len(scores):,} replies, which it gives 0: {reason}"
+        tell(f"failed {name}", said)
+    for name, count in Counter(name for score in scores for name in score.inapplicable).items():
+        said = (
+            f"the reward `{name}` does not apply to {count:,} of {len(scores):,} replies (it returned None): it is no "
+            "part of their totals; `reward_tasks` names the tasks that a reward is for"
+        )
+        tell(f"inapplicable {name}", said)
 
 
 def rollout_row(rollout: Rollout, sample: int) -> dict:

@@ -30,7 +30,7 @@ from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
 from temper.stages.models import check_model
 from temper.stages.prompts import check_tasks, known_prompts, open_limited_prompts
-from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards
+from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards, tell_once
 from temper.text.chat import ChatFormat
 from temper.types import Group, Prompt
 
@@ -79,12 +79,12 @@ def run(config: Config, ctx: StageContext) -> None:
     rewards = open_rewards(config.reward_funcs, ctx, config)
     scorer = Scorer(rewards, config.reward_weights)
     judge = open_judge(config, rewards, ctx)
-    sampling = sampling_of(config, chat)
+    sampling, key, tell = sampling_of(config, chat), (ctx.seed, ctx.name), tell_once(ctx)
     rows: list[dict] = []
     with open_engine(model) as engine:
 
         def make_rows(of_chunk: Sequence[Prompt]) -> list[dict]:
-            groups = collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, (ctx.seed, ctx.name))
+            groups = collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, key, tell)
             offered = [options_row(group, config) for group in groups]
             if judge is not None and config.judge_margin is not None:
                 offered = confirmed(offered, groups, judge, config.judge_margin)

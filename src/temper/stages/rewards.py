@@ -46,6 +46,18 @@ def open_rewards(names: Sequence[str], ctx: StageContext, config: RewardsConfig)
     return {name: loaded[name] for name in names}
 
 
+def tell_once(ctx: StageContext) -> Callable[[str, str], None]:
+    """Warnings into the stage's log, one about each matter however often it comes up."""
+    told: set[str] = set()
+
+    def tell(matter: str, text: str) -> None:
+        if matter not in told:
+            told.add(matter)
+            ctx.log.warn(text)
+
+    return tell
+
+
 def _is_model(name: str, ctx: StageContext) -> bool:
     if name in REWARDS or name == "judge":  # whatever folders there are
         return False

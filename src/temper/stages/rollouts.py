@@ -25,7 +25,7 @@ from temper.rollout.statistics import Advantages, count_tokens, rollout_metrics
 from temper.stages.context import StageContext
 from temper.stages.draws import draw_prompts, too_few
 from temper.stages.prompts import check_lengths, check_tasks, known_prompts, open_prompts
-from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards, reward_label
+from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards, reward_label, tell_once
 from temper.text.chat import ChatFormat
 from temper.train.guards import Guards, watch
 from temper.types import Group, PolicyExample, Rollout
@@ -88,6 +88,7 @@ class Rollouts:
         self.weights = dict(zip(config.reward_funcs, weights, strict=True))
         self.rewards = open_rewards(config.reward_funcs, ctx, config)
         self.sampling = sampling_of(config, chat)
+        self.tell = tell_once(ctx)
         self.draws = 0  # of the last step: more than one with dynamic sampling
 
     def collect(self, engine: Engine, step: int) -> list[Group]:
@@ -108,7 +109,8 @@ class Rollouts:
     def _draw(self, engine: Engine, number: int, key: Sequence[int | str], step: int) -> list[Group]:
         drawn = draw_prompts(self.prompts, self.config.prompts_per_step, number, key)
         samples = self.config.num_generations
-        groups = collect(engine, self.chat, self._scorer(step), drawn, samples, self.sampling, (*key, number))
+        scorer, key = self._scorer(step), (*key, number)
+        groups = collect(engine, self.chat, scorer, drawn, samples, self.sampling, key, self.tell)
         if self.config.overlong_cache:
             groups = [self._with_overlong(group) for group in groups]
         return groups

@@ -25,7 +25,7 @@ from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
 from temper.stages.models import check_model
 from temper.stages.prompts import check_conversations, check_tasks, known_prompts, open_limited_prompts
-from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards
+from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards, tell_once
 from temper.text.chat import ChatFormat
 from temper.types import Group, Message, Prompt, Rollout
 
@@ -72,14 +72,14 @@ def run(config: Config, ctx: StageContext) -> None:
     model = load_model(ctx.inputs[config.model], *placed(config), warn=ctx.log.warn)
     prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx)
     scorer = Scorer(open_rewards(list(config.min_rewards), ctx, config), None)
-    sampling = sampling_of(config, chat)
+    sampling, tell = sampling_of(config, chat), tell_once(ctx)
     kept: list[dict] = []
     verdicts: Counter[str] = Counter()
     with open_engine(model) as engine:
 
         def make_rows(of_chunk: Sequence[Prompt]) -> list[dict]:
             key = (ctx.seed, ctx.name)
-            return harvest(collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, key), config)
+            return harvest(collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, key, tell), config)
 
         for number, chunks, rows in chunked_rows(prompts, PROMPTS_A_CHUNK, make_rows, ctx):
             kept += [row["keep"] for row in rows if "keep" in row]
