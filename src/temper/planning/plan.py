@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from temper.artifacts import HashCache, InvalidArtifact, Manifest, read_manifest, verify
 from temper.errors import ConfigError, DataError, Fault
-from temper.recipe.graph import Ref
+from temper.recipe.graph import Ref, is_folder
 from temper.recipe.recipe import Recipe, Stage
 from temper.recipe.resolved import flat
 from temper.record.rundir import RunDir, last_checkpoint, read_object
@@ -106,7 +106,8 @@ def fingerprint_material(
             return fingerprints[ref.stage]
         if ref.path is None:
             return ""
-        return hashes.hash(ref.path.with_name(ref.path.name.partition(":")[0]) if ref.kind == "reward" else ref.path)
+        is_function = ref.kind == "reward" and not is_folder(ref)
+        return hashes.hash(ref.path.with_name(ref.path.name.partition(":")[0]) if is_function else ref.path)
 
     return {
         "stage": stage.name,

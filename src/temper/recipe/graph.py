@@ -196,10 +196,16 @@ def find_external(ref: Ref, stages: Sequence[str]) -> tuple[Ref, list[Fault]]:
         try:
             if path.is_dir() if ref.kind == "model" or is_folder(ref) else path.is_file():
                 path = path.resolve()
+                if path.is_dir() and not any((path / file).is_file() for file in MODEL_FILES):
+                    why = f"{path} has no {' and no '.join(MODEL_FILES)}"
+                    return ref, [Fault(f"`{ref.key}` names no model", str(ref.place), why, code=Exit.ARTIFACT)]
                 return replace(ref, path=path.with_name(f"{path.name}:{function}") if function else path), []
         except OSError as error:
             return ref, [Fault(f"`{ref.key}`: {error.strerror}", str(ref.place), code=_CODES[ref.kind])]
     return ref, [_not_found(ref, spelled, stages)]
+
+
+MODEL_FILES = ("config.json", "adapter_config.json")  # a directory without either is not looked through
 
 
 def is_folder(ref: Ref) -> bool:

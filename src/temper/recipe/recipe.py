@@ -288,16 +288,14 @@ class _Reader:
         return config
 
     def _found(self, name: str, refs: list[Ref]) -> tuple[tuple[Ref, ...], tuple[str, ...]] | None:
-        """The references of a stage, found, and the tasks it names; None if one is not there."""
+        """The references of a stage, found, and the tasks it names; None if one is not there or has faults itself."""
         before = len(self.faults)
-        tasks = []
-        for ref in refs:
-            if ref.kind == "task" and ref.text not in self.task_references:
-                self._unknown_task(ref)
-            elif ref.kind == "task" and ref.text not in tasks:
-                tasks.append(ref.text)
+        named = [ref for ref in refs if ref.kind == "task"]
+        tasks = list(dict.fromkeys(ref.text for ref in named))
+        for ref in named:
+            self._unknown_task(ref)
         refs = [ref for ref in refs if ref.kind != "task"]
-        refs += [ref for task in tasks for ref in self.task_references[task]]
+        refs += [ref for task in tasks for ref in self.task_references.get(task, ())]
         makes: dict[str, Makes | None] = {
             other: STAGES[of].makes if of in STAGES else None for other, of in self.kinds.items()
         }
@@ -320,7 +318,7 @@ class _Reader:
                 why = f"here it is {ref.path}, at {other.place} it is {other.path}"
                 self.faults.append(Fault(f"`{ref.text}` means two files in one stage", str(ref.place), why,
                                          "write one of them as an absolute path"))  # fmt: skip
-        if len(self.faults) > before:
+        if len(self.faults) > before or any(task not in self.tasks for task in tasks):
             return None
         return tuple(found), tuple(tasks)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Annotated
@@ -61,7 +62,7 @@ def tell_once(ctx: StageContext) -> Callable[[str, str], None]:
 def _is_model(name: str, ctx: StageContext) -> bool:
     if name in REWARDS or name == "judge":  # whatever folders there are
         return False
-    return name.startswith("@") or ctx.inputs.get(name, Path(name)).is_dir()
+    return name.startswith("@") or os.path.isdir(ctx.inputs.get(name, name))
 
 
 def _load_functions(
