@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import torch
 
+from temper.rollout.statistics import dead_share
 from temper.stages.grpo import (
     Config,
+    advantages_of,
     mean_divergence,
     mini_batches,
     outcome_advantages,
@@ -40,10 +42,27 @@ def test_a_reward_model_counts_when_rewards_are_normalised_one_by_one() -> None:
     assert worse[0] < 0 < better[0]
 
 
-def test_a_reward_that_does_not_apply_is_0_in_the_table() -> None:
+def test_a_reward_that_does_not_apply_has_no_part_where_rewards_are_normalised_one_by_one() -> None:
     settings = config(reward_funcs=["accuracy", "format"], reward_aggregation="decoupled")
-    rewards_KNG, _ = reward_table(settings, [group_of({"accuracy": 1.0}, {"accuracy": 0.0})])
-    assert rewards_KNG.tolist() == [[[1.0, 0.0]], [[0.0, 0.0]]]
+    groups = [group_of({"accuracy": 1.0}, {"accuracy": 0.0})]
+    rewards_KNG, _ = reward_table(settings, groups)
+    assert rewards_KNG[0].tolist() == [[1.0, 0.0]]
+    assert rewards_KNG[1].isnan().all()
+    [[right, wrong]] = outcome_advantages(settings, torch.zeros(1, 2), groups)
+    assert right[0] > 0 > wrong[0]
+    some = [group_of({"accuracy": 1.0, "format": 1.0}, {"accuracy": 1.0, "format": 0.0}, {"accuracy": 1.0})]
+    [[high, low, without]] = outcome_advantages(settings, torch.zeros(1, 3), some)
+    assert high[0] > 0 > low[0]
+    assert without[0] == 0.0
+
+
+def test_a_charge_for_divergence_does_not_hide_groups_of_equal_rewards() -> None:
+    settings = config(kl_placement="reward", kl_penalty={"t": 0.5})
+    groups = [group_of({"accuracy": 0.1 + 0.2}, {"accuracy": 0.3})]
+    anchors = [[torch.tensor([-2.0, -1.0]), torch.tensor([-1.0, -1.0])]]
+    charged = advantages_of(settings, groups, [], total_rewards(settings, groups, anchors))
+    assert dead_share(charged) == 0.0
+    assert dead_share(advantages_of(settings, groups, [], total_rewards(settings, groups, ()))) == 1.0
 
 
 def test_the_divergence_is_charged_to_the_reward_by_task_and_logged() -> None:

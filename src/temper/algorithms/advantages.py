@@ -1,7 +1,7 @@
 """From the rewards of groups to advantages. Pure functions of one tensor [..., G], a group along its last axis.
 
-Each keeps the shape and, but for `best`, the sign of reward − mean; a group whose rewards are all equal has advantage
-exactly 0. A new one is a function here and a line in `ADVANTAGES`.
+Each keeps the shape and, but for `best`, the sign of reward − mean; a group whose rewards are all equal, up to
+rounding, has advantage exactly 0. A new one is a function here and a line in `ADVANTAGES`.
 """
 
 from __future__ import annotations
@@ -11,17 +11,34 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+ROUNDING = 8  # units in the last place that rewards may differ by and are still equal: 0.1 + 0.2 is 0.3
 EPSILON = 1e-4  # keeps std finite for nearly equal rewards; the value of DeepSeekMath's released code and of TRL
 
 
 def is_dead(rewards_NG: Tensor) -> Tensor:
-    """[..., 1]: groups without signal, all rewards equal. Tested on the values, for a float std of equals is not 0.
+    """[..., 1]: groups without signal, all rewards equal up to rounding. Tested on the values, for a float std of
+    equals is not 0.
 
-    >>> is_dead(torch.tensor([[0.1, 0.1, 0.1], [0.0, 1.0, 0.0]]))
+    >>> is_dead(torch.tensor([[0.1 + 0.2, 0.3, 0.3], [0.0, 1.0, 0.0]], dtype=torch.float64))
     tensor([[ True],
             [False]])
     """
-    return rewards_NG.amax(-1, keepdim=True) == rewards_NG.amin(-1, keepdim=True)
+    return _is_best(rewards_NG).all(-1, keepdim=True)
+
+
+def _is_best(rewards_NG: Tensor) -> Tensor:
+    """Which rewards equal the largest of their group, up to rounding."""
+    scale = rewards_NG.abs().amax(-1, keepdim=True)
+    return rewards_NG >= rewards_NG.amax(-1, keepdim=True) - ROUNDING * torch.finfo(rewards_NG.dtype).eps * scale
+
+
+def differ(rewards: Sequence[float]) -> bool:
+    """Whether the rewards of one group differ by more than rounding.
+
+    >>> differ([0.1 + 0.2, 0.3]), differ([0.0, 1.0]), differ([5.0])
+    (False, True, False)
+    """
+    return not bool(is_dead(torch.tensor(rewards, dtype=torch.float64)))
 
 
 def centred(rewards_NG: Tensor) -> Tensor:
@@ -106,8 +123,7 @@ def best(rewards_NG: Tensor) -> Tensor:
     tensor([[1., 0., 1.],
             [0., 0., 0.]])
     """
-    is_best = rewards_NG == rewards_NG.amax(-1, keepdim=True)
-    return (is_best & ~is_dead(rewards_NG)).to(rewards_NG.dtype)
+    return (_is_best(rewards_NG) & ~is_dead(rewards_NG)).to(rewards_NG.dtype)
 
 
 ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -124,7 +140,8 @@ ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {
 
 def decoupled(rewards_KNG: Tensor, weights_K: Sequence[float]) -> Tensor:
     """[N, G]: each of K rewards standardised in its group, their weighted sum divided by its std over the step (GDPO
-    2601.05242). The sum's mean is 0, since each part's is.
+    2601.05242). The sum's mean is 0, since each part's is. A reward that does not apply to a completion is nan: it is
+    standardised over the others, and is 0 there.
 
     >>> rewards = torch.tensor([[[1.0, 0.0], [1.0, 0.0]], [[5.0, 0.0], [2.0, 2.0]]])
     >>> decoupled(rewards, [1.0, 1.0])
@@ -132,6 +149,20 @@ def decoupled(rewards_KNG: Tensor, weights_K: Sequence[float]) -> Tensor:
             [ 0.5477, -0.5477]])
     """
     weights = torch.tensor(weights_K, dtype=rewards_KNG.dtype)[:, None, None]
-    total_NG = (standardised(rewards_KNG) * weights).sum(0)
+    parts_KNG = _standardised_where_it_applies(rewards_KNG) * weights
+    total_NG = parts_KNG.sum(0)
+    residue = total_NG.abs() <= ROUNDING * torch.finfo(total_NG.dtype).eps * parts_KNG.abs().sum(0)
+    total_NG = total_NG.masked_fill(residue.all(-1, keepdim=True), 0.0)  # rewards that cancel out but for rounding
     spread = total_NG.std() if total_NG.numel() > 1 else total_NG.new_zeros(())
     return total_NG / (spread + EPSILON)
+
+
+def _standardised_where_it_applies(rewards_KNG: Tensor) -> Tensor:
+    if not bool(rewards_KNG.isnan().any()):
+        return standardised(rewards_KNG)
+    found = torch.zeros_like(rewards_KNG)
+    for rewards_G, found_G in zip(rewards_KNG.flatten(0, 1), found.flatten(0, 1), strict=True):
+        applies_G = ~rewards_G.isnan()
+        if int(applies_G.sum()) > 1:
+            found_G[applies_G] = standardised(rewards_G[applies_G])
+    return found

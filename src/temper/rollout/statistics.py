@@ -27,7 +27,7 @@ def rollout_metrics(groups: Sequence[Group], advantages: Advantages) -> dict[str
     metrics["advantage/std"] = pstdev(of_rollouts)
     metrics["completion/length"] = count_tokens(groups) / count
     metrics["completion/truncated"] = sum(rollout.completion.finish_reason == "length" for rollout in rollouts) / count
-    metrics["groups/dead"] = sum(not any(any(values) for values in group) for group in advantages) / len(groups)
+    metrics["groups/dead"] = dead_share(advantages)
     if judged := [group for group in groups if any("accuracy" in r.rewards for r in group.rollouts)]:
         metrics["groups/pass_rate"] = _pass_rates(judged)
     metrics["reflection_words"] = sum(len(REFLECTION.findall(r.reply.thinking or "")) for r in rollouts) / count
@@ -35,6 +35,15 @@ def rollout_metrics(groups: Sequence[Group], advantages: Advantages) -> dict[str
     if inapplicable := sum(len(rollout.inapplicable) for rollout in rollouts):
         metrics["rewards_inapplicable"] = inapplicable
     return metrics
+
+
+def dead_share(advantages: Advantages) -> float:
+    """The share of groups that nothing is learned from.
+
+    >>> dead_share([[(0.0, 0.0), (0.0,)], [(0.5, 0.5), (-0.5,)]])
+    0.5
+    """
+    return sum(not any(any(values) for values in group) for group in advantages) / len(advantages)
 
 
 def count_tokens(groups: Sequence[Group]) -> int:

@@ -3,6 +3,7 @@ algorithms that differ from it in a choice: `preset` names them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Annotated, Any, Literal
@@ -20,8 +21,8 @@ from temper.models.adapters import without_adapters
 from temper.models.device import on_device
 from temper.rewards.steps import StepScorer
 from temper.rollout.open import open_engine
-from temper.rollout.statistics import Advantages
-from temper.rollout.steps import judge_steps, step_advantages, step_metrics, step_notes
+from temper.rollout.statistics import Advantages, dead_share
+from temper.rollout.steps import JudgedSteps, judge_steps, step_advantages, step_metrics, step_notes
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
 from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
@@ -147,17 +148,15 @@ def run(config: Config, ctx: StageContext) -> None:
             groups = rollouts.collect(engine, step)
             clock.mark_sampled()
             anchors = ask_reference(config, groups, reference, policy.device)
-            totals = total_rewards(config, groups, anchors)
-            if config.supervision == "process":
-                judged = judge_steps(chat, judge, groups)
-                advantages = step_advantages(groups, judged, totals, ADVANTAGES[config.advantage])
-            else:
-                judged, advantages = [], outcome_advantages(config, totals, groups)
+            judged = judge_steps(chat, judge, groups) if config.supervision == "process" else []
+            advantages = advantages_of(config, groups, judged, total_rewards(config, groups, anchors))
             parts = mini_batches(config, groups, advantages, (ctx.seed, ctx.name, "mini-batches", step))
             before = learner.step
             metrics = update(config, learner, loss, reference, parts)
             if anchors:
+                earned = advantages_of(config, groups, judged, total_rewards(config, groups, ()))
                 metrics["policy/kl_divergence"] = mean_divergence(groups, anchors)
+                metrics["groups/dead"] = dead_share(earned)  # what is charged differs in every group
             if judged:
                 metrics |= step_metrics(groups, judged)
             if reference is not None and reference_is_due(config, before, learner.step):
@@ -231,6 +230,15 @@ def over_completions(
     ]
 
 
+def advantages_of(
+    config: Config, groups: Sequence[Group], judged: Sequence[Sequence[JudgedSteps]], totals_NG: Tensor
+) -> Advantages:
+    """The advantage of every token, by what its completion earned, or its steps where they are `judged`."""
+    if judged:
+        return step_advantages(groups, judged, totals_NG, ADVANTAGES[config.advantage])
+    return outcome_advantages(config, totals_NG, groups)
+
+
 def outcome_advantages(config: Config, totals_NG: Tensor, groups: Sequence[Group]) -> Advantages:
     """Outcome supervision: every token of a completion gets the completion's advantage."""
     if config.reward_aggregation == "decoupled":
@@ -247,11 +255,11 @@ def outcome_advantages(config: Config, totals_NG: Tensor, groups: Sequence[Group
 
 
 def reward_table(config: Config, groups: Sequence[Group]) -> tuple[Tensor, list[float]]:
-    """[K, N, G] of each reward by itself, 0 where it does not apply, and the weights [K]."""
+    """[K, N, G] of each reward by itself, nan where it does not apply, and the weights [K]."""
     given = config.reward_weights or [1.0] * len(config.reward_funcs)
     weights = dict(zip(map(reward_label, config.reward_funcs), given, strict=True))
     weights |= {"overlong": 1.0} if config.overlong_cache else {}
-    rewards_KNG = [[[r.rewards.get(name, 0.0) for r in group.rollouts] for group in groups] for name in weights]
+    rewards_KNG = [[[r.rewards.get(name, math.nan) for r in group.rollouts] for group in groups] for name in weights]
     return torch.tensor(rewards_KNG, dtype=torch.float64), list(weights.values())
 
 

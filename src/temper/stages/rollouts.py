@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
+from temper.algorithms.advantages import differ
 from temper.algorithms.aggregation import AGGREGATIONS
 from temper.config import RewardName, TaskName
 from temper.errors import DataError, Fault
@@ -150,7 +151,7 @@ class Rollouts:
 def has_signal(group: Group) -> bool:
     """Whether some of a group's completions are right and some are not; without accuracy, whether totals differ."""
     values = [rollout.rewards.get("accuracy", rollout.total) for rollout in group.rollouts]
-    return max(values) > min(values)
+    return differ(values)
 
 
 def rows(
