@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from temper.types import ReplyForm
+
 ReferenceKind = Literal["model", "data", "task", "reward"]
 
 
@@ -72,6 +74,7 @@ class TaskConfig(StrictModel):
     answer: Literal["math", "text"] = "math"  # exact values, or normalised text
     language: str = "en"  # the language the thinking should be in
     system_prompt: str | None = None
+    reply: ReplyForm = "tags"  # how a reply says its answer: <answer> tags, after `</think>`, or all of it (`plain`)
     columns: dict[str, str] = {}  # our name of a column, or a path with dots below one -> the file's
     unverifiable: Literal["error", "drop"] = "error"  # a row whose gold answer no reply could be held against
     choice_template: ChoiceTemplate | None = None  # how a question is put with its options (data/choices.py)

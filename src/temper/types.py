@@ -1,7 +1,7 @@
 """The vocabulary of temper. Every value is complete when it is made and never changes: each step makes a new type.
 
-    Prompt --sample--> Completion --parse--> Reply --score--> Rollout; the rollouts of one prompt are a Group.
-    Conversations and groups become Examples; Examples become gradients (see `train/`).
+Prompt --sample--> Completion --parse--> Reply --score--> Rollout; the rollouts of one prompt are a Group.
+Conversations and groups become Examples; Examples become gradients (see `train/`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any, Literal
 
 AnswerType = Literal["math", "text"]
 FinishReason = Literal["stop", "length"]
+# How a reply says what its answer is: `<think>…</think><answer>…</answer>`; all that follows the one `</think>`; all
+ReplyForm = Literal["tags", "think", "plain"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Prompt:
     language: str = "en"  # the language the thinking should be in
     # the row it was read from, every column as plain JSON values, for rewards that ask for more than the gold answer
     row: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    reply: ReplyForm = "tags"  # the form in which its replies are read
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "row", MappingProxyType(dict(self.row)))
@@ -72,14 +75,20 @@ class Completion:
 class Reply:
     """A completion's text, parsed once (`text/reply.py`): `thinking` and `answer` are None where the form is broken.
 
-    `well_formed` holds when the text is exactly `<think>…</think>` then `<answer>…</answer>`, both with content,
-    with nothing but white space around them.
+    `well_formed` holds when the text is of its form and nothing else: for `tags`, exactly `<think>…</think>` then
+    `<answer>…</answer>`, both with content, with nothing but white space around them.
     """
 
     text: str
     thinking: str | None
     answer: str | None
     well_formed: bool
+    form: ReplyForm = "tags"
+
+    @property
+    def reasoning(self) -> str | None:
+        """Where the work stands that leads to the answer: the thinking; of a plain reply, all of it."""
+        return self.text if self.form == "plain" else self.thinking
 
 
 @dataclass(frozen=True)

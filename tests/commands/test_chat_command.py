@@ -54,6 +54,16 @@ def test_a_well_formed_reply_is_its_thinking_and_its_answer(
         assert render(text, opened) == expected
 
 
+@given(pieces=texts, opened=st.booleans(), form=st.sampled_from(["think", "plain"]))
+@settings(max_examples=200, deadline=None)
+def test_a_reply_of_another_form_in_pieces_is_shown_as_the_whole(pieces: list[str], opened: bool, form: str) -> None:
+    rendering = Rendering(opened, form=form)
+    shown = "".join(rendering.push(piece) for piece in pieces) + rendering.end()
+    assert shown == render("".join(pieces), opened, form=form)
+    if form == "plain":
+        assert shown.strip() == f"  reply: {escape(''.join(pieces).strip())}".strip()
+
+
 @given(contents)
 def test_a_reply_without_tags_is_shown_as_it_is(text: str) -> None:
     assert render(text) == f"  reply: {escape(text.strip())}"

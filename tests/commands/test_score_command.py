@@ -242,3 +242,18 @@ def test_a_pipe_is_answered_row_by_row():
             assert json.loads(process.stdout.readline())["id"] == number  # before the next row is there
         process.stdin.close()
         assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("form", "reply", "accuracy", "formed"),
+    [
+        ("think", "<think>2+3</think>\n\nIt is \\boxed{5}.", 1, 1),
+        ("think", "2+3 is five</think>\n\n5", 1, 1),
+        ("think", "<think>It is \\boxed{5}.</think>", 0, 0),
+        ("plain", "\\boxed{5}", 1, 1),
+        ("tags", "\\boxed{5}", 0, 0),
+    ],
+)
+def test_the_form_in_which_replies_are_read_is_an_option(score, form, reply, accuracy, formed):
+    code, [row], _ = score(line(reply=reply), "--reply", form)
+    assert (code, row["accuracy"], row["format"]) == (0, accuracy, formed)

@@ -11,6 +11,7 @@ from typing import Any
 
 from temper.commands.live import LiveReply
 from temper.commands.sampling import add_sampling_arguments, checked_sampling, warn_once
+from temper.types import ReplyForm
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,14 +67,14 @@ def open_session(args: argparse.Namespace) -> Iterator[Session]:
     rule = StopStrings(chat.decode, args.stop) if args.stop else None
     sampling = replace(sampling, stop_ids=chat.eos_ids, stop_rule=rule)
     with open_engine(load_model(path, warn=warn_once)) as engine:
-        yield Session(chat, engine, sampling, args.seed)
+        yield Session(chat, engine, sampling, args.seed, args.reply or "tags")
 
 
 class Session:
     """A model that is being talked to; every question is answered on its own, as in training."""
 
-    def __init__(self, chat: Any, engine: Any, sampling: Any, seed: int):
-        self.chat, self.engine, self.sampling, self.seed = chat, engine, sampling, seed
+    def __init__(self, chat: Any, engine: Any, sampling: Any, seed: int, form: ReplyForm = "tags"):
+        self.chat, self.engine, self.sampling, self.seed, self.form = chat, engine, sampling, seed, form
         self.turn = 0
 
     def reply(self, question: str, watch: Any = None) -> Any:
@@ -93,10 +94,10 @@ def answer(session: Session, question: str, as_json: bool) -> None:
     """Ask, and show the reply. At a terminal an interrupt ends the reply and nothing else."""
     if as_json:
         completion = session.reply(question)
-        print(json.dumps(fields(session.chat, completion), ensure_ascii=False), flush=True)
+        print(json.dumps(fields(session.chat, completion, session.form), ensure_ascii=False), flush=True)
         finish_reason = completion.finish_reason
     else:
-        live = LiveReply(session.chat, sys.stdout)
+        live = LiveReply(session.chat, sys.stdout, session.form)
         try:
             finish_reason = session.reply(question, live.watch).finish_reason
         except KeyboardInterrupt:
@@ -110,11 +111,11 @@ def answer(session: Session, question: str, as_json: bool) -> None:
         print("  (interrupted)", file=sys.stderr)
 
 
-def fields(chat: Any, completion: Any) -> dict[str, Any]:
+def fields(chat: Any, completion: Any, form: ReplyForm = "tags") -> dict[str, Any]:
     """A reply as JSON."""
     from temper.text.reply import parse_reply
 
-    reply = parse_reply(chat.decode(completion.token_ids), thinking_opened=chat.thinking_opened)
+    reply = parse_reply(chat.decode(completion.token_ids), chat.thinking_opened, form)
     return {
         "text": reply.text,
         "thinking": reply.thinking,

@@ -10,8 +10,11 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from temper.commands.sampling import add_reply_argument
+
 if TYPE_CHECKING:
     from temper.commands.lint import FileReport, Options
+    from temper.errors import Fault
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--answer", choices=("math", "text"), default="math", help="how answers compare (default: math)"
     )
     parser.add_argument("--language", default="en", help="language of the thinking (default: en)")
+    add_reply_argument(parser)
     parser.add_argument("--rewards", default="accuracy,format", help="default: accuracy,format; also my.py:function")
     parser.add_argument("--model", default=None, metavar="MODEL", help="measure rows in the tokens of this model")
     parser.add_argument("--skip-bad", action="store_true", help="go on without bad rows, and say which")
@@ -77,16 +81,29 @@ def read_options(args: argparse.Namespace) -> Options:
         close = nearest(args.shape, SHAPES)
         fix = f"did you mean `{close}`?" if close else ""
         faults.append(Fault(f"no shape `{args.shape}`", why=f"shapes: {', '.join(SHAPES)}", fix=fix))
-    pairs = [part.partition("=") for part in split(args.columns)]
-    if any(not role or not column for role, _, column in pairs):
-        faults.append(Fault(f"--columns {args.columns}", why="expected role=column", fix="--columns prompt=frage"))
+    columns, wrong = read_columns(args.columns)
+    faults += wrong
     if args.write and len(args.files) + len(split(args.tasks)) != 1:
         faults.append(Fault("--write takes the good rows of one file", fix="check the files one by one"))
     if faults:
         raise ConfigError(faults)
-    columns = {role.strip(): column.strip() for role, _, column in pairs}
     rewards = tuple(split(args.rewards))
-    return Options(args.shape, columns, args.answer, args.language, rewards, args.model, args.skip_bad)
+    form = args.reply or "tags"
+    return Options(args.shape, columns, args.answer, args.language, rewards, args.model, args.skip_bad, reply=form)
+
+
+def read_columns(text: str) -> tuple[dict[str, str], list[Fault]]:
+    """What `--columns` says, by role, and what is wrong with it.
+
+    >>> read_columns("prompt=frage,answer=antwort")
+    ({'prompt': 'frage', 'answer': 'antwort'}, [])
+    """
+    from temper.errors import Fault
+
+    pairs = [part.partition("=") for part in split(text)]
+    wrong = any(not role or not column for role, _, column in pairs)
+    faults = [Fault(f"--columns {text}", why="expected role=column", fix="--columns prompt=frage")] if wrong else []
+    return {role.strip(): column.strip() for role, _, column in pairs}, faults
 
 
 def render(report: FileReport) -> list[str]:

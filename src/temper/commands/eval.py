@@ -7,10 +7,15 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from temper.commands.check import read_columns, split
 from temper.commands.run import folder
 from temper.commands.sampling import add_sampling_arguments, checked_sampling, warn_once
+from temper.commands.score import load_all
+
+if TYPE_CHECKING:
+    from temper.types import Prompt
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tasks", required=True, help="built-in tasks (arithmetic, general) or files, comma-separated")
     parser.add_argument("-n", "--samples", type=int, default=4, help="completions a prompt (default: 4)")
     parser.add_argument("-k", default="", help="the k of pass@k, or several: 1,4,16 (default: the number of samples)")
+    parser.add_argument("--columns", default="", metavar="ROLE=COLUMN,…",
+                        help="of the files: prompt=frage,answer=antwort")  # fmt: skip
+    parser.add_argument("--answer", choices=("math", "text"), help="how answers of files compare (default: math)")
+    parser.add_argument("--system-prompt", metavar="TEXT", help="before every prompt that brings none")
+    named = "measured too: names, my.py:function, RUN:stage or the directory of a reward model"
+    parser.add_argument("--rewards", default="", metavar="NAMES", help=named)
     parser.add_argument("--prompts", type=int, default=None, help="only the first so many of each task")
     add_sampling_arguments(parser)
     parser.add_argument("--out", type=folder, metavar="DIR",
@@ -26,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from temper.data.tasks import load_prompts, resolve_task
+    from temper.data.tasks import BUILTIN_TASKS, load_prompts, resolve_task
     from temper.errors import ConfigError, Fault
     from temper.runs import resolve_model
 
@@ -42,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
                             fix=f"-k at most {args.samples}, or -n at least {most}"))  # fmt: skip
     if args.prompts is not None and args.prompts < 1:
         faults.append(Fault(f"--prompts {args.prompts}: at least 1"))
+    columns, wrong_columns = read_columns(args.columns)
+    faults += wrong_columns
     if faults:
         raise ConfigError(faults)
     checked_sampling(args)
@@ -53,13 +66,39 @@ def run(args: argparse.Namespace) -> int:
         task = resolve_task(name.strip())
         file = task.test or task.train
         assert file is not None  # what resolve_task finds has one
-        prompts[task.name] = load_prompts(file, task.name, task.config)[: args.prompts]
-    report = evaluate(path, prompts, args, [int(k) for k in ks])
+        config = task.config.model_copy(update=said(args, columns, name.strip() in BUILTIN_TASKS))
+        prompts[task.name] = load_prompts(file, task.name, config)[: args.prompts]
+    more = own_rewards(split(args.rewards), [prompt for of_task in prompts.values() for prompt in of_task])
+    report = evaluate(path, prompts, args, [int(k) for k in ks], more)
     print(json.dumps(report, ensure_ascii=False) if args.json else render(report))
     return 0
 
 
-def evaluate(path: Path, prompts: dict[str, Any], args: argparse.Namespace, ks: list[int]) -> dict[str, Any]:
+def said(args: argparse.Namespace, columns: dict[str, str], builtin: bool) -> dict[str, Any]:
+    """What the options say of a task. The rows of a built-in one are temper's own: it needs no columns."""
+    of_file = {} if builtin else {"columns": columns or None, "answer": args.answer}
+    given = {**of_file, "system_prompt": args.system_prompt, "reply": args.reply}
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def own_rewards(names: list[str], prompts: list[Prompt]) -> dict[str, Any]:
+    """The rewards of `--rewards` beside those that every evaluation measures; functions of files are tried first."""
+    from temper.rewards.probe import probe_rewards, replies_to, spread
+    from temper.stages.evaluate import MEASURED
+    from temper.stages.rewards import reward_label
+
+    names = [name for name in names if name not in MEASURED]
+    loaded = load_all(names) if names else {}
+    tried = [pair for prompt in spread(prompts) for pair in replies_to(prompt)]
+    own = {name: reward for name, reward in loaded.items() if ".py:" in name}
+    for warning in probe_rewards(own, tried, real=True):
+        print(warning.render("warning"), file=sys.stderr)
+    return {reward_label(name): reward for name, reward in loaded.items()}
+
+
+def evaluate(
+    path: Path, prompts: dict[str, Any], args: argparse.Namespace, ks: list[int], more: dict[str, Any]
+) -> dict[str, Any]:
     """The scores of the model on every task; with `--out`, an evaluation is left there as a stage would leave it."""
     from temper.stages.evaluate import Config, evaluate_model, evaluation, write_evaluation, write_scored
 
@@ -79,14 +118,21 @@ def evaluate(path: Path, prompts: dict[str, Any], args: argparse.Namespace, ks: 
     tasks, scored = {}, {}
     for task, of_task in prompts.items():
         print(f"{len(of_task)} prompts × {args.samples} samples …", file=sys.stderr)
-        tasks[task], scored[name, task], samples = evaluate_model(path, of_task, config, (args.seed, "eval"), warn_once)
+        found = evaluate_model(path, of_task, config, (args.seed, "eval"), warn_once, more)
+        tasks[task], scored[name, task], samples = found
         if args.out is not None:
             save(args.out, lambda task=task, rows=samples: write_scored(args.out, name, task, scored[name, task], rows))
     found = evaluation(config, [{"stage": name, "tasks": tasks}], scored, prompts)
     if args.out is not None:
         save(args.out, lambda: write_evaluation(args.out, found))
     setting = {key: found[key] for key in ("temperature", "top_p", "top_k", "min_p")}
-    return {"model": str(args.model), **setting, "tasks": tasks}
+    return {
+        "model": str(args.model),
+        **setting,
+        "system_prompt": args.system_prompt,
+        "rewards": list(more),
+        "tasks": tasks,
+    }
 
 
 def save(out: Path, write: Any) -> None:
@@ -105,16 +151,20 @@ def render(report: dict[str, Any]) -> str:
     for name, task in report["tasks"].items():
         language = task["language_consistency"]
         lines += [
-            f"\n{name}: {task['n']} prompts × {task['k']} samples",
+            f"\n{name}: {task['n']} prompts × {task['k']} samples, replies read as `{task['reply']}`",
             f"  pass@1    {_with_interval(task['accuracy'], task['accuracy_interval'])}",
-            *(f"  pass@{k:<4} {_with_interval(of['value'], of['interval'])}" for k, of in task["pass_at"].items()
-              if k != "1"),
+            *(
+                f"  pass@{k:<4} {_with_interval(of['value'], of['interval'])}"
+                for k, of in task["pass_at"].items()
+                if k != "1"
+            ),
             f"  cons@{task['k']:<4} {_with_interval(task['cons_at_k'], task['cons_at_k_interval'])}"
             "   (ties share the point)",
             f"  format    {task['format']:.3f}",
             f"  language  {'–' if language is None else f'{language:.3f}'}",
             f"  truncated {task['truncated']:.3f}",
             f"  tokens    {task['mean_tokens']:.1f}",
+            *(f"  {label} {task['rewards'][label]:.3f}" for label in report["rewards"]),
         ]
     return "\n".join(lines)
 

@@ -21,7 +21,7 @@ from temper.data.rows import Row, to_json, type_name
 from temper.data.shapes import CONVERSATIONS, Shape, shape_of_rows, text_of
 from temper.data.tasks import BUILTIN_TASKS, prompts_of, resolve_task
 from temper.errors import ConfigError, DataError, Exit, Fault, ResourceError, TemperError
-from temper.types import AnswerType, Message, Prompt
+from temper.types import AnswerType, Message, Prompt, ReplyForm
 
 if TYPE_CHECKING:
     from temper.text.chat import ChatFormat
@@ -45,6 +45,7 @@ class Options:
     system_prompt: str | None = None
     unverifiable: Literal["error", "drop"] = "error"
     choice_template: str | None = None
+    reply: ReplyForm = "tags"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def check_golds(pairs: Sequence[tuple[Row, Prompt]], names: Sequence[str], found
     own = {name: reward for name, reward in rewards.items() if name not in REWARDS}
     sound: dict[str, list[tuple[Prompt, Reply]]] = {name: [] for name in own}  # where that reward does not fail
     for row, prompt in pairs:
-        reply = right_reply(prompt.gold)
+        reply = right_reply(prompt.gold, prompt.reply)
         try:
             score = scorer.score(prompt, reply)
         except WrongReturn as error:

@@ -8,6 +8,7 @@ from typing import Any, TextIO
 
 from temper.errors import escape
 from temper.text.streaming import PartStream, TextStream
+from temper.types import ReplyForm
 
 LABELS = {"thinking": "  thinking: ", "answer": "  answer:   "}
 OTHER = "  reply: "
@@ -20,8 +21,8 @@ _NO_WORD = re.compile(r"[ \n\t!-,./:-@\[-^`{-~]")  # what follows one of these i
 class Rendering:
     """Text in pieces to what is printed of it: however it is cut, the same in all."""
 
-    def __init__(self, thinking_opened: bool = False, dim_thinking: bool = False):
-        self._parts = PartStream(thinking_opened)
+    def __init__(self, thinking_opened: bool = False, dim_thinking: bool = False, form: ReplyForm = "tags"):
+        self._parts = PartStream(thinking_opened, form)
         self._dim = dim_thinking
         self._part: str | None = None  # the one that is open: it has a character to show
         self._empty = True
@@ -70,25 +71,27 @@ class Rendering:
         return fresh
 
 
-def render(text: str, thinking_opened: bool = False, dim_thinking: bool = False) -> str:
+def render(text: str, thinking_opened: bool = False, dim_thinking: bool = False, form: ReplyForm = "tags") -> str:
     r"""A whole reply as it is printed.
 
     >>> render("<think>2+3 is 5</think>\n<answer>5</answer>")
     '  thinking: 2+3 is 5\n  answer:   5'
+    >>> render("2+3 is 5</think>It is 5.", True, form="think")
+    '  thinking: 2+3 is 5\n  answer:   It is 5.'
     >>> render("Good day.")
     '  reply: Good day.'
     """
-    rendering = Rendering(thinking_opened, dim_thinking)
+    rendering = Rendering(thinking_opened, dim_thinking, form)
     return rendering.push(text) + rendering.end()
 
 
 class LiveReply:
     """Prints one reply while an engine draws it: `watch` is what the engine is given."""
 
-    def __init__(self, chat: Any, out: TextIO):
+    def __init__(self, chat: Any, out: TextIO, form: ReplyForm = "tags"):
         self.chat, self.out = chat, out
         self._texts = TextStream(chat.decode)
-        self._look = (chat.thinking_opened, out.isatty() and not os.environ.get("NO_COLOR"))
+        self._look = (chat.thinking_opened, out.isatty() and not os.environ.get("NO_COLOR"), form)
         self._rendering = Rendering(*self._look)
         self._printed = ""
 

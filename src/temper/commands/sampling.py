@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from temper.errors import ConfigError, Fault
+from temper.types import ReplyForm
 
 if TYPE_CHECKING:
     from temper.rollout.engine import Sampling
@@ -24,6 +25,12 @@ def add_sampling_arguments(parser: argparse.ArgumentParser) -> None:
         "--stop", action="append", default=[], metavar="STRING", help="a text that ends the reply; can be repeated"
     )
     parser.add_argument("--seed", type=int, default=0)
+    add_reply_argument(parser)
+
+
+def add_reply_argument(parser: argparse.ArgumentParser) -> None:
+    text = "where a reply's answer stands: between <answer> tags, after `</think>`, or all of it (default: tags)"
+    parser.add_argument("--reply", choices=get_args(ReplyForm), default=None, help=text)
 
 
 def checked_sampling(args: argparse.Namespace) -> Sampling:

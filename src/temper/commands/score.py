@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from temper.commands.sampling import add_reply_argument
+
 if TYPE_CHECKING:
     from temper.data.findings import Findings
     from temper.rewards.score import Score, Scorer
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "how answers compare: exact values, or the same words (default: math)"
     parser.add_argument("--answer-type", "--answer", choices=("math", "text"), default="math", help=text)
     parser.add_argument("--language", default="en", help="language the thinking should be in (default: en)")
+    add_reply_argument(parser)
     parser.add_argument("--json", action="store_true", help="accepted for uniformity: the output is always JSON lines")
 
 
@@ -126,7 +129,8 @@ def _results(
             error = f"{mistake.kind}: {mistake.detail}"
             yield {**_id(row), **unscored, "verdict": "error", "line": line, "error": error}
             continue
-        prompt, reply = _prompt(row, line, args), parse_reply(row["reply"])
+        prompt = _prompt(row, line, args)
+        reply = parse_reply(row["reply"], form=prompt.reply)
         try:
             score = scorer.score(prompt, reply)
         except WrongReturn as error:
@@ -239,7 +243,8 @@ def _prompt(row: dict[str, Any], line: int, args: argparse.Namespace) -> Prompt:
 
     identity = str(_id(row).get("id", f"line {line}"))
     messages = (Message("user", row["prompt"]),)
-    return Prompt(identity, "score", messages, row["gold"], args.answer_type, args.language)
+    form = args.reply or "tags"
+    return Prompt(identity, "score", messages, row["gold"], args.answer_type, args.language, reply=form)
 
 
 def verdict(prompt: Prompt, reply: Reply, score: Score) -> str:

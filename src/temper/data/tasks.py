@@ -21,7 +21,7 @@ from temper.data.rows import NOTHING, Number, Row, plain, type_name
 from temper.data.shapes import Shape, shape_of_rows
 from temper.errors import ConfigError, Fault
 from temper.text.languages import LANGUAGES
-from temper.types import AnswerType, Message, Prompt
+from temper.types import AnswerType, Message, Prompt, ReplyForm
 
 
 class TaskSettings(Protocol):
@@ -39,6 +39,7 @@ class TaskSettings(Protocol):
     def unverifiable(self) -> Literal["error", "drop"]: ...
     @property
     def choice_template(self) -> str | None: ...
+    def reply(self) -> ReplyForm: ...
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def prompts_of(
         asked = asked_of(row, shape, question, kind, drop, found, config.choice_template)
         if messages and asked and answer_type and language:
             name, values = own.get(row.number, f"{task}:{row.number}"), plain(dict(row.values))
-            prompt = Prompt(name, task, asked.messages, asked.gold, asked.answer_type, language, values)
+            prompt = Prompt(name, task, asked.messages, asked.gold, asked.answer_type, language, values, config.reply)
             made.append((row, prompt))
     _tell_numbers(rows, shape, found)
     same_questions([prompt for _, prompt in made], found)

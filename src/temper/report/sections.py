@@ -10,7 +10,7 @@ from temper.record.lines import duration
 from temper.report.charts import whisker
 from temper.report.graph import Edge, Node, pipeline_svg
 from temper.report.stagechart import Score, stage_chart
-from temper.report.table import several_ks
+from temper.report.table import called, several_ks
 
 Json = Mapping[str, Any]
 KIND_NAMES = {
@@ -201,7 +201,7 @@ def _table(data: Json) -> str:
         cells = [_scored(mine, "accuracy"), _scored(mine, "format"), _plain(mine, "language_consistency")]
         cells += [_plain(mine, "truncated"), f"<td>{share(mine.get('mean_tokens'), 0)}</td>"]
         cells += [_scored(model["tasks"].get(task, {}), "accuracy") for task in others]
-        rows.append(f"<tr><th scope='row'>{escape(model['stage'])}</th>{''.join(cells)}</tr>")
+        rows.append(f"<tr><th scope='row'>{escape(called(model, mine))}</th>{''.join(cells)}</tr>")
     body = f"<thead><tr><th></th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
     return f'<div class="scroll"><table class="results">{body}</table></div><p class="small">{_setting(data)}</p>'
 
@@ -217,7 +217,8 @@ def _setting(data: Json) -> str:
     at = f" at temperature {temperature:g}{top_p}" if isinstance(temperature, (int, float)) else ""
     return (
         f"{first.get('k')} samples of each of {counts} problems{at}; small numbers are 95 % intervals. "
-        "Language is counted over the replies that hold a thought."
+        "Language is counted over the replies that hold a thought. "
+        "Replies are read in the form `tags` where a model's name says no other."
     )
 
 

@@ -74,7 +74,7 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None =
 def _cells(model: Mapping[str, Any], tasks: Sequence[str], ks: Sequence[str]) -> list[str]:
     main = model["tasks"].get(tasks[0], {}) if tasks else {}
     return [
-        escape(str(model["stage"])),
+        escape(called(model, main)),
         _with_interval(main, "accuracy"),
         *(_share(main.get("pass_at", {}).get(k, {}).get("value")) for k in ks),
         _share(main.get("format")),
@@ -83,6 +83,16 @@ def _cells(model: Mapping[str, Any], tasks: Sequence[str], ks: Sequence[str]) ->
         _share(main.get("truncated")),
         _share(main.get("mean_tokens"), 0),
     ]
+
+
+def called(model: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
+    """A model's name in a table, with the form its replies were read in where that is not `tags`.
+
+    >>> called({"stage": "base"}, {"reply": "plain"}), called({"stage": "final_rl"}, {"reply": "tags"})
+    ('base (plain)', 'final_rl')
+    """
+    form = scores.get("reply", "tags")
+    return str(model["stage"]) if form == "tags" else f"{model['stage']} ({form})"
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -7,7 +7,10 @@ from temper.types import Prompt, Reply
 
 def format(prompt: Prompt, reply: Reply) -> float:
     """1.0 if the reply is exactly `<think>…</think>` then `<answer>…</answer>`, both with a word or a number, nothing
-    but white space around them and no tag inside another; else 0.0 (`text/reply.py` reads the form).
+    but white space around them and no tag inside another; else 0.0.
+
+    Under the reply form `think`, 1.0 where one `</think>` has a word or a number on either side, and nothing stands
+    before a `<think>`; under `plain`, where the reply holds one and no tag (`text/reply.py` reads the form).
 
     >>> from temper.text.reply import parse_reply
     >>> from temper.types import Message

@@ -212,7 +212,7 @@ def _verdict(answer: str, low: int, high: int) -> float | NoAnswer:
 
 def _read_part(config: JudgeConfig, reply: Reply) -> str:
     """What the judge reads of a reply: what stands behind its thinking (nothing where that never ended), or all."""
-    if config.reads == "whole":
+    if config.reads == "whole" or reply.form == "plain":
         return reply.text.strip()
     _, ended, text = reply.text.rpartition(CLOSE_THINK)
     if not ended and OPEN_THINK in text:

@@ -8,7 +8,7 @@ from temper.types import Prompt, Reply
 
 def language_consistency(prompt: Prompt, reply: Reply) -> float:
     """The share of words of the prompt's language in the thinking (DeepSeek-R1 2501.12948, section 2.3.2), in 0…1; 0.0
-    without thinking, or where no word's language can be told.
+    without thinking, or where no word's language can be told. Of a plain reply, all is looked at.
 
     Raises ValueError for a language that `text/languages.py` does not know.
 
@@ -18,4 +18,4 @@ def language_consistency(prompt: Prompt, reply: Reply) -> float:
     >>> language_consistency(prompt, parse_reply("<think>First 38+33=71. Dann 71-49=22.</think><answer>22</answer>"))
     0.5
     """
-    return language_share(reply.thinking, prompt.language) if reply.thinking else 0.0
+    return language_share(reply.reasoning, prompt.language) if reply.reasoning else 0.0

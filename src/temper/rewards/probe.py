@@ -12,7 +12,7 @@ from temper.rewards.returns import RewardFailure, WrongReturn, applied, checked_
 from temper.rewards.user import UserReward, UserStepReward, with_limits
 from temper.rewards.worker import WORKER
 from temper.text.reply import parse_reply
-from temper.types import Message, Prompt, Reply
+from temper.types import Message, Prompt, Reply, ReplyForm
 
 BATCH_TOLERANCE = 1e-2  # by which a reply's value may depend on its batch: a narrow model rounds it otherwise
 ROWS = 4  # of a task that a reward is tried on, spread over the file
@@ -25,18 +25,21 @@ Pair = tuple[Prompt, Reply]
 _QUESTION = Prompt("probe", "probe", (Message("user", "What is 2+3?"),), gold="5")
 
 
-def right_reply(gold: str) -> Reply:
+def right_reply(gold: str, form: ReplyForm = "tags") -> Reply:
     """A well-formed reply with this answer.
 
-    >>> right_reply("42").answer
-    '42'
+    >>> right_reply("42").answer, right_reply("42", "plain").text
+    ('42', '42')
     """
-    return parse_reply(f"<think>We work it out step by step and check the result.</think><answer>{gold}</answer>")
+    thought = "<think>We work it out step by step and check the result.</think>"
+    text = {"tags": f"{thought}<answer>{gold}</answer>", "think": f"{thought}\n\n{gold}", "plain": gold}[form]
+    return parse_reply(text, form=form)
 
 
 def replies_to(prompt: Prompt) -> list[Pair]:
     """Replies to try a reward on: the gold answer, another one, one without form."""
-    texts = (right_reply(prompt.gold or "yes"), right_reply("6"), parse_reply("no idea"))
+    form = prompt.reply
+    texts = (right_reply(prompt.gold or "yes", form), right_reply("6", form), parse_reply("no idea", form=form))
     return [(prompt, reply) for reply in texts]
 
 

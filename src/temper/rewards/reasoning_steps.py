@@ -27,7 +27,8 @@ def reasoning_steps(prompt: Prompt, reply: Reply) -> float:
     """min(1, steps / 3) of the thinking: steps begin with "Step n", a number, a bullet or a heading at the start of a
     line, or with a word such as First, Next, Then, Finally (zuerst, dann, schließlich) at the start of a sentence.
 
-    A marker counts when something is said before the next one; no thinking, no steps.
+    A marker counts when something is said before the next one; no thinking, no steps. Of a plain reply, all is looked
+    at.
 
     >>> from temper.text.reply import parse_reply
     >>> from temper.types import Message
@@ -38,7 +39,7 @@ def reasoning_steps(prompt: Prompt, reply: Reply) -> float:
     >>> reasoning_steps(prompt, parse_reply("<think>First. Then. Finally.</think><answer>22</answer>"))
     0.0
     """
-    thinking = (reply.thinking or "")[:MAX_CHARACTERS]
+    thinking = (reply.reasoning or "")[:MAX_CHARACTERS]
     steps = 0
     for begin, end in pairwise(_ends(thinking)):
         steps += _CONTENT.search(thinking, begin[1], end[0]) is not None

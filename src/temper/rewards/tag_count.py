@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from temper.text.reply import TAGS
+from temper.text.reply import CLOSE_THINK, OPEN_THINK, TAGS
 from temper.types import Prompt, Reply
 
 
 def tag_count(prompt: Prompt, reply: Reply) -> float:
     """¼ for each of `<think>`, `</think>`, `<answer>`, `</answer>` that occurs exactly once, wherever it stands.
 
-    It counts tags, not reasoning: partial credit on the way to `format`.
+    It counts tags, not reasoning: partial credit on the way to `format`. Of the reply form `think` there are two, ½
+    each; of `plain` none, and 1.0 says that none stands there.
 
     >>> from temper.text.reply import parse_reply
     >>> from temper.types import Message
@@ -17,4 +18,7 @@ def tag_count(prompt: Prompt, reply: Reply) -> float:
     >>> tag_count(prompt, parse_reply("<think>2+3=5</think> 5")), tag_count(prompt, parse_reply("<think><think>"))
     (0.5, 0.0)
     """
-    return sum(reply.text.count(tag) == 1 for tag in TAGS) / len(TAGS)
+    if reply.form == "plain":
+        return float(not any(tag in reply.text for tag in TAGS))
+    tags = TAGS if reply.form == "tags" else (OPEN_THINK, CLOSE_THINK)
+    return sum(reply.text.count(tag) == 1 for tag in tags) / len(tags)

@@ -10,6 +10,7 @@ from temper.config import StrictModel
 from temper.rollout.engine import Sampling
 from temper.text.chat import ChatFormat
 from temper.text.stops import StopStrings
+from temper.types import ReplyForm
 
 
 class SamplingConfig(StrictModel):
@@ -21,6 +22,7 @@ class SamplingConfig(StrictModel):
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0  # no token below this share of the likeliest one's probability
     max_completion_length: Annotated[int, Field(ge=1)] = 256
     stop: list[Annotated[str, Field(min_length=1)]] = []  # texts that end a completion; they stay in it
+    reply: ReplyForm | None = None  # the form in which replies are read, in place of their tasks' own
 
 
 def sampling_of(config: SamplingConfig, chat: ChatFormat) -> Sampling:

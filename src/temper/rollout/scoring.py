@@ -69,7 +69,7 @@ class Scoring:
             while True:
                 number, completion = self._waiting.get_nowait()
                 text = self.chat.decode(completion.token_ids)
-                came[number] = parse_reply(text, thinking_opened=self.chat.thinking_opened)
+                came[number] = parse_reply(text, self.chat.thinking_opened, self.prompts[number].reply)
         except Empty:
             pass
         outcomes = self.scorer.ask(self._early, [(self.prompts[number], reply) for number, reply in came.items()])

@@ -30,7 +30,7 @@ def rollout_metrics(groups: Sequence[Group], advantages: Advantages) -> dict[str
     metrics["groups/dead"] = dead_share(advantages)
     if judged := [group for group in groups if any("accuracy" in r.rewards for r in group.rollouts)]:
         metrics["groups/pass_rate"] = _pass_rates(judged)
-    metrics["reflection_words"] = sum(len(REFLECTION.findall(r.reply.thinking or "")) for r in rollouts) / count
+    metrics["reflection_words"] = sum(len(REFLECTION.findall(r.reply.reasoning or "")) for r in rollouts) / count
     metrics["grader_failures"] = sum(len(rollout.grader_failures) for rollout in rollouts)
     if inapplicable := sum(len(rollout.inapplicable) for rollout in rollouts):
         metrics["rewards_inapplicable"] = inapplicable

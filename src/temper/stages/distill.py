@@ -180,7 +180,7 @@ def given_tokens(config: Config, chat: ChatFormat, ctx: StageContext) -> Batches
 def own_samples(config: Config, chat: ChatFormat, ctx: StageContext) -> Batches:
     """What the student itself replies to the prompts of a step. Its rewards are shown and train nothing."""
     assert config.max_steps is not None
-    prompts = open_prompts(config.tasks, "train", ctx)
+    prompts = open_prompts(config.tasks, "train", ctx, config.reply)
     if few := too_few(prompts, config.prompts_per_step):
         raise DataError(few)
     check_lengths([prompt for of_task in prompts.values() for prompt in of_task], chat)

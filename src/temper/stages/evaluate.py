@@ -26,10 +26,10 @@ from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.paired import PromptScore, paired, prompt_score, read_score, set_hash
 from temper.stages.context import StageContext
 from temper.stages.models import check_model
-from temper.stages.prompts import check_lengths, check_tasks, known_prompts, open_prompts
+from temper.stages.prompts import check_lengths, check_tasks, in_form, known_prompts, open_prompts
 from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards, reward_label
 from temper.text.chat import ChatFormat
-from temper.types import Group, Prompt
+from temper.types import Group, Prompt, ReplyForm
 
 VERSION = 2
 MEASURED = ("accuracy", "format", "tag_count", "reasoning_steps", "language_consistency", "repetition_penalty")
@@ -68,6 +68,7 @@ class Config(SamplingConfig, RewardsConfig):
     max_prompts: Count | None = None  # the first ones of each task's test file; all if not given
     temperature: Annotated[float, Field(ge=0, le=10)] = 0.6
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    reply: ReplyForm | dict[str, ReplyForm] | None = None  # the form in which replies are read; or by model, without @
     reward_funcs: list[RewardName] = []  # measured too, beside MEASURED; claims and tables name them without the @
     claims: list[Claim] = []
 
@@ -76,6 +77,8 @@ class Config(SamplingConfig, RewardsConfig):
         if max(self.ks) > self.num_samples:
             raise ValueError(f"pass_k ({max(self.ks)}) is more than num_samples ({self.num_samples})")
         names = {ref.removeprefix("@") for ref in self.models}
+        if unknown := [name for name in self.replies if name not in names]:
+            raise ValueError(f"reply names the model `{unknown[0]}`, which is not among `models`")
         for claim in self.claims:
             for name in (claim.model, claim.below, claim.difference):
                 if name is not None and name not in names:
@@ -85,6 +88,13 @@ class Config(SamplingConfig, RewardsConfig):
             if claim.metric not in (known := self.metrics):
                 raise ValueError(f"a claim names the metric `{claim.metric}`: there are {', '.join(known)}")
         return self
+
+    @property
+    def replies(self) -> dict[str, ReplyForm]:
+        """The form in which a model's replies are read, for models that are told one."""
+        if isinstance(self.reply, dict):
+            return {name.removeprefix("@"): form for name, form in self.reply.items()}
+        return {} if self.reply is None else {ref.removeprefix("@"): self.reply for ref in self.models}
 
     @property
     def ks(self) -> list[int]:
@@ -124,7 +134,8 @@ def run(config: Config, ctx: StageContext) -> None:
             kept = ctx.work / "samples" / f"{len(models):02d}.{name}"
             if not kept.with_name(f"{kept.name}.json").exists():
                 key = (ctx.seed, ctx.name)
-                keep(evaluate_model(ctx.inputs[ref], prompts[name], config, key, ctx.log.warn, more), kept)
+                asked = in_form(prompts[name], config.replies.get(stage))
+                keep(evaluate_model(ctx.inputs[ref], asked, config, key, ctx.log.warn, more), kept)
             tasks[name], scored[stage, name], samples = kept_of(kept)
             write_scored(ctx.out, stage, name, scored[stage, name], samples)
             shown = {f"{stage}/{name}/{key}": tasks[name][key] for key in ("accuracy", "format")}
@@ -216,12 +227,13 @@ def measure(groups: Sequence[Group], scores: Sequence[PromptScore], config: Conf
     names = dict.fromkeys(name for score in scores for name in score.rewards)
     values = {name: [score.rewards[name] for score in scores if name in score.rewards] for name in names}
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    thought = [rollout.rewards["language_consistency"] for rollout in rollouts if rollout.reply.thinking]
+    thought = [rollout.rewards["language_consistency"] for rollout in rollouts if rollout.reply.reasoning]
     pass_at = {str(of): _with_interval([score.value(f"pass@{of}") for score in scores]) for of in config.ks}
     consensus = _with_interval([score.consensus for score in scores])
     return {
         "n": len(groups),
         "k": k,
+        "reply": groups[0].prompt.reply,
         "temperature": config.temperature,
         "accuracy": _mean(values["accuracy"]),
         "accuracy_interval": list(interval(values["accuracy"], k)),

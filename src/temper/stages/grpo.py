@@ -126,7 +126,7 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
     """Faults of the rewards, the prompts and the model that can be known before anything runs."""
     faults = check_training(config) + check_model(config.model, ctx) + check_rollouts(config, ctx)
     return faults + check_step_rewards(
-        config.step_rewards, ctx, config, lambda: known_prompts(config.tasks, "train", ctx)
+        config.step_rewards, ctx, config, lambda: known_prompts(config.tasks, "train", ctx, config.reply)
     )
 
 

@@ -67,7 +67,7 @@ class Config(SamplingConfig, RewardsConfig):
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     faults = missing_device(config.device) + check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
     return faults + check_rewards(
-        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "train", ctx)
+        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "train", ctx, config.reply)
     )
 
 
@@ -75,7 +75,7 @@ def run(config: Config, ctx: StageContext) -> None:
     """Sample, score, pair, balance, shuffle: `data.jsonl` holds the pairs, `preferences.json` counts the rest."""
     chat = ChatFormat.load(ctx.inputs[config.model])
     model = load_model(ctx.inputs[config.model], *placed(config), warn=ctx.log.warn)
-    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx)
+    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx, config.reply)
     rewards = open_rewards(config.reward_funcs, ctx, config)
     scorer = Scorer(rewards, config.reward_weights)
     judge = open_judge(config, rewards, ctx)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from temper.data.tasks import load_prompts
 from temper.errors import Fault, TemperError
 from temper.stages.context import StageContext
 from temper.text.chat import ChatFormat
-from temper.types import Example, Prompt
+from temper.types import Example, Prompt, ReplyForm
 
 
 def check_tasks(names: Sequence[str], split: Literal["train", "test"], ctx: StageContext) -> list[Fault]:
@@ -40,15 +41,24 @@ def check_tasks(names: Sequence[str], split: Literal["train", "test"], ctx: Stag
     return faults
 
 
-def open_prompts(names: Sequence[str], split: Literal["train", "test"], ctx: StageContext) -> dict[str, list[Prompt]]:
-    """The prompts of each task; what is odd about a file goes to the stage's log."""
+def open_prompts(
+    names: Sequence[str], split: Literal["train", "test"], ctx: StageContext, reply: ReplyForm | None = None
+) -> dict[str, list[Prompt]]:
+    """The prompts of each task, replies to them read in the form `reply` if it is given, else in their task's; what is
+    odd about a file goes to the stage's log."""
     tasks = {name: ctx.tasks[name] for name in names}
     tell = tell_warnings(ctx)
-    return {name: load_prompts(getattr(task, split), name, task.config, tell=tell) for name, task in tasks.items()}
+    found = {name: load_prompts(getattr(task, split), name, task.config, tell=tell) for name, task in tasks.items()}
+    return {name: in_form(prompts, reply) for name, prompts in found.items()}
+
+
+def in_form(prompts: Sequence[Prompt], reply: ReplyForm | None) -> list[Prompt]:
+    """The prompts with replies read in this form; as they are where it is None."""
+    return [prompt if reply is None else replace(prompt, reply=reply) for prompt in prompts]
 
 
 def known_prompts(
-    names: Sequence[str], split: Literal["train", "test"], ctx: StageContext
+    names: Sequence[str], split: Literal["train", "test"], ctx: StageContext, reply: ReplyForm | None = None
 ) -> dict[str, list[Prompt]]:
     """The prompts of those tasks whose files are there and sound; what is wrong with the others is `check_tasks`'."""
     known: dict[str, list[Prompt]] = {}
@@ -57,7 +67,7 @@ def known_prompts(
         path = getattr(task, split) if task is not None else None
         if task is not None and path is not None:
             with contextlib.suppress(TemperError):
-                known[name] = load_prompts(path, name, task.config, tell=_silent)
+                known[name] = in_form(load_prompts(path, name, task.config, tell=_silent), reply)
     return known
 
 
@@ -80,9 +90,12 @@ def check_lengths(prompts: Sequence[Prompt], chat: ChatFormat) -> None:
     chat.prompts_ids([prompt.messages for prompt in prompts], room=1)
 
 
-def open_limited_prompts(names: Sequence[str], limit: int | None, chat: ChatFormat, ctx: StageContext) -> list[Prompt]:
-    """The first `limit` training prompts of each task, all of which leave room for a completion. Raises DataError."""
-    prompts = [prompt for of_task in open_prompts(names, "train", ctx).values() for prompt in of_task[:limit]]
+def open_limited_prompts(
+    names: Sequence[str], limit: int | None, chat: ChatFormat, ctx: StageContext, reply: ReplyForm | None = None
+) -> list[Prompt]:
+    """The first `limit` training prompts of each task, all of which leave room for a completion; `reply` as for
+    `open_prompts`. Raises DataError."""
+    prompts = [prompt for of_task in open_prompts(names, "train", ctx, reply).values() for prompt in of_task[:limit]]
     check_lengths(prompts, chat)
     return prompts
 

@@ -71,7 +71,7 @@ def check_rollouts(config: RolloutConfig, ctx: StageContext) -> list[Fault]:
     if not faults and all(ctx.tasks[name].train is not None for name in config.tasks):
         faults += too_few(open_prompts(config.tasks, "train", ctx), config.prompts_per_step)
     return faults + check_rewards(
-        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "train", ctx), config.reward_tasks
+        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "train", ctx, config.reply), config.reward_tasks
     )
 
 
@@ -81,7 +81,7 @@ class Rollouts:
     def __init__(self, config: RolloutConfig, chat: ChatFormat, ctx: StageContext):
         """Raises DataError for too few prompts or prompts too long, ConfigError for rewards that cannot be loaded."""
         self.config, self.chat, self.ctx = config, chat, ctx
-        self.prompts = open_prompts(config.tasks, "train", ctx)
+        self.prompts = open_prompts(config.tasks, "train", ctx, config.reply)
         if few := too_few(self.prompts, config.prompts_per_step):
             raise DataError(few)
         check_lengths([prompt for of_task in self.prompts.values() for prompt in of_task], chat)

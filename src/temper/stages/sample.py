@@ -42,7 +42,7 @@ class Config(SamplingConfig, RewardsConfig):
     max_prompts: Annotated[int, Field(ge=1)] | None = None  # of each task's training file
     min_rewards: dict[RewardName, float] = {"accuracy": 1.0, "format": 1.0}  # every named reward must reach its bound
     drop_code_blocks: bool = True
-    max_paragraph_length: Annotated[int, Field(ge=1)] | None = 2000  # characters, in the thought
+    max_paragraph_length: Annotated[int, Field(ge=1)] | None = 2000  # characters, in the thought, or in a plain reply
     max_per_prompt: Annotated[int, Field(ge=1)] = 1
     mix: list[DataRef] = []  # conversations added as they are
     columns: dict[str, str] = {}  # of the `mix` files
@@ -59,7 +59,7 @@ class Config(SamplingConfig, RewardsConfig):
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     faults = missing_device(config.device) + check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
     faults += check_rewards(
-        list(config.min_rewards), ctx, config, lambda: known_prompts(config.tasks, "train", ctx)
+        list(config.min_rewards), ctx, config, lambda: known_prompts(config.tasks, "train", ctx, config.reply)
     )
     for ref in config.mix:
         faults += check_conversations(ref, config.columns, ctx)
@@ -70,7 +70,7 @@ def run(config: Config, ctx: StageContext) -> None:
     """Sample, filter, dedupe, cap per prompt, mix, shuffle: `data.jsonl` holds what is kept, `harvest.json` counts."""
     chat = ChatFormat.load(ctx.inputs[config.model])
     model = load_model(ctx.inputs[config.model], *placed(config), warn=ctx.log.warn)
-    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx)
+    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx, config.reply)
     scorer = Scorer(open_rewards(list(config.min_rewards), ctx, config), None)
     sampling, tell = sampling_of(config, chat), tell_once(ctx)
     kept: list[dict] = []
@@ -134,7 +134,7 @@ def reject(rollout: Rollout, config: Config) -> str | None:
     for name, bound in config.min_rewards.items():
         if rollout.rewards.get(name, bound) < bound:  # one that does not apply to this reply has no say
             return f"{name} below {bound:g}"
-    thinking = rollout.reply.thinking or ""
+    thinking = rollout.reply.reasoning or ""
     if config.drop_code_blocks and "```" in rollout.reply.text:
         return "code block"
     if config.max_paragraph_length and max(map(len, thinking.split("\n\n"))) > config.max_paragraph_length:

@@ -66,7 +66,7 @@ def run(config: Config, ctx: StageContext) -> None:
     completer = model
     if config.completer is not None:
         completer = load_model(ctx.inputs[config.completer], *placed(config), warn=ctx.log.warn)
-    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx)
+    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx, config.reply)
     rows: list[dict] = []
     with open_engine(model) as writing, open_engine(completer) as continuing:
         labeller = Labeller(writing, continuing, chat, sampling_of(config, chat), config, (ctx.seed, ctx.name))
@@ -119,9 +119,7 @@ class Labeller:
     def label(self, prompts: Sequence[Prompt]) -> list[dict]:
         """One row a distinct solution of each prompt."""
         scorer = Scorer({"accuracy": REWARDS["accuracy"]})
-        groups = collect(
-            self.writing, self.chat, scorer, prompts, self.config.num_generations, self.sampling, self.key
-        )
+        groups = collect(self.writing, self.chat, scorer, prompts, self.config.num_generations, self.sampling, self.key)
         solutions = [(group, rollout) for group in groups for rollout in distinct(group)]
         cuts = cut_all(self.chat, [rollout for _, rollout in solutions])
         wanted = {
@@ -166,7 +164,7 @@ class Labeller:
 
     def _ends_right(self, prompt: Prompt, request: Request, completion: Completion) -> bool:
         text = self.chat.decode(request.drawn + completion.token_ids)
-        return REWARDS["accuracy"](prompt, parse_reply(text, self.chat.thinking_opened)) == 1.0
+        return REWARDS["accuracy"](prompt, parse_reply(text, self.chat.thinking_opened, prompt.reply)) == 1.0
 
 
 def distinct(group: Group) -> list[Rollout]:

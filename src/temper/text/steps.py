@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 from temper.text.reply import CLOSE_THINK, OPEN_THINK
@@ -90,7 +91,8 @@ def reply_steps(reply: Reply) -> list[Step]:
     """The steps of a reply: those of its thinking, then one for all that follows it, the answer. They cover its text.
 
     The tags belong to the step beside them. A reply whose thinking never ends, or whose form is broken, is cut like
-    a thought, and nothing in it is an answer. Every reply has a step, an empty one too: nothing goes unjudged.
+    a thought, and nothing in it is an answer; of a plain reply the last step is. Every reply has a step, an empty one
+    too: nothing goes unjudged.
 
     >>> from temper.text.reply import parse_reply
     >>> reply = parse_reply("<think>First 2+3=5. So it is 5.</think><answer>5</answer>")
@@ -106,6 +108,8 @@ def reply_steps(reply: Reply) -> list[Step]:
     if ends == [0]:  # nothing before the answer, or nothing at all
         return [Step(0, len(text), is_answer=close < len(text))]
     steps = [Step(begin, end) for begin, end in pairwise([0, *ends])]
+    if reply.form == "plain":
+        return [*steps[:-1], replace(steps[-1], is_answer=True)]
     return steps if close == len(text) else [*steps, Step(close, len(text), is_answer=True)]
 
 

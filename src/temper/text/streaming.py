@@ -7,15 +7,19 @@ from typing import Literal
 
 from temper.text.reply import CLOSE_ANSWER, CLOSE_THINK, OPEN_ANSWER, OPEN_THINK
 from temper.text.stops import PIECE
+from temper.types import ReplyForm
 
 Part = Literal["before", "thinking", "between", "answer", "after"]
 
-_TURNS: dict[Part, dict[str, Part]] = {  # the tags that are looked for in each part, and what they lead to
-    "before": {OPEN_THINK: "thinking", CLOSE_THINK: "between"},
-    "thinking": {CLOSE_THINK: "between"},
-    "between": {OPEN_ANSWER: "answer"},
-    "answer": {CLOSE_ANSWER: "after"},
-    "after": {},
+_TURNS: dict[ReplyForm, dict[Part, dict[str, Part]]] = {  # the tags looked for in each part, and what they lead to
+    "tags": {
+        "before": {OPEN_THINK: "thinking", CLOSE_THINK: "between"},
+        "thinking": {CLOSE_THINK: "between"},
+        "between": {OPEN_ANSWER: "answer"},
+        "answer": {CLOSE_ANSWER: "after"},
+    },
+    "think": {"before": {OPEN_THINK: "thinking", CLOSE_THINK: "answer"}, "thinking": {CLOSE_THINK: "answer"}},
+    "plain": {},
 }
 
 
@@ -54,8 +58,9 @@ class PartStream:
     ([('thinking', '2+3')], [('between', '\\n'), ('answer', '5')], [])
     """
 
-    def __init__(self, thinking_opened: bool = False):
-        self.part: Part = "thinking" if thinking_opened else "before"
+    def __init__(self, thinking_opened: bool = False, form: ReplyForm = "tags"):
+        self.part: Part = "thinking" if thinking_opened and form != "plain" else "before"
+        self._turns = _TURNS[form]
         self._waiting = ""
 
     def push(self, text: str) -> list[tuple[Part, str]]:
@@ -65,7 +70,7 @@ class PartStream:
         while (tag := self._next_tag()) is not None:
             before, _, self._waiting = self._waiting.partition(tag)
             found.append((self.part, before))
-            self.part = _TURNS[self.part][tag]
+            self.part = self._turns[self.part][tag]
         held = self._tag_begun()
         done, self._waiting = self._waiting[: len(self._waiting) - held], self._waiting[len(self._waiting) - held :]
         return [(part, text) for part, text in [*found, (self.part, done)] if text]
@@ -76,10 +81,12 @@ class PartStream:
         return [(self.part, waiting)] if waiting else []
 
     def _next_tag(self) -> str | None:
-        present = [tag for tag in _TURNS[self.part] if tag in self._waiting]
+        present = [tag for tag in self._turns.get(self.part, ()) if tag in self._waiting]
         return min(present, key=self._waiting.index, default=None)
 
     def _tag_begun(self) -> int:
         """How many of the last characters may be the beginning of a tag."""
-        begun = [n for tag in _TURNS[self.part] for n in range(1, len(tag)) if self._waiting.endswith(tag[:n])]
+        begun = [
+            n for tag in self._turns.get(self.part, ()) for n in range(1, len(tag)) if self._waiting.endswith(tag[:n])
+        ]
         return max(begun, default=0)
