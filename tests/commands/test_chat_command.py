@@ -152,7 +152,7 @@ class Interrupted:
     """A session whose reply is interrupted after a few tokens."""
 
     def __init__(self, chat: ChatFormat, text: str):
-        self.chat, self.ids = chat, chat.tokenizer.encode(text)
+        self.chat, self.ids, self.form = chat, chat.tokenizer.encode(text), "tags"
 
     def reply(self, question: str, watch) -> Completion:
         for token in self.ids:

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 
 from temper.cli import main
-from temper.errors import ConfigError
-from temper.recipe.recipe import load_recipe
 from temper.stages.evaluate import Config
 
 RECIPE = """
@@ -44,16 +42,19 @@ def test_a_stage_and_a_model_of_the_table_have_forms_of_their_own(folder, capfd)
     scores = {model["stage"]: model["tasks"]["sums"]["format"] for model in found["models"]}
     assert scores["base"] > scores["again"] == 0.0  # the base writes no tags at all
     out = capfd.readouterr().out
-    assert "base (plain)" in out and "again (think)" in out
+    assert "base (plain)" in out
+    assert "again (think)" in out
     [kept] = [json.loads(file.read_text()) for file in folder.glob("run/artifacts/*/harvest.json")]
-    assert kept["kept"] > 0 and set(kept["verdicts"]) <= {"kept", "truncated", "over the cap"}
+    assert kept["kept"] > 0
+    assert set(kept["verdicts"]) <= {"kept", "truncated", "over the cap"}
 
 
-def test_a_form_that_does_not_exist_is_refused_with_its_place(folder):
-    (folder / "r.yaml").write_text(RECIPE.format(task="thinking", stage="plain"), encoding="utf-8")
-    with pytest.raises(ConfigError, match="tasks.sums.reply") as error:
-        load_recipe(str(folder / "r.yaml"))
-    assert "r.yaml:3" in error.value.faults[0].where
+def test_a_form_that_does_not_exist_is_refused_with_its_place(folder, capfd):
+    (folder / "r.yaml").write_text(RECIPE.format(task="think", stage="thinking"), encoding="utf-8")
+    assert main(["plan", "r.yaml"]) == 2
+    said = capfd.readouterr().err
+    assert "stages.kept.reply" in said
+    assert "r.yaml:9" in said
 
 
 def test_a_form_for_a_model_that_is_not_measured_is_refused():
@@ -63,7 +64,7 @@ def test_a_form_for_a_model_that_is_not_measured_is_refused():
 
 def test_eval_reads_columns_form_and_rewards_from_the_command_line(folder, capsys):
     (folder / "fragen.jsonl").write_text('{"frage": "What is 2+3?", "antwort": "five"}\n', encoding="utf-8")
-    options = ["--columns", "prompt=frage,answer=antwort", "--answer", "text", "--reply", "plain", "--rewards", "length"]
+    options = ["--columns", "prompt=frage,answer=antwort", "--answer=text", "--reply=plain", "--rewards=length"]
     sampling = ["-n", "2", "--max-tokens", "8", "--system-prompt", "Add.", "--json", "--out", "kept"]
     assert main(["eval", "tiny-base", "--tasks", "fragen.jsonl", *options, *sampling]) == 0
     report = json.loads(capsys.readouterr().out)

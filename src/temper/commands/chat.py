@@ -74,7 +74,8 @@ class Session:
     """A model that is being talked to; every question is answered on its own, as in training."""
 
     def __init__(self, chat: Any, engine: Any, sampling: Any, seed: int, form: ReplyForm = "tags"):
-        self.chat, self.engine, self.sampling, self.seed, self.form = chat, engine, sampling, seed, form
+        self.chat, self.engine, self.sampling, self.seed = chat, engine, sampling, seed
+        self.form: ReplyForm = form
         self.turn = 0
 
     def reply(self, question: str, watch: Any = None) -> Any:

@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if faults:
         raise ConfigError(faults)
     checked_sampling(args)
+    more = own_rewards(split(args.rewards))
     if args.out is not None and args.out.exists() and any(args.out.iterdir()):
         raise ConfigError(Fault(f"`{args.out}` is not empty", fix="name a new directory with --out"))
     path = resolve_model(args.model)
@@ -66,34 +67,39 @@ def run(args: argparse.Namespace) -> int:
         task = resolve_task(name.strip())
         file = task.test or task.train
         assert file is not None  # what resolve_task finds has one
-        config = task.config.model_copy(update=said(args, columns, name.strip() in BUILTIN_TASKS))
+        config = said(task.config, args, columns, name.strip() in BUILTIN_TASKS)
         prompts[task.name] = load_prompts(file, task.name, config)[: args.prompts]
-    more = own_rewards(split(args.rewards), [prompt for of_task in prompts.values() for prompt in of_task])
+    try_rewards(more, [prompt for of_task in prompts.values() for prompt in of_task])
     report = evaluate(path, prompts, args, [int(k) for k in ks], more)
     print(json.dumps(report, ensure_ascii=False) if args.json else render(report))
     return 0
 
 
-def said(args: argparse.Namespace, columns: dict[str, str], builtin: bool) -> dict[str, Any]:
-    """What the options say of a task. The rows of a built-in one are temper's own: it needs no columns."""
+def said(config: Any, args: argparse.Namespace, columns: dict[str, str], builtin: bool) -> Any:
+    """A task's config with what the options say of it. A built-in one's rows are temper's own: it needs no columns."""
     of_file = {} if builtin else {"columns": columns or None, "answer": args.answer}
     given = {**of_file, "system_prompt": args.system_prompt, "reply": args.reply}
-    return {key: value for key, value in given.items() if value is not None}
+    return config.model_copy(update={key: value for key, value in given.items() if value is not None})
 
 
-def own_rewards(names: list[str], prompts: list[Prompt]) -> dict[str, Any]:
-    """The rewards of `--rewards` beside those that every evaluation measures; functions of files are tried first."""
-    from temper.rewards.probe import probe_rewards, replies_to, spread
+def own_rewards(names: list[str]) -> dict[str, Any]:
+    """The rewards of `--rewards` beside those that every evaluation measures. Raises ConfigError, ArtifactError."""
     from temper.stages.evaluate import MEASURED
     from temper.stages.rewards import reward_label
 
     names = [name for name in names if name not in MEASURED]
     loaded = load_all(names) if names else {}
+    return {reward_label(name): reward for name, reward in loaded.items()}
+
+
+def try_rewards(rewards: dict[str, Any], prompts: list[Prompt]) -> None:
+    """Functions of files on some of the prompts: warnings about them, or ConfigError."""
+    from temper.rewards.probe import probe_rewards, replies_to, spread
+
+    own = {name: reward for name, reward in rewards.items() if ".py:" in name}
     tried = [pair for prompt in spread(prompts) for pair in replies_to(prompt)]
-    own = {name: reward for name, reward in loaded.items() if ".py:" in name}
     for warning in probe_rewards(own, tried, real=True):
         print(warning.render("warning"), file=sys.stderr)
-    return {reward_label(name): reward for name, reward in loaded.items()}
 
 
 def evaluate(

@@ -29,7 +29,7 @@ from temper.stages.prompts import check_lengths, check_tasks, known_prompts, ope
 from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards, reward_label, tell_once
 from temper.text.chat import ChatFormat
 from temper.train.guards import Guards, watch
-from temper.types import Group, PolicyExample, Rollout
+from temper.types import Group, PolicyExample, Prompt, Rollout
 
 
 class RolloutConfig(SamplingConfig, RewardsConfig):
@@ -70,9 +70,11 @@ def check_rollouts(config: RolloutConfig, ctx: StageContext) -> list[Fault]:
     faults = check_tasks(config.tasks, "train", ctx)
     if not faults and all(ctx.tasks[name].train is not None for name in config.tasks):
         faults += too_few(open_prompts(config.tasks, "train", ctx), config.prompts_per_step)
-    return faults + check_rewards(
-        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "train", ctx, config.reply), config.reward_tasks
-    )
+
+    def prompts() -> dict[str, list[Prompt]]:
+        return known_prompts(config.tasks, "train", ctx, config.reply)
+
+    return faults + check_rewards(config.reward_funcs, ctx, config, prompts, config.reward_tasks)
 
 
 class Rollouts:
