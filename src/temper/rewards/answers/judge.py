@@ -58,6 +58,8 @@ _PERCENT = re.compile(
 _FACTOR = re.compile(r"\bfactor(?:i[sz]e|ed|i[sz]ed|ing)?\b", re.IGNORECASE)
 _EXPAND = re.compile(r"\b(?:expand(?:ed)?|multiply out|distribut\w+)\b", re.IGNORECASE)
 _ONLY_WORDS = re.compile(r"[^\W\d_][^\W\d_'\-. ]*(?:[ '\-.]+[^\W\d_]+)*\.?")
+_PHANTOM = re.compile(r"\\phantom\s*(?:\{[^{}]*\}|.)")
+_NAMED = re.compile(r"\\(?:overline|angle|triangle|widehat)(?![A-Za-z])")  # the segment CD
 _ECHO = 6  # characters from which on an expression that stands in the question is a copy of it
 _PLANE = frozenset("xyz")
 
@@ -109,7 +111,7 @@ def read_gold(text: str) -> Gold:
     """
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"it is longer than {MAX_CHARACTERS} characters")
-    plain = undress(_unboxed(text.strip()))
+    plain = undress(_PHANTOM.sub("", _unboxed(text.strip())))
     said = words_of(plain)
     value = _gold_words(text, said)
     if value is not None:
@@ -118,7 +120,7 @@ def read_gold(text: str) -> Gold:
     try:
         return _gold_of(text, reader.text(plain), reader)
     except ValueError as error:
-        words = gold_words(said)
+        words = gold_words(_NAMED.sub("", said))
         if words:
             return Gold(text, Words("words", (words,)))
         raise ValueError(f"it is no value, no choice and no few words: {error}") from None
@@ -226,7 +228,9 @@ def _read(gold: Gold, text: str, question: str) -> Answer:
         raise ValueError("it is longer than a final form")
     plain = undress(text)
     if isinstance(gold.value, Words) and gold.value.form != "base":
-        return _words_answer(gold, gold.value, words_of(plain), question)
+        return _words_answer(gold, gold.value, _NAMED.sub("", words_of(plain)), question)
+    if "".join(plain.split()) == _squeezed(gold.text):  # written like the gold answer
+        return Answer(replace(gold.value, name="", around=NOTHING), True)
     reader = Reader(
         names=gold.names,
         units=gold.units,
@@ -238,6 +242,11 @@ def _read(gold: Gold, text: str, question: str) -> Answer:
     )
     value = reader.text(plain)
     return _in_light(gold, value, question)
+
+
+@lru_cache(maxsize=4096)
+def _squeezed(text: str) -> str:
+    return "".join(undress(text).split())
 
 
 def _is_grouped(plain: str, gold: Gold) -> bool:

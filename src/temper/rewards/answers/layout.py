@@ -24,6 +24,7 @@ _SIZES = re.compile(
     r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z])\s*\.?|\\(?:displaystyle|textstyle|limits|large|Large)(?![A-Za-z])"
 )
 _WIDE_SPACES = re.compile(r"\\(?:quad|qquad|enspace)(?![A-Za-z])|\\[;:>!]|(?<!\\)\\(?=[ \n]|$)|(?<![\\~])~(?![~\d])")
+_PRIME = re.compile(r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|(\\prime))")
 _GROUPING = re.compile(r"(?<=\d)(?:\{\s*,\s*\}|\{\\,\}|,\s*\\!\s*|\\,\s*|\\thinspace\s*)(?=\d{3})")
 _THIN_SPACE = re.compile(r"\\,|\\thinspace(?![A-Za-z])|\\hspace\{[^{}]*\}")
 _PAIRS = re.compile(r"\\\((.*?)\\\)|\\\[(.*?)\\\]", re.DOTALL)
@@ -89,6 +90,8 @@ def plain_latex(text: str) -> str:
     if "\\" not in text and "~" not in text and "{" not in text:
         return text
     text = _GROUPING.sub(THOUSANDS, text)
+    if "prime" in text:
+        text = _PRIME.sub(lambda found: "'" * (found[1] or found[2]).count("prime"), text)
     for _ in range(3):  # commands inside commands
         text, count = _TEXT_COMMAND.subn(lambda found: TEXT + found[1].replace("$", "") + END_TEXT, text)
         if not count:

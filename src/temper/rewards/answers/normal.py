@@ -61,6 +61,8 @@ class Normal:
         return generator("name", node[1])
 
     def _const(self, node: Node) -> Quotient:
+        if node[1] == "deg":
+            return generator("name", "°")
         if node[1] == "infty":
             raise ValueError("infinity is no value here")
         return Quotient({((_CONSTANTS[node[1]], ONE),): ONE})
@@ -87,7 +89,7 @@ class Normal:
 
     def _check_term(self, node: Node, value: Quotient, seen: set[Monomial]) -> None:
         """A term of one monomial whose like stands in the sum already is still to be added up."""
-        if len(value.above) != 1 or _has_sum(node):
+        if len(value.above) != 1 or _has_sum(node) or (self.powers and has_number_power(node)):
             if not value.above:
                 raise ValueError("a term of the sum is 0")
             return
@@ -142,7 +144,8 @@ class Normal:
         ):
             raise ValueError("a fraction in a fraction is still to be worked out")
         one, other = _content(above), _content(below)
-        if one is not None and other is not None and (gcd(one, other) != 1 or not one):
+        written = self.powers and has_number_power(node)
+        if not written and one is not None and other is not None and (gcd(one, other) != 1 or not one):
             raise ValueError("the fraction is not in lowest terms")
         if any(_is_decimal(part) for part in (over, under)):
             raise ValueError("a fraction of decimals is still to be worked out")

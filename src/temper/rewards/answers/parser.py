@@ -22,7 +22,8 @@ Node = tuple[Any, ...]
 
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _COMMAND_BRACKETS = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
-_FACTOR_COMMANDS = frozenset({"frac", "sqrt", "pi", "binom", "infty", "lfloor", "lceil", "dbinom", "tbinom", "imath"})
+_ACCENTS = frozenset({"dot", "ddot", "hat", "bar", "tilde"})
+_FACTOR_COMMANDS = frozenset({"frac", "sqrt", "pi", "binom", "infty", "lfloor", "lceil", "dbinom", "tbinom", "imath"}) | _ACCENTS
 _TIMES = frozenset({"cdot", "times"})
 
 
@@ -88,7 +89,7 @@ class Parser:
                 self.at += 1
                 factors = [("div", _product(factors), self._implicit())]
             elif self._starts_factor(token):
-                if token.kind in ("number", "vulgar"):
+                if token.kind in ("number", "vulgar") and factors[-1][0] != "group":
                     raise ValueError("two values stand side by side")
                 factors.append(self.factor())
             else:
@@ -104,7 +105,7 @@ class Parser:
     def _starts_factor(self, token: Token) -> bool:
         kind = token.kind
         if kind in ("number", "vulgar", "name", "function"):
-            return not token.roman or kind == "number" or token.text in self.names or kind == "function"
+            return not token.roman or kind != "name" or token.text in self.names or token.text in ("i", "e")
         if kind == "command":
             return token.text in _FACTOR_COMMANDS
         if kind == "word":
@@ -127,7 +128,9 @@ class Parser:
                     base = ("mul", (*rest, ("pow", last, self.argument())))
                     continue
                 if self._is_degree():
-                    return base
+                    self.at += 2 if self.tokens[self.at + 1].text != "{" else 4
+                    base = ("mul", (base, ("const", "deg")))
+                    continue
                 self.at += 1
                 base = ("pow", base, self.argument())
             elif text == "!" and base[0] != "mul_letters":
@@ -306,6 +309,11 @@ class Parser:
             return ("div", self.argument(), self.argument())
         if name == "sqrt":
             return self._root()
+        if name in _ACCENTS:
+            inner = self.argument()
+            if inner[0] != "name":
+                raise ValueError(f"`\\{name}` stands over no variable")
+            return ("name", f"{name}:{inner[1]}")
         if name in ("pi", "infty"):
             return ("const", name)
         if name == "imath":

@@ -54,6 +54,11 @@ class Reader:
         tokens = _unbraced(parts[0])
         if not tokens:
             raise ValueError("there is nothing")
+        if len(tokens) < len(parts[0]) and len(_separated(tokens)[0]) > 1:
+            return self._set(tokens, "\\}")
+        infinite = _infinite(tokens)
+        if infinite:
+            return Words("infinity", (infinite,))
         if any(token.kind == "command" and token.text in _BIG for token in tokens):
             special = self._special(tokens)
             if special is not None:
@@ -140,8 +145,10 @@ class Reader:
         self.written.append(node)
         return node
 
-    def _evaluated(self, node: Node, sign: int = 1) -> Quotient:
-        normal = Normal(not self.gold, sign, self.powers, self.functions, self.vulgar)
+    def _evaluated(self, node: Node, sign: int = 0) -> Quotient:
+        if not sign and has_two_values(node):
+            raise ValueError("± makes two values of it")
+        normal = Normal(not self.gold, sign or 1, self.powers, self.functions, self.vulgar)
         return normal.of(node)
 
     def _related(self, tokens: Sequence[Token], relations: list[int]) -> Value:
@@ -191,7 +198,10 @@ class Reader:
         for node in nodes:
             if not self.gold:
                 Normal(True, 1, True, True).of(node)
-        return Relation("=", loose.of(nodes[0]) + -loose.of(nodes[1]))
+        exact = loose.of(nodes[0]) + -loose.of(nodes[1])
+        if not exact.above:  # it holds for all values: worked out, it says its last side
+            return self.value(sides[1])
+        return Relation("=", exact)
 
     def _inequality(self, sides: list[list[Token]], signs: list[str]) -> Value:
         names = [self._name_of(side) for side in sides]

@@ -109,6 +109,10 @@ def quotient(above: Terms, below: Terms) -> Quotient:
         return Quotient({})
     if len(below) == 1:
         ((term, number),) = below.items()
+        rest = tuple((base, 1 - at) for base, at in term if base[0] == "sum")
+        if rest:  # the root of a sum in the divisor: multiplied up to the sum itself
+            more = _reduced(rest, ONE)
+            return quotient(multiplied(above, more), multiplied(below, more))
         inverse = tuple((base, -power) for base, power in term)
         return Quotient(multiplied(above, _reduced(inverse, 1 / number)))
     return Quotient(above, below)
@@ -197,8 +201,6 @@ def _int_power(base: Hashable, steps: int) -> Fraction:
 
 def _sum_power(terms: Hashable, steps: int) -> Terms:
     assert isinstance(terms, frozenset)
-    if steps < 0:
-        raise TooLarge("it divides by the root of a sum")
     result: Terms = UNIT
     for _ in range(min(steps, MAX_POWER)):
         result = multiplied(result, dict(terms))
@@ -216,6 +218,8 @@ def power(base: Quotient, exponent: Fraction) -> Quotient:
         return _monomial_power(term, number, exponent)
     if exponent.denominator == 1:
         return _whole_power(base, exponent.numerator)
+    if exponent < 0:
+        return rational(1) / power(base, -exponent)
     if base.below is not UNIT:
         degree = exponent.denominator
         over = power(Quotient(multiplied(base.above, _whole_power(Quotient(base.below), degree - 1).above)), exponent)

@@ -23,7 +23,7 @@ _SPACING = " \t\r\n" + BREAK
 _TOKEN = re.compile(
     rf"""(?P<repeating>\d*\.\d*\\overline\s*\{{\d+\}})
       | (?P<grouped>[1-9]\d{{0,2}}(?P<by>[,'{THOUSANDS} ])\d{{3}}(?:(?P=by)\d{{3}})*(?:\.\d+)?(?![\d]))
-      | (?P<number>(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?)
+      | (?P<number>(?:\d+(?:\.\d+|\.(?=/))?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?)
       | (?P<vulgar>[¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])
       | (?P<command>\\[A-Za-z]+)
       | (?P<newline>\\\\)
@@ -60,6 +60,7 @@ def tokens_of(text: str, grouped: bool = True) -> list[Token]:
     >>> [token.text for token in tokens_of("(1,234)")]
     ['(', '1', ',', '234', ')']
     """
+    grouped = grouped and not _UNGROUPED.search(text)
     found: list[Token] = []
     at, depth, roman, spaced = 0, 0, False, False
     while at < len(text):
@@ -86,6 +87,7 @@ def tokens_of(text: str, grouped: bool = True) -> list[Token]:
     return found
 
 
+_UNGROUPED = re.compile(r"\d,(?!\s|\d{3}(?!\d))", re.ASCII)  # a comma that groups nothing: no comma does
 _PLAIN_NUMBER = re.compile(r"(?P<number>\d+(?:\.\d+)?)", re.ASCII)
 
 
@@ -119,7 +121,7 @@ def _token(match: re.Match[str], spaced: bool, roman: bool) -> Token:
 def _letters(text: str, spaced: bool, roman: bool) -> Token:
     if len(text) == 1:
         return Token("name", text, None, spaced, roman)
-    if text in FUNCTIONS:
+    if text in FUNCTIONS and text not in ("min", "sec"):
         return Token("function", FUNCTIONS[text], None, spaced, roman)
     if text in ("pi", "infty", "inf", "infinity", "sqrt"):
         return Token("command", {"inf": "infty", "infinity": "infty"}.get(text, text), None, spaced, roman)

@@ -174,6 +174,8 @@ def _is_unit_letter(tokens: Sequence[Token], at: int, names: Collection[str], ow
     token, before = tokens[at], tokens[at - 1]
     if token.text in names or token.text not in UNITS:
         return False
+    if at > 1 and tokens[at - 2].text in ("^", "_"):
+        return False
     if before.kind not in ("number", "vulgar") and before.text not in ("}", ")", "pi"):
         return False
     if at + 1 < len(tokens) and tokens[at + 1].kind in ("name", "number"):

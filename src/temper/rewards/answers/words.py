@@ -30,7 +30,7 @@ _LINKS = frozenset({"of", "the", "in", "on", "a", "an", "for", "from", "at", "pe
 _WORD = re.compile(r"[^\W\d_]+")
 _CHOICE = re.compile(r"(?:(?:option|choice|answer)\s*)?[(\[]?\s*([A-Ja-j])\s*[)\].:、]?", re.IGNORECASE)
 _CHOICE_WITH_TEXT = re.compile(r"[(\[]?([A-J])(?:[)\]][.:]?|[.:、．])\s*(\S.*)", re.DOTALL)
-_TIME = re.compile(r"(\d{1,2}):(\d\d)(?::(\d\d))?\s*([ap]\s*\.?\s*m\b\s*\.?)?(?:\s+on\s+(.+))?", re.IGNORECASE)
+_TIME = re.compile(r"(\d{1,2})(?::(\d\d))?(?::(\d\d))?\s*([ap]\s*\.?\s*m\b\s*\.?)?(?:\s+on\s+(.+))?", re.IGNORECASE)
 _MONTHS = "january february march april may june july august september october november december".split()
 _DATE = re.compile(
     rf"(?:(?P<month>{'|'.join(_MONTHS)})\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?|(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\s+"
@@ -69,11 +69,11 @@ def time_of(text: str) -> tuple[str, ...] | None:
     >>> time_of("4:30 p.m."), time_of("four")
     (('4', '30', '', 'pm', ''), None)
     """
-    found = _TIME.fullmatch(text) if ":" in text else None
-    if not found or not (found[4] or found[3] or found[5]):
+    found = _TIME.fullmatch(text) if len(text) < 60 else None
+    if not found or not (found[4] or (found[2] and (found[3] or found[5]))):
         return None
     half = "".join(c for c in (found[4] or "").lower() if c.isalpha())
-    return (found[1].lstrip("0") or "0", found[2], found[3] or "", half, plain_words(found[5] or ""))
+    return (found[1].lstrip("0") or "0", found[2] or "00", found[3] or "", half, plain_words(found[5] or ""))
 
 
 def date_of(text: str) -> tuple[str, ...] | None:
