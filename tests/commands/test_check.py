@@ -90,7 +90,7 @@ def test_every_shape_is_checked(rows: list, shape: str) -> None:
         ({"prompt": "a", "tests": ["", "x"]}, "`tests`"),
         ({"prompt": "a", "tests": None}, "null"),
         ({"text": "\n"}, "`text` is empty"),
-        ({"question": "a", "answer": "2+3"}, "cannot be verified"),
+        ({"question": "a", "answer": "2+"}, "cannot be verified"),
     ],
 )
 def test_a_bad_row_of_any_shape_has_exit_code_3(row: dict, says: str) -> None:
@@ -147,7 +147,7 @@ def test_the_way_to_read_can_be_said() -> None:
     assert run(both)[0] == 3
     assert "completion (" in run(both, "--shape", "completion")[1]
     assert "verifiable (" in run(both, "--columns", "answer=answer")[1]
-    words = write("w.jsonl", [{"frage": "Capital of Peru?", "antwort": "Lima"}])
+    words = write("w.jsonl", [{"frage": "Capital of Peru?", "antwort": "Lima, by the sea, not far away"}])
     columns = ("--columns", "prompt=frage,answer=antwort")
     assert run(words, *columns)[0] == 3
     assert run(words, *columns, "--answer", "text")[0] == 0

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from temper.data.gold import boxed, gold_of
-from temper.rewards.values import parse_gold
+from temper.rewards.answers import read_gold, same_gold
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ from temper.rewards.values import parse_gold
     ],
 )
 def test_the_final_form_is_found(text: str, gold: str) -> None:
-    assert parse_gold(gold_of(text)) == parse_gold(gold)
+    assert same_gold(gold_of(text), gold)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_the_final_form_is_found(text: str, gold: str) -> None:
         ("#### 5 #### 5", "2 `####`"),
         ("#### 5\nand more", "several lines"),
         ("#### five", "final form"),
-        ("#### 5 or 6", "final form"),
+        ("#### 5 or six", "final form"),
         (r"\boxed{5", "never closed"),
         (r"\boxed{\frac{1}{2}", "never closed"),
         (r"\boxed{5\}", "never closed"),
@@ -61,8 +61,8 @@ def test_the_final_form_is_found(text: str, gold: str) -> None:
         (r"\boxed", "followed by nothing"),
         (r"\boxed{5} or \boxed{6}", "several answers"),
         ("\\boxed{5}\n#### 6", "several answers"),
-        (r"\boxed{2+3}", "final form"),
-        ("2+3=5", "final form"),
+        (r"\boxed{2+}", "final form"),
+        ("2+3=6", "final form"),
         ("the answer could be anything", "final form"),
         ("", "final form"),
         ("٥", "final form"),
@@ -85,7 +85,7 @@ def test_a_text_answer_is_taken_whole() -> None:
 @given(st.integers(-(10**9), 10**9), st.lists(st.text("ab0 $=<>{}\\\n#", max_size=20), max_size=4))
 def test_gsm8k_rows_give_their_number(number: int, work: list[str]) -> None:
     text = "\n".join(work).replace("#", "").replace("\\", "") + f"\n#### {number:,}"
-    assert parse_gold(gold_of(text)).numbers == (number,)
+    assert same_gold(gold_of(text), str(number))
 
 
 _latex = st.recursive(
@@ -107,7 +107,7 @@ def test_any_text_is_a_gold_or_a_value_error(text: str) -> None:
         gold = gold_of(text)
     except ValueError:
         return
-    assert parse_gold(gold).numbers or gold == "[]"
+    assert read_gold(gold).text == gold
 
 
 @pytest.mark.parametrize(

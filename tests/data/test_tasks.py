@@ -64,9 +64,9 @@ def test_files_with_the_quirks_of_real_ones_are_read(tmp_path: Path) -> None:
         writer.writerows([("question", "answer"), *(row[:2] for row in rows)])
     prompts = load_prompts(path, "sums", config())
     assert [prompt.text for prompt in prompts] == [row[0] for row in rows]
-    from temper.rewards.values import parse_gold
+    from temper.rewards.answers import same_gold
 
-    assert [parse_gold(prompt.gold).numbers[0] for prompt in prompts] == [row[2] for row in rows]
+    assert all(same_gold(prompt.gold, str(row[2])) for prompt, row in zip(prompts, rows, strict=True))
 
 
 @QUICK
@@ -118,7 +118,7 @@ def test_ids_that_do_not_name_every_row_are_not_used(tmp_path: Path, ids: list) 
         ({"question": "a", "answer": "#### "}, ["cannot be verified", "nothing stands after"]),
         ({"question": "a", "answer": r"\boxed{5"}, ["cannot be verified", "never closed"]),
         ({"question": "a", "answer": "#### 5\n#### 6"}, ["cannot be verified", "2 `####`"]),
-        ({"question": "a", "answer": "Paris"}, ["cannot be verified", "answer: text"]),
+        ({"question": "a", "answer": "It depends on who asks, and when"}, ["cannot be verified", "answer: text"]),
         ({"question": "a", "answer": "5", "answer_type": "maths"}, ["`answer_type`", "`maths`"]),
         ({"question": "a", "answer": "5", "language": "English"}, ["`language`", "`English`"]),
         ({"question": [{"role": "assistant", "content": "5"}], "answer": "5"}, ["expected user"]),

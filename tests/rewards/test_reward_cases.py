@@ -6,7 +6,7 @@ import pytest
 from reward_rows import prompt, rows
 
 from temper.rewards import REWARDS
-from temper.rewards.values import parse_gold
+from temper.rewards.answers import read_gold
 from temper.text.reply import parse_reply
 
 CASES = rows("reward_cases.jsonl") + rows("reward_families.jsonl")
@@ -23,7 +23,7 @@ def test_each_case_gets_its_verdict(case):
 
 
 def test_every_gold_of_the_cases_is_a_final_form():
-    assert all(parse_gold(case["gold"]) for case in CASES)
+    assert all(read_gold(case["gold"]) for case in CASES)
 
 
 def test_cases_have_ids_of_their_own():

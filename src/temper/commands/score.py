@@ -207,7 +207,7 @@ def read_row(raw: bytes, offset: int, answer_type: str) -> tuple[dict[str, Any],
 
 def _mistake_in(row: dict[str, Any], answer_type: str) -> Mistake | None:
     from temper.data.rows import nearest, type_name
-    from temper.rewards.values import parse_gold
+    from temper.rewards.answers import read_gold
 
     for name in FIELDS:
         if name not in row:
@@ -221,7 +221,7 @@ def _mistake_in(row: dict[str, Any], answer_type: str) -> Mistake | None:
         return Mistake("`gold` is empty", "there is nothing to compare the answer with", fix="give the right answer")
     if answer_type == "math":
         try:
-            parse_gold(row["gold"])
+            read_gold(row["gold"])
         except ValueError as error:
             fix = "write the gold answer in its final form, or compare words with `--answer-type text`"
             return Mistake("`gold` cannot be verified", f"`{row['gold'][:60]}`: {error}", fix=fix)

@@ -9,14 +9,13 @@ import re
 from collections.abc import Iterator
 
 from temper.data.findings import clip
-from temper.rewards.values import Value, parse_gold
+from temper.rewards.answers import read_gold, same_gold
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BARE = re.compile(r"\s*([^\s\\{}$]+)")  # MATH has a few `\boxed 5`
 _OPENING = re.compile(r"\s*\{")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _WORKING = re.compile(r"<<[^<>]*>>")  # GSM8K's calculator annotations
-_COUNTED = re.compile(r"([^()\n]*\d[^()\n]*?)\s*\(([^()\d\n]{1,60})\)")  # ASDiv: `9 (apples)`
 _TAGS = re.compile(r"<\s*/?\s*(?:think|answer)\s*/?\s*>", re.IGNORECASE)
 
 
@@ -25,38 +24,16 @@ def gold_of(text: str, answer_type: str = "math") -> str:
 
     >>> gold_of("He pays 48/2 = <<48/2=24>>24 dollars.\n#### $1,024"), gold_of(r"so \boxed{\frac{1}{2}}.")
     ('$1,024', '\\frac{1}{2}')
-    >>> gold_of("Paris ", "text"), gold_of("9 (km)")
-    ('Paris', '9 km')
+    >>> gold_of("Paris ", "text")
+    'Paris'
     """
     gold = text.strip() if answer_type == "text" else _final_form(text)
     tag = _TAGS.search(gold)
     if tag:
         raise ValueError(f"it holds the tag `{tag.group()}`, which no reply can answer with")
     if answer_type == "math":
-        counted = _COUNTED.fullmatch(gold)
-        if counted:
-            gold = _with_unit(*counted.groups())
-        parse_gold(gold)
+        read_gold(gold)
     return gold
-
-
-def _with_unit(number: str, unit: str) -> str:
-    """A number with its unit where that can be verified (`12 km`), without what it merely counts (`9 apples`)."""
-    with_unit = f"{number} {unit.strip()}"
-    return with_unit if is_gold(with_unit) else number
-
-
-def is_gold(text: str) -> bool:
-    """Whether replies can be held against this.
-
-    >>> is_gold("12 km"), is_gold("as you like")
-    (True, False)
-    """
-    try:
-        parse_gold(text)
-    except ValueError:
-        return False
-    return True
 
 
 def agree(one: str, other: str) -> bool:
@@ -66,7 +43,7 @@ def agree(one: str, other: str) -> bool:
     (True, False)
     """
     try:
-        return value_of(gold_of(one)) == value_of(gold_of(other))
+        return same_gold(gold_of(one), gold_of(other))
     except ValueError:
         return one.strip() == other.strip()
 
@@ -83,7 +60,7 @@ def disagree(answer: str, solution: str) -> str:
         one, other = gold_of(answer), gold_of(solution)
     except ValueError:
         return ""
-    return "" if value_of(one) == value_of(other) else other
+    return "" if same_gold(one, other) else other
 
 
 def _final_form(text: str) -> str:
@@ -94,7 +71,7 @@ def _final_form(text: str) -> str:
     candidates += boxes
     if not candidates:
         return text.strip()
-    if len(set(candidates)) > 1 and len({value_of(one) for one in candidates}) > 1:
+    if not all(same_gold(candidates[0], one) for one in dict.fromkeys(candidates)):
         listed = ", ".join(f"`{clip(one, 30)}`" for one in dict.fromkeys(candidates))
         raise ValueError(f"it gives several answers: {listed}")
     return candidates[0]
@@ -108,14 +85,6 @@ def _after_mark(text: str) -> str:
         raise ValueError(f"the answer after `####` goes on over several lines: `{clip(tail)}`")
     inner = list(boxed(tail))
     return inner[0] if len(inner) == 1 else tail
-
-
-def value_of(text: str) -> Value | str:
-    """What two ways of writing one answer share; the text itself where it has no value."""
-    try:
-        return parse_gold(text)
-    except ValueError:
-        return text
 
 
 def boxed(text: str) -> Iterator[str]:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from temper.data.findings import SHOWN, Findings, Note, clip
-from temper.data.gold import value_of
 from temper.errors import Fault
+from temper.rewards.answers import same_gold
 from temper.types import Prompt
 
 _LOOSE = re.compile(r" (?=[^\w ])|(?<=[^\w ]) ")  # a space beside a mark
@@ -51,7 +51,7 @@ def same_questions(prompts: Sequence[Prompt], found: Findings) -> None:
 
 
 def _same_answer(one: Prompt, other: Prompt) -> bool:
-    return "math" == one.answer_type == other.answer_type and value_of(one.gold) == value_of(other.gold)
+    return "math" == one.answer_type == other.answer_type and same_gold(one.gold, other.gold)
 
 
 @dataclass(frozen=True)

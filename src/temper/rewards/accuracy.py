@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from collections.abc import Hashable
 
-from temper.rewards.values import Value, parse_answer, parse_gold, same_value
+from temper.rewards.answers import answer_of, read_gold
 from temper.types import Prompt, Reply
 
 
 def accuracy(prompt: Prompt, reply: Reply) -> float:
-    r"""1.0 if the reply's answer is the gold answer, else 0.0: exact values for "math", for "text" the same words up to
-    case and white space.
+    r"""1.0 if the reply's answer is the gold answer, else 0.0. "math" compares exactly, by the kind of the gold answer
+    (`rewards/answers/`): numbers, expressions, intervals, sets, matrices, units, choices, a few words. "text" compares
+    the words up to case and white space.
 
-    Raises ValueError where a "math" gold is no final form; data files are checked for that when they are read.
+    Raises ValueError where a "math" gold cannot be verified; data files are checked for that when they are read.
 
     >>> from temper.text.reply import parse_reply
     >>> from temper.types import Message
@@ -25,14 +26,25 @@ def accuracy(prompt: Prompt, reply: Reply) -> float:
         return 0.0
     if prompt.answer_type == "text":
         return float(_words(reply.answer) == _words(prompt.gold) != "")
-    gold = _gold(prompt.gold)
-    answer = parse_answer(reply.answer, prompt.text)
-    return float(answer is not None and same_value(gold, answer))
+    answer = answer_of(read_gold(prompt.gold), reply.answer, prompt.text)
+    return float(answer is not None and answer.right)
 
 
-@lru_cache(maxsize=4096)
-def _gold(text: str) -> Value:
-    return parse_gold(text)  # the same for every sample of a prompt
+def vote(prompt: Prompt, reply: Reply) -> Hashable | None:
+    r"""What a majority over replies counts: replies with equal votes gave the same answer, whatever their order; None
+    for a reply without one. In the light of the gold answer, so that `x = 5` and `5` are one where it is `x = 5`.
+
+    >>> from temper.text.reply import parse_reply
+    >>> prompt = Prompt("1", "t", (), gold="x = 5")
+    >>> x, plain, y = (vote(prompt, parse_reply(f"<think>so</think><answer>{a}</answer>")) for a in ("x=5", "5", "y=5"))
+    >>> x == plain, x == y
+    (True, False)
+    """
+    if reply.answer is None:
+        return None
+    if prompt.answer_type == "text":
+        return _words(reply.answer) or None
+    return answer_of(read_gold(prompt.gold), reply.answer, prompt.text if prompt.messages else "")
 
 
 def _words(text: str) -> str:

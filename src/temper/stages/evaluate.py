@@ -17,8 +17,8 @@ from temper.models.device import missing_device, placed
 from temper.models.load import load_model
 from temper.record.rollouts import read_rows, write_rows
 from temper.rewards import REWARDS, Reward
+from temper.rewards.accuracy import vote
 from temper.rewards.score import Scorer
-from temper.rewards.values import parse_answer
 from temper.rollout.collect import collect, rollout_row
 from temper.rollout.measures import interval, majority_is_right, mean_interval
 from temper.rollout.open import open_engine
@@ -260,19 +260,8 @@ def _with_interval(per_prompt: Sequence[float]) -> dict[str, Any]:
 
 
 def _consensus(group: Group) -> float:
-    answers = [
-        None if rollout.reply.answer is None else _vote(rollout.reply.answer, rollout.prompt.answer_type)
-        for rollout in group.rollouts
-    ]
+    answers = [vote(rollout.prompt, rollout.reply) for rollout in group.rollouts]
     return majority_is_right(answers, [rollout.rewards["accuracy"] == 1.0 for rollout in group.rollouts])
-
-
-def _vote(answer: str, answer_type: str) -> str | None:
-    """What a majority counts as the same answer: equal values, or equal text up to case and white space."""
-    if answer_type == "text":
-        return " ".join(answer.casefold().split()) or None
-    value = parse_answer(answer)
-    return None if value is None else repr(value)
 
 
 def score_of(task: Mapping[str, Any], metric: str) -> float | None:

@@ -1,8 +1,8 @@
 r"""The boxes of an answer: what they hold, and whether a mark attached to one changes it.
 
 What stands in the box is the answer; prose around it is not read. Attached is what belongs to the same formula: signs,
-digits, letters, operators, powers, roots and fractions around it (`-\boxed{5}`, `\boxed{5}^2`, `\frac{1}{\boxed{5}}`), a
-number in words beside it. A unit or a percent sign behind the box is read with it.
+digits, letters, operators, powers, roots and fractions around it (`-\boxed{5}`, `\boxed{5}^2`), a number in words
+beside it. A unit or a percent sign behind the box is read with it.
 """
 
 from __future__ import annotations
@@ -23,22 +23,33 @@ _BARE = re.compile(r"\s+(-?\d+|[A-Za-z])(?![\w.^/])")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)
 _BLANK = re.compile(r"(?:\s|\\phantom\{[^{}]*\}|\\(?:quad|qquad|text\{\s*\}|,|;|!)|~|_|\\_)*")
 _ROUNDED = re.compile(r"\b(?:approximat\w*|round\w*|nearest|estimate\w*|decimal places?|significant)\b", re.IGNORECASE)
-_WRAPPERS = frozenset(
+_TYPE_SETTING = (
     "text textbf textit textrm mathbf mathrm boldsymbol bm large Large LARGE huge Huge displaystyle underline color "
-    "textcolor colorbox centerline mbox hbox ensuremath".split()
+    "textcolor colorbox centerline mbox hbox ensuremath"
 )
-_CONCLUDING = frozenset(
-    "implies Rightarrow Longrightarrow rightarrow longrightarrow to therefore iff quad qquad displaystyle Leftrightarrow "
-    "large Large LARGE huge Huge bf hspace ".split()
-)
-_CLOSING = frozenset(
+_WRAPPERS = frozenset(_TYPE_SETTING.split())
+_OTHER_BEFORE = re.compile(r"\d\s*\$?(?:\s*,)?\s*(?:or|and|to|oder|und|bis|y|ou|,)\s*$", re.IGNORECASE)
+_OTHER_BEHIND = re.compile(r"\s*[$)]?\s*,?\s*(?:(?:or|and|to|oder|und|bis|y|ou)\s|,\s*)\s*\$?-?\d", re.IGNORECASE)
+_ARROWS = "implies Rightarrow Longrightarrow rightarrow longrightarrow to therefore iff Leftrightarrow "
+_CONCLUDING = frozenset((_ARROWS + "quad qquad displaystyle large Large LARGE huge Huge bf hspace").split())
+_ENDS = (
     "end quad qquad blacksquare square qed Box checkmark tag approx implies Rightarrow hfill newline Longrightarrow to "
-    "therefore because quadtext".split()
+    "therefore because"
 )
+_CLOSING = frozenset(_ENDS.split())
 _BEFORE_SKIP = re.compile(r"(?:[ \t\n]|\\[,;:! ]|\\q?quad|\\displaystyle|\\left|\\(?:L|l)arge|\{|\(|[*_`]|~)$")
 _ASCII_LETTER = re.compile(r"[A-Za-z]")
 _WORD_BEFORE = re.compile(r"([^\W\d_]+)(['’][^\W\d_]+)?$")
-_PHRASE = re.compile(r"(?:\\(?:text|mathrm|textrm|mbox|rm)\s*\{[^{}]{0,60}\}|[^\W\d_]|[/^{}°%²³]|\\circ|\\cdot|\d(?<=\^\d)|\d(?<=\{\d)|-\d| )+")
+_PHRASE = re.compile(
+    r"(?:\\(?:text|mathrm|textrm|mbox|rm)\s*\{[^{}]{0,60}\}"
+    r"|[^\W\d_]|[/^{}°%²³]|\\circ|\\cdot|\d(?<=\^\d)|\d(?<=\{\d)|-\d| )+"
+)
+_UNIT_PHRASE = re.compile(
+    r"(?:square|cubic|sq\.?|cu\.?)?\s*[A-Za-z]+(?:\s*\^\s*\{?-?\d\}?|[²³])?"
+    r"(?:\s*(?:/|per)\s*[A-Za-z]+(?:\^\{?\d\}?|[²³])?)?"
+)
+_OPEN_QUOTES = "\"'”’」』)。，、；：！…✅✓⇒→≈|?"
+_BEFORE_SIGNS = "#&\"'⇒→∴：，。、；“”‘’…✅—⟹⟶"
 _TEXTS = re.compile(r"\\(?:text|mathrm|textrm|textbf|mbox|rm)\s*\{([^{}]*)\}")
 
 
@@ -108,10 +119,11 @@ def _content(text: str, at: int) -> tuple[str, int]:
 def _standing(text: str, start: int, end: int, content: str, question: str) -> Box:
     before, after = text[max(0, start - _NEAR) : start], text[end : end + _NEAR]
     in_math = _in_math(text, start)
-    if not _wrapped_well(text, start):
-        raise ValueError("a box stands inside a formula")
+    depth = _wrapped(text, start)
+    if _OTHER_BEFORE.search(before[-24:]) or _OTHER_BEHIND.match(after[:24]):
+        raise ValueError("another value is joined to the box")
     money = _check_before(before, in_math, question)
-    return Box(content, _unit_behind(after, in_math, before), money)
+    return Box(content, _unit_behind(after, in_math, before, depth), money)
 
 
 def _in_math(text: str, at: int) -> bool:
@@ -126,8 +138,9 @@ def _in_math(text: str, at: int) -> bool:
     return False
 
 
-def _wrapped_well(text: str, at: int) -> bool:
-    """Whether every brace that is open around the box only sets its type: bold, large, coloured."""
+def _wrapped(text: str, at: int) -> int:
+    """How many braces are open around the box. Raises ValueError where one does more than to set its type: bold, large,
+    coloured."""
     start = max(text.rfind("\n\n", 0, at), at - 2_000, 0)
     stack: list[int] = []
     for brace in _BRACES.finditer(text, start, at):
@@ -140,10 +153,10 @@ def _wrapped_well(text: str, at: int) -> bool:
         command = re.search(r"\\([A-Za-z]+)(?:\s*\{[a-zA-Z#0-9]*\})?$", before)
         if command:
             if command[1] not in _WRAPPERS:
-                return False
+                raise ValueError("a box stands inside a formula")
         elif before[-1:] in ("}", "^", "_", "]"):
-            return False
-    return True
+            raise ValueError("a box stands inside a formula")
+    return len(stack)
 
 
 def _check_before(before: str, in_math: bool, question: str) -> str:
@@ -200,7 +213,9 @@ def _may_precede(rest: str, spaced: bool, in_math: bool, question: str) -> bool:
         return _word_may_precede(word[1], spaced, in_math)
     if last in ")]}$":
         return spaced and not in_math
-    return last in "!?" and spaced or last in "#&\"'>⇒→∴：，。、；“”‘’…|✅—⟹⟶" and not rest.endswith(("->|", "<", "|>")) and last != "|"
+    if last == ">":
+        return rest.endswith(("=>", "->"))
+    return (last in "!?" and spaced) or last in _BEFORE_SIGNS
 
 
 def _word_may_precede(word: str, spaced: bool, in_math: bool) -> bool:
@@ -211,7 +226,7 @@ def _word_may_precede(word: str, spaced: bool, in_math: bool) -> bool:
     return len(word) > 1 or word in "aAI"
 
 
-def _unit_behind(after: str, in_math: bool, before: str) -> str:
+def _unit_behind(after: str, in_math: bool, before: str, depth: int) -> str:
     """The unit or percent sign that is to be read with the box. Raises ValueError where a mark is attached there."""
     at, spaced, closed = 0, False, False
     emphasis = len(before) - len(before.rstrip("*_` $\n")) > 0
@@ -223,7 +238,11 @@ def _unit_behind(after: str, in_math: bool, before: str) -> str:
             spaced, at = True, at + 1
         elif character == "$" or after.startswith(("\\)", "\\]"), at):
             closed, at = True, at + (1 if character == "$" else 2)
-        elif character in "})]" or after.startswith("\\right", at):
+        elif character == "}":
+            depth, at = depth - 1, at + 1
+            if depth < 0:
+                raise ValueError("a bracket behind the box closes nothing")
+        elif character in ")]" or after.startswith("\\right", at):
             at += 6 if character == "\\" else 1
         elif character in "*_`" and emphasis and after[at : at + 1] in before[-8:]:
             at += 1
@@ -253,10 +272,10 @@ def _read_behind(rest: str, spaced: bool, in_math: bool) -> str:
     if first == "(" and spaced and not in_math:
         return ""
     if first in "-–—":
-        if spaced and re.match(r"[-–—]+\s*[^\W\d_]{2}", rest) or first == "—":
+        if first == "—" or (spaced and re.match(r"[-–—]+\s*[^\W\d_]{2}", rest)):
             return ""
         raise ValueError("a mark is attached to the box")
-    if first in "?\"'”’」』)。，、；：！…✅✓⇒→≈|" and not (first == "'" and not spaced) and not (first == "|" and in_math):
+    if first in _OPEN_QUOTES and not (first == "'" and not spaced) and not (first == "|" and in_math):
         return ""
     if unicodedata.category(first) in ("So", "Pf", "Pe"):
         return ""
@@ -310,8 +329,5 @@ def _words_behind(rest: str, spaced: bool, in_math: bool) -> str:
 
 def _unit_phrase(rest: str) -> str:
     """The words from a unit on, as long as they go on being one: `km^2`, `square feet`, `miles per hour`."""
-    taken = re.match(
-        r"(?:square|cubic|sq\.?|cu\.?)?\s*[A-Za-z]+(?:\s*\^\s*\{?-?\d\}?|[²³])?(?:\s*(?:/|per)\s*[A-Za-z]+(?:\^\{?\d\}?|[²³])?)?",
-        rest,
-    )
+    taken = _UNIT_PHRASE.match(rest)
     return taken.group() if taken else ""

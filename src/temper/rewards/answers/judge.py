@@ -9,59 +9,36 @@ Nothing of a model's text is evaluated beyond one bounded normal form; the time 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from temper.rewards.answers import units
 from temper.rewards.answers.boxes import boxes_of, has_box
+from temper.rewards.answers.forms import has_fraction, has_function, has_number_power, names_in
 from temper.rewards.answers.layout import MAX_CHARACTERS, undress, words_of
-from temper.rewards.answers.normal import (
-    factor_count,
-    has_fraction,
-    has_function,
-    has_number_power,
-    is_expanded,
-    names_in,
-)
+from temper.rewards.answers.light import in_light
 from temper.rewards.answers.parser import Node
 from temper.rewards.answers.read import Reader
-from temper.rewards.answers.ring import UNIT, Quotient
-from temper.rewards.answers.units import NOTHING, Around
-from temper.rewards.answers.values import (
-    Interval,
-    Matrix,
-    Number,
-    Relation,
-    Several,
-    Union,
-    Value,
-    Words,
-    proportional,
-    same,
-)
+from temper.rewards.answers.ring import bounded
+from temper.rewards.answers.units import NOTHING
+from temper.rewards.answers.values import Number, Several, Value, Words, same
 from temper.rewards.answers.words import (
     choice,
     choice_with_text,
     date_of,
     gold_words,
-    is_noun,
     plain_words,
     says_option,
-    singular,
     time_of,
 )
 
-_PERCENT = re.compile(
-    r"(?<![\d.])(?<![\d.]\s)(?<!\\)(?<!\d\\)(?:percent(?:age)?s?|per\s+cent|prozent|\\?%|百分)", re.IGNORECASE
-)
-_FACTOR = re.compile(r"\bfactor(?:i[sz]e|ed|i[sz]ed|ing)?\b", re.IGNORECASE)
-_EXPAND = re.compile(r"\b(?:expand(?:ed)?|multiply out|distribut\w+)\b", re.IGNORECASE)
 _ONLY_WORDS = re.compile(r"[^\W\d_][^\W\d_'\-. ]*(?:[ '\-.]+[^\W\d_]+)*\.?")
 _PHANTOM = re.compile(r"\\phantom\s*(?:\{[^{}]*\}|.)")
 _NAMED = re.compile(r"\\(?:overline|angle|triangle|widehat)(?![A-Za-z])")  # the segment CD
+_LOOSE_SPACE = re.compile(r"[ \t\r\n]+(?=\W|$)|(?<=\W)[ \t\r\n]+")
+ANSWER_WORK = 1_500  # products of terms that one verdict may take: some ten milliseconds
+GOLD_WORK = 100_000
+_NO_FORM = "it is no final form: no value, no choice, no few words ({})"
 _ECHO = 6  # characters from which on an expression that stands in the question is a copy of it
-_PLANE = frozenset("xyz")
 
 
 @dataclass(frozen=True)
@@ -90,9 +67,7 @@ class Answer:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Answer):
             return NotImplemented
-        return (self.right, self.apart) == (other.right, other.apart) and (
-            self.right or same(self.value, other.value)
-        )
+        return (self.right, self.apart) == (other.right, other.apart) and (self.right or same(self.value, other.value))
 
     def __hash__(self) -> int:
         return hash((type(self.value).__name__, self.right, self.apart))
@@ -107,7 +82,7 @@ def read_gold(text: str) -> Gold:
     >>> read_gold("so many things could be said here about it")
     Traceback (most recent call last):
         ...
-    ValueError: it is no value, no choice and no few words: a value is missing
+    ValueError: it is no final form: no value, no choice, no few words (a sentence, or numbers in words)
     """
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"it is longer than {MAX_CHARACTERS} characters")
@@ -118,12 +93,29 @@ def read_gold(text: str) -> Gold:
         return Gold(text, value)
     reader = Reader(gold=True)
     try:
-        return _gold_of(text, reader.text(plain), reader)
-    except ValueError as error:
+        with bounded(GOLD_WORK):
+            return _gold_of(text, reader.text(plain), reader)
+    except (ValueError, ZeroDivisionError, RecursionError) as error:
         words = gold_words(_NAMED.sub("", said))
         if words:
             return Gold(text, Words("words", (words,)))
-        raise ValueError(f"it is no value, no choice and no few words: {error}") from None
+        raise ValueError(_NO_FORM.format(error)) from None
+
+
+def same_gold(one: str, other: str) -> bool:
+    """Whether two ways of writing a gold answer say the same, each taken as the gold answer of the other.
+
+    >>> same_gold("1/2", r"\\frac{1}{2}"), same_gold("5 cm", "5"), same_gold("5 cm", "5 m")
+    (True, True, False)
+    """
+    if one == other:
+        return True
+    try:
+        mine, others = read_gold(one), read_gold(other)
+        with bounded(ANSWER_WORK):
+            return in_light(mine.value, others.value, "")[2] or in_light(others.value, mine.value, "")[2]
+    except (ValueError, ZeroDivisionError, RecursionError):
+        return False
 
 
 def _unboxed(text: str) -> str:
@@ -144,7 +136,9 @@ def _gold_words(text: str, said: str) -> Value | None:
             return Words(form, parts)
     if _ONLY_WORDS.fullmatch(said) and (len(said) > 4 or "$" not in text) and len(said) > 1 and said not in ("pi",):
         words = gold_words(said)
-        return Words("words", (words,)) if words else None
+        if not words:
+            raise ValueError(_NO_FORM.format("a sentence, or numbers in words"))
+        return Words("words", (words,))
     return None
 
 
@@ -177,19 +171,23 @@ def answer_of(gold: Gold, text: str, question: str = "") -> Answer | None:
     (False, None)
     """
     try:
-        if has_box(text):
-            return _boxed_answer(gold, text, question)
-        if len(text) > MAX_CHARACTERS:
-            return None
-        answer = _read(gold, text.strip(), question)
+        with bounded(ANSWER_WORK):
+            return _answer(gold, text, question)
     except (ValueError, ZeroDivisionError, RecursionError):
         return None
-    return _unless_copied(gold, text, question, answer)
+
+
+def _answer(gold: Gold, text: str, question: str) -> Answer | None:
+    if has_box(text):
+        return _boxed_answer(gold, text, question)
+    if len(text) > MAX_CHARACTERS:
+        return None
+    return _unless_copied(gold, text, question, _read(gold, text.strip(), question))
 
 
 def _boxed_answer(gold: Gold, text: str, question: str) -> Answer | None:
     boxes = boxes_of(text, question)
-    if not boxes or _echoes(text, question):
+    if not boxes or _echoes(text, question, boxes[0].content):
         return None
     found = [_read(gold, box.money + box.content + box.unit, question) for box in dict.fromkeys(boxes)]
     if any(answer != found[0] for answer in found[1:]):
@@ -197,14 +195,11 @@ def _boxed_answer(gold: Gold, text: str, question: str) -> Answer | None:
     return _unless_copied(gold, boxes[0].content, question, found[0])
 
 
-def _echoes(text: str, question: str) -> bool:
-    """Whether the answer is a part of the question that has a box, or holds all of it."""
-    if "boxed" not in question or "\\boxed{}" in question.replace(" ", ""):
+def _echoes(text: str, question: str, content: str) -> bool:
+    """Whether the box is one of the question's own, said again with what stands around it."""
+    if "boxed" not in question or f"boxed{{{content}}}" not in question.replace(" ", ""):
         return False
-    said, asked = "".join(text.split()), "".join(question.split())
-    return said != asked and len(said) > len("\\boxed{}") + 8 and (said in asked or asked in said) or said == asked or (
-        any(part and part in asked for part in (said.rstrip(".!"),)) and len(said) > 20
-    )
+    return len("".join(undress(text).split())) > len("".join(content.split())) + len("\\boxed{}.")
 
 
 def _unless_copied(gold: Gold, text: str, question: str, answer: Answer) -> Answer | None:
@@ -229,7 +224,7 @@ def _read(gold: Gold, text: str, question: str) -> Answer:
     plain = undress(text)
     if isinstance(gold.value, Words) and gold.value.form != "base":
         return _words_answer(gold, gold.value, _NAMED.sub("", words_of(plain)), question)
-    if "".join(plain.split()) == _squeezed(gold.text):  # written like the gold answer
+    if _together(plain) == _squeezed(gold.text):  # written like the gold answer
         return Answer(replace(gold.value, name="", around=NOTHING), True)
     reader = Reader(
         names=gold.names,
@@ -241,12 +236,18 @@ def _read(gold: Gold, text: str, question: str) -> Answer:
         question=question,
     )
     value = reader.text(plain)
-    return _in_light(gold, value, question)
+    value, apart, right = in_light(gold.value, value, question)
+    return Answer(value, right, apart)
 
 
 @lru_cache(maxsize=4096)
 def _squeezed(text: str) -> str:
-    return "".join(undress(text).split())
+    return _together(undress(text))
+
+
+def _together(text: str) -> str:
+    """White space out, but for what keeps two words or numbers apart."""
+    return _LOOSE_SPACE.sub("", text)
 
 
 def _is_grouped(plain: str, gold: Gold) -> bool:
@@ -280,185 +281,3 @@ def _words_answer(gold: Gold, wanted: Words, said: str, question: str) -> Answer
 def _is_gold_text(gold: Gold, rest: str) -> bool:
     _, text = choice_with_text(words_of(undress(gold.text)))
     return bool(text) and "".join(text.split()) == "".join(rest.split())
-
-
-def _in_light(gold: Gold, value: Value, question: str) -> Answer:
-    """The answer with what the gold answer has and it leaves out, and the other way round."""
-    wanted, value = _one_kind(gold.value, value, question)
-    apart = [*_apart(wanted, value, question, top=True)]
-    right = not apart and _equal(wanted, value, question) and _formed(gold, wanted, value, question)
-    return Answer(replace(value, name="", around=NOTHING), right, tuple(apart))
-
-
-def _one_kind(wanted: Value, value: Value, question: str) -> tuple[Value, Value]:
-    """Both as the same kind, where the writing leaves two readings: (1, 2) is a pair and an interval."""
-    if isinstance(wanted, Interval | Union):
-        return wanted, _as_span(value)
-    if isinstance(value, Interval) and isinstance(wanted, Several) and wanted.form in ("(", "["):
-        return _as_span(wanted), value
-    if isinstance(wanted, Relation) and isinstance(value, Number) and value.equation is not None:
-        return wanted, Relation("=", value.equation)
-    if isinstance(value, Relation) and isinstance(wanted, Number) and wanted.equation is not None:
-        return Relation("=", wanted.equation), value
-    if isinstance(wanted, Words) and isinstance(value, Number) and _in_base(question, wanted.parts[-1]):
-        digits = value.exact.number
-        if digits is not None and str(digits) == wanted.parts[0]:
-            return wanted, wanted
-    if isinstance(value, Words) and isinstance(wanted, Number) and value.form == "base":
-        if _in_base(question, value.parts[-1]) and str(wanted.exact.number) == value.parts[0]:
-            return wanted, replace(wanted, around=NOTHING, name="")
-    return wanted, value
-
-
-def _in_base(question: str, base: str) -> bool:
-    names = {"2": "binary|two", "3": "three", "4": "four", "5": "five", "6": "six", "7": "seven", "8": "eight|octal"}
-    return bool(re.search(rf"\bbase[ $-]*(?:{base}\b|{names.get(base, base)})", question, re.IGNORECASE))
-
-
-def _as_span(value: Value) -> Value:
-    if isinstance(value, Several) and value.form in ("(", "[") and len(value.items) == 2:
-        low, high = value.items
-        if isinstance(low, Number) and isinstance(high, Number):
-            return Interval("()" if value.form == "(" else "[]", low.exact, high.exact, name=value.name)
-    return value
-
-
-def _apart(wanted: Value, value: Value, question: str, top: bool = False) -> list[object]:
-    """What stands beside the value and is not the gold answer's: a name, a unit, a percent sign, a noun."""
-    apart: list[object] = []
-    if wanted.name and value.name not in ("", wanted.name) and not isinstance(value, Relation):
-        equal_lines = isinstance(wanted, Number) and isinstance(value, Number) and _one_line(wanted, value)
-        if not equal_lines and not (len(wanted.name) > 1 and len(value.name) > 1):
-            apart.append(("name", value.name))
-    mine, others = wanted.around, value.around
-    if mine.percent != others.percent and not (_asks_percent(question) and not mine.unit and not others.unit):
-        apart.append(("percent", others.percent))
-    if mine.unit:
-        if others.unit not in ((), mine.unit) and not _both_degrees(mine.unit, others.unit):
-            apart.append(("unit", others.unit))
-        if others.percent:
-            apart.append(("percent", True))
-    elif mine.nouns and others.unit:
-        apart.append(("unit", others.unit))
-    if others.nouns and not _may_stand(mine, others, question):
-        apart.append(("noun", *others.nouns))
-    return apart
-
-
-def _both_degrees(one: units.Unit, other: units.Unit) -> bool:
-    names = {one[0][0], other[0][0]} if len(one) == len(other) == 1 else set()
-    return units.DEGREES[0][0] in names and names <= {"deg", "degC", "degF", "degK"}
-
-
-def _may_stand(mine: Around, others: Around, question: str) -> bool:
-    """Whether the words beside an answer only name what is counted."""
-    known = {singular(noun) for noun in mine.nouns}
-    said = {singular(noun) for noun in others.nouns}
-    if mine.nouns:
-        own = known & said
-        return bool(own) and all(noun in known or is_noun(noun, question) for noun in said)
-    if mine.unit and not others.unit:
-        return False
-    if not all(is_noun(noun, question, units.COUNTED) for noun in others.nouns):
-        return False
-    return bool(others.unit) or others.percent or any(
-        is_noun(noun, question, units.COUNTED) and noun not in ("of", "the", "in", "on", "a", "an", "for", "from", "at", "per")
-        for noun in others.nouns
-    )
-
-
-@lru_cache(maxsize=512)
-def _asks_percent(question: str) -> bool:
-    return _PERCENT.search(question) is not None
-
-
-def _one_line(wanted: Number, value: Number) -> bool:
-    return (
-        wanted.equation is not None
-        and value.equation is not None
-        and proportional(wanted.equation, value.equation, "=")
-    )
-
-
-def _equal(wanted: Value, value: Value, question: str) -> bool:
-    if isinstance(wanted, Number) and isinstance(value, Number):
-        if wanted.equation is not None and value.equation is not None and value.name != wanted.name:
-            return proportional(wanted.equation, value.equation, "=")
-        if not value.name and wanted.name in _PLANE and wanted.equation is not None:
-            if names_in(wanted.node) & _PLANE:
-                return False
-        return wanted.exact == value.exact
-    if isinstance(wanted, Several) and isinstance(value, Several):
-        return _several(wanted, value, question)
-    return same(wanted, value)
-
-
-def _several(wanted: Several, value: Several, question: str) -> bool:
-    if len(wanted.items) != len(value.items):
-        return False
-    mine, others = list(wanted.items), list(value.items)
-    ordered = not wanted.is_unordered
-    if _are_named(mine) or _are_named(others):
-        if _are_named(mine) and _are_named(others):
-            mine, others = _by_name(mine), _by_name(others)
-            return [item.name for item in mine] == [item.name for item in others] and _each(mine, others, question)
-        if _are_named(mine) and (value.form == "list" or _sorted_names(mine)) and value.form in ("list", "("):
-            return _each(mine, others, question)
-        if wanted.form == "(" and value.form == "list":
-            return _each(mine, _by_name(others), question)
-    if ordered:
-        return wanted.form == value.form and _each(mine, others, question)
-    if not value.is_unordered:
-        return False
-    for item in mine:
-        at = next((i for i, other in enumerate(others) if _item(item, other, question)), None)
-        if at is None:
-            return False
-        del others[at]
-    return True
-
-
-def _each(mine: Sequence[Value], others: Sequence[Value], question: str) -> bool:
-    return all(_item(one, other, question) for one, other in zip(mine, others, strict=True))
-
-
-def _item(wanted: Value, value: Value, question: str) -> bool:
-    wanted, value = _one_kind(wanted, value, question)
-    return not _apart(wanted, value, question) and _equal(wanted, value, question)
-
-
-def _are_named(items: Sequence[Value]) -> bool:
-    names = [item.name for item in items]
-    return all(names) and len(set(names)) == len(names) > 1
-
-
-def _by_name(items: Sequence[Value]) -> list[Value]:
-    return sorted(items, key=lambda item: item.name)
-
-
-def _sorted_names(items: Sequence[Value]) -> bool:
-    names = [item.name for item in items]
-    return names == sorted(names)
-
-
-def _formed(gold: Gold, wanted: Value, value: Value, question: str) -> bool:
-    """Whether the form is right where it counts: reduced, and factored or expanded where the question says so."""
-    if not isinstance(wanted, Number) or not isinstance(value, Number):
-        return True
-    if _degree(value.exact) > _degree(wanted.exact):
-        return False
-    if not names_in(wanted.node):
-        return True
-    if _FACTOR.search(question) and factor_count(wanted.node) > factor_count(value.node):
-        return False
-    return not (_EXPAND.search(question) and is_expanded(wanted.node) and not is_expanded(value.node))
-
-
-def _degree(value: Quotient) -> int:
-    """The degree of the divisor, 0 for a plain sum."""
-    if value.below is UNIT:
-        return 0
-    return max(int(sum(abs(power) for _, power in term)) for term in value.below)
-
-
-__all__ = ["Answer", "Gold", "Matrix", "answer_of", "read_gold"]

@@ -51,7 +51,7 @@ _INTRODUCTION = re.compile(
     rf"(?:{_ARTICLE}{_NOUN}\s*(?:(?:to\s+the\s+(?:problem|question)|(?:of|to)\s+the\s+(?:equation|expression))\s*)?"
     r"(?:(?:is|are|equals|ist|lautet|beträgt)(?![\w'’])(?:\s+equal\s+to\b|\s+gleich\b|\s+therefore\b)?\s*:?|[:：=]|\n)"
     rf"|(?:ist|lautet)\s+{_ARTICLE}{_NOUN}(?![\w'’])\s*:?"
-    r"|(?:it\s+is|it['’]s|this\s+is|that\s+is|there\s+are|we\s+(?:get|have|find|obtain)|es\s+ist)(?![\w'’])\s*:?"
+    r"|(?:it\s+is|it['’]s|es\s+ist)(?![\w'’])\s*:?"
     r"|答案\s*(?:是|为|：|:)?\s*[:：]?)?\s*",
     re.IGNORECASE,
 )

@@ -10,6 +10,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import comb, factorial, gcd
 
+from temper.rewards.answers.forms import (
+    bare,
+    flat,
+    has_name,
+    has_number_power,
+    has_sum,
+    is_decimal,
+    is_number,
+    is_scientific,
+)
 from temper.rewards.answers.parser import Node
 from temper.rewards.answers.ring import (
     EULER,
@@ -35,8 +45,7 @@ _CONSTANTS = {"pi": PI, "e": EULER, "i": IMAGINARY}
 @dataclass
 class Normal:
     """Works expressions out. `strict` refuses what is no final form; `sign` is what ± stands for. `powers`, `functions`
-    and `vulgar` say that the gold answer is written with powers of numbers, functions, a fraction: then an answer may be
-    as well."""
+    and `vulgar` say that the gold answer has powers of numbers, functions, a fraction: then an answer may as well."""
 
     strict: bool = True
     sign: int = 1
@@ -71,7 +80,7 @@ class Normal:
         return self.of(node[1])
 
     def _neg(self, node: Node) -> Quotient:
-        inner = _bare(node[1])
+        inner = bare(node[1])
         if self.strict and inner[0] in ("neg",):
             raise ValueError("two minus signs are still to be worked out")
         return -self.of(node[1])
@@ -89,7 +98,7 @@ class Normal:
 
     def _check_term(self, node: Node, value: Quotient, seen: set[Monomial]) -> None:
         """A term of one monomial whose like stands in the sum already is still to be added up."""
-        if len(value.above) != 1 or _has_sum(node) or (self.powers and has_number_power(node)):
+        if len(value.above) != 1 or has_sum(node) or (self.powers and has_number_power(node)):
             if not value.above:
                 raise ValueError("a term of the sum is 0")
             return
@@ -99,7 +108,7 @@ class Normal:
         seen.add(term)
 
     def _mul(self, node: Node) -> Quotient:
-        parts = _flat(node)
+        parts = flat(node)
         if self.strict:
             self._check_product(parts)
         value = rational(1)
@@ -108,21 +117,21 @@ class Normal:
         return value
 
     def _check_product(self, parts: list[Node]) -> None:
-        if _scientific(parts):
+        if is_scientific(parts):
             return
         numbers, roots = 0, []
         seen: set[str] = set()
         for part in parts:
-            bare = _bare(part)
-            if _is_number(bare):
+            inner = bare(part)
+            if is_number(inner):
                 numbers += 1
-            elif bare[0] == "root" and not _has_name(bare):
-                roots.append(bare)
-            elif bare[0] == "const":
-                if bare[1] in seen:
+            elif inner[0] == "root" and not has_name(inner):
+                roots.append(inner)
+            elif inner[0] == "const":
+                if inner[1] in seen:
                     raise ValueError("the product is still to be worked out")
-                seen.add(bare[1])
-            elif bare[0] == "pow" and _bare(bare[1])[0] == "const" and _bare(bare[1])[1] in seen:
+                seen.add(inner[1])
+            elif inner[0] == "pow" and bare(inner[1])[0] == "const" and bare(inner[1])[1] in seen:
                 raise ValueError("the product is still to be worked out")
         if numbers > 1:
             raise ValueError("a product of numbers is still to be worked out")
@@ -136,28 +145,30 @@ class Normal:
         return above / below
 
     def _check_fraction(self, node: Node, above: Quotient, below: Quotient) -> None:
-        over, under = _bare(node[1]), _bare(node[2])
+        over, under = bare(node[1]), bare(node[2])
         if below.number is not None and below.number in (1, -1) and above.number is not None:
             raise ValueError("a fraction over 1 is still to be worked out")
-        if any(part[0] == "div" and not _has_name(part) for part in (over, under)) and not (
-            _has_name(over) or _has_name(under)
+        if any(part[0] == "div" and not has_name(part) for part in (over, under)) and not (
+            has_name(over) or has_name(under)
         ):
             raise ValueError("a fraction in a fraction is still to be worked out")
+        if above.number is not None and below.number is not None and above.number < 0 and below.number < 0:
+            raise ValueError("two minus signs are still to be worked out")
         one, other = _content(above), _content(below)
         written = self.powers and has_number_power(node)
         if not written and one is not None and other is not None and (gcd(one, other) != 1 or not one):
             raise ValueError("the fraction is not in lowest terms")
-        if any(_is_decimal(part) for part in (over, under)):
+        if any(is_decimal(part) for part in (over, under)):
             raise ValueError("a fraction of decimals is still to be worked out")
-        if len(above.above) == 1 and len(below.above) == 1 and not (_has_name(over) and _has_name(under)):
+        if len(above.above) == 1 and len(below.above) == 1 and not (has_name(over) and has_name(under)):
             ((left, _),), ((right, _),) = above.above.items(), below.above.items()
             if {base for base, _ in left} & {base for base, _ in right}:
                 raise ValueError("the fraction is still to be reduced")
 
     def _pow(self, node: Node) -> Quotient:
-        exponent_node = _bare(node[2])
+        exponent_node = bare(node[2])
         exponent = self.of(exponent_node)
-        base_node = _bare(node[1])
+        base_node = bare(node[1])
         if base_node == ("const", "e") and exponent.number is None:
             return self._symbolic(EULER, exponent)
         base = self.of(node[1])
@@ -172,7 +183,7 @@ class Normal:
     def _check_power(self, node: Node, base: Quotient, exponent: Fraction, value: Quotient) -> None:
         if exponent in (0, 1):
             raise ValueError("a power of 0 or 1 is still to be worked out")
-        if node == ("const", "i") or (node[0] == "root" and exponent.denominator == 1 and not _has_name(node)):
+        if node == ("const", "i") or (node[0] == "root" and exponent.denominator == 1 and not has_name(node)):
             raise ValueError("the power is still to be worked out")
         number = value.number
         if base.number is None or number is None:
@@ -249,10 +260,14 @@ def _function(name: str, arguments: list[Quotient]) -> Quotient:
             return rational(abs(number))
         if name in ("floor", "ceil"):
             return rational(number.__floor__() if name == "floor" else number.__ceil__())
-        if name == "binom" and (other := arguments[1].number) is not None:
-            if number.denominator == other.denominator == 1 and 0 <= other <= number <= MAX_FACTORIAL:
-                return rational(comb(int(number), int(other)))
+        other = arguments[-1].number
+        if name == "binom" and other is not None and number.denominator == other.denominator == 1:
+            return rational(comb(int(number), int(other)) if 0 <= other <= number <= MAX_FACTORIAL else _too_large())
     return generator("fn", (name, *(argument.key for argument in arguments)))
+
+
+def _too_large() -> int:
+    raise TooLarge("a number in it is too large")
 
 
 def _logarithm(name: str, of: Quotient) -> Quotient:
@@ -275,127 +290,8 @@ def _logarithm(name: str, of: Quotient) -> Quotient:
 def _power_of_ten(number: Fraction) -> int | None:
     whole, sign = (number.numerator, 1) if number.denominator == 1 else (number.denominator, -1)
     digits = str(whole) if whole.bit_length() < MAX_FACTORIAL else ""
-    return sign * (len(digits) - 1) if digits.rstrip("0") == "1" and 1 in (number.numerator, number.denominator) else None
-
-
-def _bare(node: Node) -> Node:
-    while node[0] == "group":
-        node = node[1]
-    return node
-
-
-def _flat(node: Node) -> list[Node]:
-    parts: list[Node] = []
-    for part in node[1]:
-        bare = _bare(part)
-        parts += _flat(bare) if bare[0] == "mul" else [part]
-    return parts
-
-
-def _is_number(node: Node) -> bool:
-    """A plain number, or a sign, fraction or power made of plain numbers only."""
-    if node[0] in ("num",):
-        return True
-    if node[0] in ("neg", "group"):
-        return _is_number(node[1])
-    return node[0] == "div" and _is_number(_bare(node[1])) and _is_number(_bare(node[2]))
-
-
-def _is_decimal(node: Node) -> bool:
-    return node[0] == "num" and node[2] in ("decimal", "mixed", "vulgar")
-
-
-def _scientific(parts: list[Node]) -> bool:
-    r"""`1.5 \times 10^{-7}`: one digit before the point, then a power of ten."""
-    if len(parts) != 2 or parts[0][0] != "num" or parts[1][0] != "pow":
-        return False
-    base = parts[1][1]
-    return base[0] == "num" and base[1] == 10 and 1 <= parts[0][1] < 10
-
-
-def _has_sum(node: Node) -> bool:
-    return any(isinstance(part, tuple) and (part[0] == "add" or _has_sum(part)) for part in _children(node))
-
-
-def has_function(node: Node) -> bool:
-    """Whether functions or factorials stand in it."""
-    return node[0] in ("fn", "fact") or any(has_function(part) for part in _children(node))
-
-
-def has_number_power(node: Node) -> bool:
-    """Whether a plain number is raised to a power in it."""
-    if node[0] == "pow" and _is_number(_bare(node[1])):
-        return True
-    return any(has_number_power(part) for part in _children(node))
-
-
-def has_fraction(node: Node) -> bool:
-    """Whether it is written with a fraction."""
-    return node[0] == "div" or (node[0] == "num" and node[2] in ("mixed", "vulgar")) or any(
-        has_fraction(part) for part in _children(node)
-    )
-
-
-def names_in(node: Node) -> frozenset[str]:
-    """The variables of an expression."""
-    if node[0] == "name":
-        return frozenset([node[1]])
-    return frozenset().union(*(names_in(part) for part in _children(node)))
-
-
-def has_two_values(node: Node) -> bool:
-    """Whether ± stands in it."""
-    if node[0] == "add" and any(sign in "±∓" for sign, _ in node[1]):
-        return True
-    return any(has_two_values(part) for part in _children(node))
-
-
-def _has_name(node: Node) -> bool:
-    return node[0] == "name" or any(_has_name(part) for part in _children(node))
-
-
-def _children(node: Node) -> list[Node]:
-    kind = node[0]
-    if kind in ("num", "name", "const"):
-        return []
-    if kind == "add":
-        return [part for _, part in node[1]]
-    if kind == "mul":
-        return list(node[1])
-    if kind == "fn":
-        return list(node[2])
-    return [part for part in node[1:] if isinstance(part, tuple)]
-
-
-def factor_count(node: Node) -> int:
-    """How many factors with a variable a product has, powers counted as often as they say; 1 for anything else.
-
-    >>> x, one = ("name", "x"), ("num", Fraction(1), "int")
-    >>> factor_count(("mul", (x, ("group", ("add", (("+", x), ("+", one))))))), factor_count(x)
-    (2, 1)
-    """
-    node = _bare(node)
-    if node[0] == "neg":
-        return factor_count(node[1])
-    if node[0] == "mul":
-        return max(1, sum(factor_count(part) for part in _flat(node) if _has_name(part)))
-    if node[0] == "div":
-        return factor_count(node[1])
-    if node[0] == "pow" and _bare(node[2])[0] == "num" and _bare(node[2])[1].denominator == 1:
-        return factor_count(node[1]) * max(1, min(int(_bare(node[2])[1]), 50))
-    return 1
-
-
-def is_expanded(node: Node) -> bool:
-    """Whether no sum stands inside a product or a power."""
-    node = _bare(node)
-    if node[0] == "add":
-        return all(is_expanded(part) for _, part in node[1])
-    if node[0] == "neg":
-        return is_expanded(node[1])
-    if node[0] == "div":
-        return is_expanded(node[1])
-    return not _has_sum(node)
+    is_one = digits.rstrip("0") == "1" and 1 in (number.numerator, number.denominator)
+    return sign * (len(digits) - 1) if is_one else None
 
 
 def _content(value: Quotient) -> int | None:

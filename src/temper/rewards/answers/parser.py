@@ -1,10 +1,10 @@
 r"""Expressions out of tokens: nested tuples `(operation, …)`, nothing computed.
 
-    ("num", Fraction, how)      how: "int", "decimal", "mixed", "vulgar"
-    ("name", "x_1")             variables; ("const", "pi" | "e" | "i" | "infty")
-    ("add", ((sign, node), …))  sign: "+", "-", or "±" and "∓" for two values
-    ("mul", (node, …))  ("div", above, below)  ("pow", base, exponent)  ("root", degree, node)
-    ("neg", node)  ("group", node)  ("fact", node)  ("fn", name, nodes)
+("num", Fraction, how)      how: "int", "decimal", "mixed", "vulgar"
+("name", "x_1")             variables; ("const", "pi" | "e" | "i" | "infty")
+("add", ((sign, node), …))  sign: "+", "-", or "±" and "∓" for two values
+("mul", (node, …))  ("div", above, below)  ("pow", base, exponent)  ("root", degree, node)
+("neg", node)  ("group", node)  ("fact", node)  ("fn", name, nodes)
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from fractions import Fraction
 from typing import Any
 
 from temper.rewards.answers.ring import TooLarge
-from temper.rewards.answers.tokens import END, Token
+from temper.rewards.answers.tokens import END, Token, is_product
 
 MAX_DEPTH = 30  # of brackets in brackets
-MAX_SPLIT = 4  # letters that may be a product of variables, as in 2RC
 Node = tuple[Any, ...]
 
 _BRACKETS = {"(": ")", "[": "]", "{": "}"}
 _COMMAND_BRACKETS = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
 _ACCENTS = frozenset({"dot", "ddot", "hat", "bar", "tilde"})
-_FACTOR_COMMANDS = frozenset({"frac", "sqrt", "pi", "binom", "infty", "lfloor", "lceil", "dbinom", "tbinom", "imath"}) | _ACCENTS
+_FACTOR_COMMANDS = (
+    frozenset({"frac", "sqrt", "pi", "binom", "infty", "lfloor", "lceil", "dbinom", "tbinom", "imath"}) | _ACCENTS
+)
 _TIMES = frozenset({"cdot", "times"})
 
 
@@ -115,7 +116,7 @@ class Parser:
     def _splits(self, token: Token) -> bool:
         if token.roman or not token.text.isascii():
             return False
-        return all(letter in self.names for letter in token.text) or (self.split and len(token.text) <= MAX_SPLIT)
+        return all(letter in self.names for letter in token.text) or (self.split and is_product(token.text))
 
     def factor(self) -> Node:
         base = self.atom()
@@ -211,7 +212,8 @@ class Parser:
         if token.text.isdigit():
             part = self._mixed_part()
             if part is not None:
-                return ("num", token.value + part, "mixed") if token.value else _refuse("a mixed number begins with 0")  # type: ignore[operator]
+                assert token.value is not None
+                return ("num", token.value + part, "mixed") if token.value else _refuse("a mixed number begins with 0")
         how = "int" if token.value is not None and "." not in token.text else "decimal"
         return ("num", token.value, how)
 

@@ -8,19 +8,28 @@ commas separate.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from temper.rewards.answers.normal import Normal, has_two_values, names_in
+from temper.rewards.answers.brackets import (
+    before_in,
+    closing,
+    infinite,
+    lines,
+    separated,
+    split_at,
+    split_on,
+    top_level,
+    unbraced,
+)
+from temper.rewards.answers.forms import has_two_values, names_in
+from temper.rewards.answers.normal import Normal
 from temper.rewards.answers.parser import Node, Parser
 from temper.rewards.answers.ring import Quotient, generator
-from temper.rewards.answers.tokens import END, Token, tokens_of
-from temper.rewards.answers.units import NOTHING, Around, currency_before, split_around
+from temper.rewards.answers.tokens import Token, tokens_of
+from temper.rewards.answers.units import Around, currency_before, split_around
 from temper.rewards.answers.values import Interval, Matrix, Number, Relation, Several, Union, Value, Words, same
 
 MAX_ITEMS = 60
-OPENING = {"(": ")", "[": "]", "\\{": "\\}", "{": "}", "langle": "rangle"}
-_CLOSING = frozenset(OPENING.values())
-_JOINING = frozenset({"and", "or", "und", "oder", "lor", "land", "vee", "wedge", "或", "和"})
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 _SUCH_THAT = frozenset({"|", ":"})
 _BIG = frozenset({"begin", "cup", "cap", "setminus", "in", "emptyset", "varnothing", "mathbb", "langle"})
@@ -48,22 +57,22 @@ class Reader:
         return self.value(tokens)
 
     def value(self, tokens: Sequence[Token]) -> Value:
-        parts, joints = _separated(tokens)
+        parts, joints = separated(tokens)
         if len(parts) > 1:
             return self._list(parts, joints)
-        tokens = _unbraced(parts[0])
+        tokens = unbraced(parts[0])
         if not tokens:
             raise ValueError("there is nothing")
-        if len(tokens) < len(parts[0]) and len(_separated(tokens)[0]) > 1:
+        if len(tokens) < len(parts[0]) and len(separated(tokens)[0]) > 1:
             return self._set(tokens, "\\}")
-        infinite = _infinite(tokens)
-        if infinite:
-            return Words("infinity", (infinite,))
+        endless = infinite(tokens)
+        if endless:
+            return Words("infinity", (endless,))
         if any(token.kind == "command" and token.text in _BIG for token in tokens):
             special = self._special(tokens)
             if special is not None:
                 return special
-        relations = _top_level(tokens, lambda token: token.kind == "relation")
+        relations = top_level(tokens, lambda token: token.kind == "relation")
         if relations:
             return self._related(tokens, relations)
         return self._bracketed(tokens) or self._quantity(tokens)
@@ -88,18 +97,18 @@ class Reader:
 
     def _special(self, tokens: Sequence[Token]) -> Value | None:
         r"""`\begin{…}`, `\cup`, `\in`, `\emptyset`, the real numbers."""
-        cups = _top_level(tokens, lambda token: token.text == "cup")
-        membership = _top_level(tokens, lambda token: token.kind == "command" and token.text == "in")
+        cups = top_level(tokens, lambda token: token.text == "cup")
+        membership = top_level(tokens, lambda token: token.kind == "command" and token.text == "in")
         if len(membership) == 1:
             at = membership[0]
             inner = self.value(tokens[at + 1 :])
             if not isinstance(inner, Interval | Union | Several):
                 raise ValueError("a variable lies in no interval or set")
             return _renamed(_as_interval(inner), self._name_of(tokens[:at]) or "")
-        if _top_level(tokens, lambda token: token.kind == "relation"):
+        if top_level(tokens, lambda token: token.kind == "relation"):
             return None
         if cups:
-            return _union([self.value(part) for part in _split_at(tokens, cups)])
+            return _union([self.value(part) for part in split_at(tokens, cups)])
         if tokens[0].text in ("emptyset", "varnothing") and len(tokens) == 1:
             return Several("set", ())
         if [token.text for token in tokens] in (["mathbb", "{", "R", "}"], ["mathbb", "R"]):
@@ -123,14 +132,14 @@ class Reader:
             raise ValueError("something stands behind the matrix")
         inner = list(tokens[begin + 4 : end])
         if kind == "array" and inner[:1] and inner[0].text == "{":
-            inner = inner[_close(inner, 0) + 1 :]
-        rows = [row for row in _lines(inner) if row]
+            inner = inner[closing(inner, 0) + 1 :]
+        rows = [row for row in lines(inner) if row]
         name = ""
         if before and before[-1].text == "=":
             name, before = self._name_of(before[:-1]) or "", []
         factor = self._exact(before) if before else None
         cells = tuple(
-            tuple(self._exact(cell) * factor if factor else self._exact(cell) for cell in _split_on(row, "&"))
+            tuple(self._exact(cell) * factor if factor else self._exact(cell) for cell in split_on(row, "&"))
             for row in rows
         )
         if not cells or len({len(row) for row in cells}) != 1 or len(cells) * len(cells[0]) > MAX_ITEMS:
@@ -152,9 +161,9 @@ class Reader:
         return normal.of(node)
 
     def _related(self, tokens: Sequence[Token], relations: list[int]) -> Value:
-        sides = _split_at(tokens, relations)
+        sides = split_at(tokens, relations)
         signs = [tokens[at].text for at in relations]
-        if tokens[0].text in ("=", ) and len(relations) == 1:
+        if tokens[0].text == "=" and len(relations) == 1:
             return self.value(tokens[1:])
         if set(signs) == {"="}:
             return self._equation(sides)
@@ -189,7 +198,7 @@ class Reader:
             if self.gold:
                 return self.value(sides[-1])
             raise ValueError("it is a chain of equations")
-        nodes = [self._parsed(_unbraced(side)) for side in sides]
+        nodes = [self._parsed(unbraced(side)) for side in sides]
         if not any(names_in(node) for node in nodes):
             if self.gold and self._evaluated(nodes[0]) == self._evaluated(nodes[1]):
                 return self.value(sides[1])
@@ -245,16 +254,16 @@ class Reader:
     def _bracketed(self, tokens: Sequence[Token]) -> Value | None:
         """Tuples, intervals, sets, ratios; None where the brackets only hold a value together."""
         opened = tokens[0].text
-        if opened not in ("(", "[", "\\{", "langle") or _close(tokens, 0) != len(tokens) - 1:
-            ratio = _top_level(tokens, lambda token: token.text == ":")
+        if opened not in ("(", "[", "\\{", "langle") or closing(tokens, 0) != len(tokens) - 1:
+            ratio = top_level(tokens, lambda token: token.text == ":")
             if ratio and len(ratio) < 4:
-                return Several(":", tuple(self.value(part) for part in _split_at(tokens, ratio)))
+                return Several(":", tuple(self.value(part) for part in split_at(tokens, ratio)))
             return None
         closed = tokens[-1].text
         inner = tokens[1:-1]
         if opened == "\\{":
             return self._set(inner, closed)
-        parts, joints = _separated(inner)
+        parts, joints = separated(inner)
         if len(parts) < 2:
             if opened == "[" and not self.gold and parts[0]:
                 raise ValueError("one value in brackets is no interval")
@@ -262,7 +271,7 @@ class Reader:
         if set(joints) - {",", ";"} or len(parts) > MAX_ITEMS or not all(parts):
             raise ValueError("what stands in the brackets is no tuple")
         if len(parts) == 2 and opened != "langle":
-            ends = [_infinite(part) for part in parts]
+            ends = [infinite(part) for part in parts]
             if any(ends) or opened + closed not in ("()", "[]"):
                 low, high = (None if end else self._bound(part) for end, part in zip(ends, parts, strict=True))
                 if (ends[0] and opened == "[") or (ends[1] and closed == "]") or ends[0] == "+" or ends[1] == "-":
@@ -275,15 +284,15 @@ class Reader:
     def _set(self, inner: Sequence[Token], closed: str) -> Value:
         if closed != "\\}":
             raise ValueError("the brackets do not belong together")
-        such = _top_level(inner, lambda token: token.text in _SUCH_THAT)
-        if such and self._name_of(_before_in(inner[: such[0]])):
+        such = top_level(inner, lambda token: token.text in _SUCH_THAT)
+        if such and self._name_of(before_in(inner[: such[0]])):
             value = self.value(inner[such[0] + 1 :])
             if not isinstance(value, Interval | Union | Several | Number | Relation):
                 raise ValueError("what stands in the set is no condition")
             return value
         if not inner:
             return Several("set", ())
-        parts, joints = _separated(inner)
+        parts, joints = separated(inner)
         if set(joints) - {",", ";"} or len(parts) > MAX_ITEMS:
             raise ValueError("what stands in the braces is no set")
         items = [self.value(part) for part in parts]
@@ -301,6 +310,8 @@ class Reader:
         if tokens[0].text in ("-", "+") and currency_before(tokens[1:])[1]:
             sign, tokens = [tokens[0]], tokens[1:]
         currency, used = currency_before(tokens)
+        if tokens[0].text == "$" and len(tokens) > 1 and tokens[1].text == "{":
+            raise ValueError("`${` begins no value")
         rest = [*sign, *tokens[used:]]
         head, around = split_around(rest, self.names, self.gold, self.units)
         if currency:
@@ -318,7 +329,7 @@ class Reader:
     def _name_of(self, tokens: Sequence[Token]) -> str | None:
         r"""What may stand before an equals sign as a name: `x`, `f(2)`, `\angle ABC`, `Area`, `(x, y)`, or what the
         question has word for word; None for anything else."""
-        tokens = _unbraced(tokens)
+        tokens = unbraced(tokens)
         if not tokens or len(tokens) > 40:
             return None
         text = "".join(token.text for token in tokens)
@@ -354,15 +365,14 @@ class Reader:
         return len(text) > 1 and text.replace("\\", "").replace("{", "").replace("}", "") in asked
 
 
-_MEASURED = frozenset(
+_MEASURES = (
     "area perimeter volume total sum product answer probability length width height distance speed cost price time "
-    "average mean median mode range radius diameter circumference slope det max min".split()
+    "average mean median mode range radius diameter circumference slope det max min"
 )
+_MEASURED = frozenset(_MEASURES.split())
 
 
 def _renamed(value: Value, name: str) -> Value:
-    from dataclasses import replace
-
     return value if value.name == name else replace(value, name=name)
 
 
@@ -414,89 +424,9 @@ def _in_base(tokens: Sequence[Token]) -> Value | None:
     return Words("base", (digits.lstrip("0") or "0", name))
 
 
-_BASES = {
-    word: str(i + 2)
-    for i, word in enumerate("two three four five six seven eight nine ten eleven twelve".split())
-} | {"sixteen": "16"}
+_BASE_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+_BASES = {word: str(i + 2) for i, word in enumerate(_BASE_WORDS)} | {"sixteen": "16"}
 
 
 def _is_plain(tokens: Sequence[Token]) -> bool:
     return all(token.kind != "name" or token.text in ("e", "i") for token in tokens)
-
-
-def _infinite(tokens: Sequence[Token]) -> str:
-    texts = [token.text for token in tokens if token.text not in ("{", "}")]
-    return {"infty": "+", "+infty": "+", "-infty": "-"}.get("".join(texts), "")
-
-
-def _before_in(tokens: Sequence[Token]) -> Sequence[Token]:
-    at = next((i for i, token in enumerate(tokens) if token.text == "in"), len(tokens))
-    return tokens[:at]
-
-
-def _unbraced(tokens: Sequence[Token]) -> Sequence[Token]:
-    """Without braces around all of it."""
-    while len(tokens) > 1 and tokens[0].text == "{" and _close(tokens, 0) == len(tokens) - 1:
-        if any(token.text == "over" for token in tokens):
-            break
-        tokens = tokens[1:-1]
-    return tokens
-
-
-def _close(tokens: Sequence[Token], at: int) -> int:
-    """Where the bracket that opens at `at` closes, any bracket closing any; -1 for nowhere."""
-    depth = 0
-    for i in range(at, len(tokens)):
-        if tokens[i].text in OPENING:
-            depth += 1
-        elif tokens[i].text in _CLOSING:
-            depth -= 1
-            if not depth:
-                return i
-    return -1
-
-
-def _top_level(tokens: Sequence[Token], wanted: object) -> list[int]:
-    depth, found = 0, []
-    for i, token in enumerate(tokens):
-        if token.text in OPENING or token.text == "begin":
-            depth += 1
-        elif token.text in _CLOSING or token.text == "end":
-            depth -= 1
-        elif not depth and wanted(token):  # type: ignore[operator]
-            found.append(i)
-    return found
-
-
-def _split_at(tokens: Sequence[Token], places: Sequence[int]) -> list[list[Token]]:
-    bounds = [-1, *places, len(tokens)]
-    return [list(tokens[bounds[i] + 1 : bounds[i + 1]]) for i in range(len(bounds) - 1)]
-
-
-def _split_on(tokens: Sequence[Token], text: str) -> list[list[Token]]:
-    return _split_at(tokens, _top_level(tokens, lambda token: token.text == text))
-
-
-def _lines(tokens: Sequence[Token]) -> list[list[Token]]:
-    return _split_on(tokens, "\\\\")
-
-
-def _separated(tokens: Sequence[Token]) -> tuple[list[list[Token]], list[str]]:
-    """The parts between top-level commas, semicolons, "and" and "or"; what stood between them."""
-    places = _top_level(tokens, lambda token: token.text in (",", ";") or token.text in _JOINING)
-    parts = _split_at(tokens, places)
-    joints = [tokens[at].text for at in places]
-    kept: list[list[Token]] = []
-    between: list[str] = []
-    for i, part in enumerate(parts):
-        if not part and 0 < i < len(parts) - 1 and joints[i] in _JOINING and joints[i - 1] == ",":
-            continue  # 3, 5, and 7
-        if not part and len(parts) > 1:
-            raise ValueError("an item of the list is missing")
-        kept.append(part)
-        if i < len(joints):
-            between.append(joints[i])
-    return kept, between
-
-
-__all__ = ["END", "NOTHING", "Reader"]

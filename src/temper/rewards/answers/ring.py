@@ -1,14 +1,16 @@
 r"""Exact arithmetic for answers: sums of monomials with rational coefficients, and quotients of two such sums.
 
 A monomial is a product of powers of *generators*: the primes under a root (2 to the power ½), π, e, i, variables, and
-whatever stays as it is written (`\sin x`, the root of a sum). Powers of primes under roots are linearly independent over
-the rationals, so equal sums have equal terms; quotients are compared by cross-multiplying. Everything is bounded:
+whatever stays as it is written (`\sin x`, the root of a sum). Powers of primes under roots are linearly independent
+over the rationals, so equal sums have equal terms; quotients are compared by cross-multiplying. Everything is bounded:
 `TooLarge` is raised where a sum, a number or a power would grow beyond it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+import threading
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from fractions import Fraction
 from math import gcd
 
@@ -16,6 +18,7 @@ MAX_TERMS = 300  # of one sum
 MAX_PRODUCT = 6_000  # multiplications for one product of sums
 MAX_BITS = 12_000  # of a numerator or denominator
 MAX_POWER = 40  # of a sum of several terms
+FACTORING = 100  # products that the factors of one number are worth
 _TRIAL = 2_000  # primes up to here are divided out; what remains is a generator of its own
 
 Generator = tuple[str, Hashable, Hashable]  # kind, what it is, the monomial in its exponent (() for a plain number)
@@ -31,6 +34,31 @@ _REDUCED = ("prime", "sum")  # generators with an integer power that is worth mu
 
 class TooLarge(ValueError):
     """What is written is larger than any answer has reason to be."""
+
+
+class _Work(threading.local):
+    """How many more products of terms this thread may work out."""
+
+    left = 1_000_000
+
+
+_work = _Work()
+
+
+@contextmanager
+def bounded(products: int) -> Iterator[None]:
+    """At most so many products of terms inside the block, or TooLarge."""
+    before, _work.left = _work.left, products
+    try:
+        yield
+    finally:
+        _work.left = before
+
+
+def _spend(products: int) -> None:
+    _work.left -= products
+    if _work.left < 0:
+        raise TooLarge("there is too much to work out")
 
 
 class Quotient:
@@ -138,6 +166,7 @@ def multiplied(one: Terms, other: Terms) -> Terms:
         return one
     if len(one) * len(other) > MAX_PRODUCT:
         raise TooLarge("it has too many terms")
+    _spend(len(one) * len(other))
     total: dict[Monomial, Fraction] = {}
     for left, first in one.items():
         for right, second in other.items():
@@ -303,6 +332,8 @@ def factors(number: int) -> list[tuple[int, int]]:
     """
     if number.bit_length() > MAX_BITS // 8:
         raise TooLarge("there is a root of a large number")
+    if number > _TRIAL:
+        _spend(FACTORING)
     found: list[tuple[int, int]] = []
     prime = 2
     while prime <= _TRIAL and prime * prime <= number:

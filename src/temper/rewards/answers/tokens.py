@@ -11,14 +11,20 @@ from temper.rewards.answers.ring import TooLarge
 
 MAX_TOKENS = 600
 MAX_EXPONENT = 1_000  # of a power of ten: beyond it a few characters would name a number of gigabytes
-GREEK = frozenset(
+_GREEK = (
     "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau "
-    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar".split()
+    "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar"
 )
-FUNCTIONS = {
-    name: name
-    for name in "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan ln log lg exp max min gcd lcm det".split()
-} | {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "cosec": "csc"}
+GREEK = frozenset(_GREEK.split())
+_FUNCTIONS = "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan ln log lg exp max min gcd lcm det"
+FUNCTIONS = {name: name for name in _FUNCTIONS.split()} | {
+    "asin": "arcsin",
+    "acos": "arccos",
+    "atan": "arctan",
+    "cosec": "csc",
+}
+_SHORT = "one two six ten or and not but for nor yes no the all any few low top is are was at of in on by to if so up"
+_SHORT_WORDS = frozenset(_SHORT.split())
 _SPACING = " \t\r\n" + BREAK
 _TOKEN = re.compile(
     rf"""(?P<repeating>\d*\.\d*\\overline\s*\{{\d+\}})
@@ -48,6 +54,13 @@ class Token(NamedTuple):
 
 
 END = Token("end", "")
+
+
+def is_product(letters: str) -> bool:
+    """Whether a gold answer's run of letters is a product of variables, `2RC` or `xyz`, and no word."""
+    if len(letters) == 4:
+        return letters.isupper()
+    return len(letters) < 4 and letters.lower() not in _SHORT_WORDS
 
 
 def tokens_of(text: str, grouped: bool = True) -> list[Token]:
@@ -174,11 +187,8 @@ def _repeating(text: str) -> Fraction:
 
 
 def _vulgar() -> dict[str, Fraction]:
-    parts = "14 12 34 17 19 110 13 23 15 25 35 45 16 56 18 38 58 78".split()
-    return {
-        character: Fraction(int(part[0]), int(part[1:]))
-        for character, part in zip("¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞", parts, strict=True)
-    }
+    parts = "1/4 1/2 3/4 1/7 1/9 1/10 1/3 2/3 1/5 2/5 3/5 4/5 1/6 5/6 1/8 3/8 5/8 7/8"
+    return dict(zip("¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞", map(Fraction, parts.split(" ")), strict=True))
 
 
 _VULGAR = _vulgar()

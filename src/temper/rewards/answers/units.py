@@ -1,8 +1,8 @@
 """What may stand around the value of an answer: a currency, a percent sign, a unit of measure, a counted noun.
 
-Units have one canonical name with a power, so that `5 cm`, `5 centimetres` agree, `m/s` is `metres per second`, and
-`5 m` is something else. Nothing is converted. A word that is no unit of this table is a noun: what it may be, the caller
-decides by the question.
+Units have one canonical name with a power, so that `5 cm` and `5 centimetres` agree, `m/s` is `metres per second` and
+`5 m` is something else. Nothing is converted. A word that is no unit of this table is a noun: the caller decides what
+it may be, by the question.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from temper.rewards.answers.tokens import END, Token
+from temper.rewards.answers.tokens import END, Token, is_product
 
 # canonical name: other ways to write it. Symbols are matched as they stand, words of three letters or more in any case.
 _MEASURES = """
-mm: millimeter millimetre millimeters millimetres 毫米     cm: centimeter centimetre centimeters centimetres zentimeter 厘米
+mm: millimeter millimetre millimeters millimetres 毫米
+cm: centimeter centimetre centimeters centimetres zentimeter 厘米
 dm: decimeter decimetre decimeters decimetres dezimeter 分米   m: meter metre meters metres metern 米
 km: kilometer kilometre kilometers kilometres kms 千米 公里    in: inch inches zoll 英寸
 ft: foot feet 英尺                                            yd: yard yards yds
 mi: mile miles meile meilen 英里                              mg: milligram milligrams milligramm
-g: gram grams gramme gramm gm 克                              kg: kilogram kilograms kilogramm kilo kilos kgs 千克 公斤
+g: gram grams gramme gramm gm 克
+kg: kilogram kilograms kilogramm kilo kilos kgs 千克 公斤
 t: tonne tonnes tonnen 吨                                     ton: tons
 lb: lbs pound pounds 磅                                       oz: ounce ounces
 ms: millisecond milliseconds millisekunden                    s: sec secs second seconds sekunde sekunden 秒
@@ -124,8 +126,8 @@ def currency_before(tokens: Sequence[Token]) -> tuple[str, int]:
 def split_around(
     tokens: Sequence[Token], names: Collection[str], splits: bool, own: Iterable[str] = ()
 ) -> tuple[list[Token], Around]:
-    r"""(the tokens of the value, what stands behind it). `names` are variables; `splits` says that short runs of letters
-    may be products; `own` are units that may stand directly behind a number, as in `5m`.
+    r"""(the tokens of the value, what stands behind it). `names` are variables; `splits` says that short runs of
+    letters may be products; `own` are units that may stand directly behind a number, as in `5m`.
 
     Raises ValueError where something stands behind the value that is neither.
     """
@@ -157,9 +159,9 @@ def _first_behind(tokens: Sequence[Token], names: Collection[str], splits: bool,
 
 def _is_words(tokens: Sequence[Token]) -> bool:
     """Whether `( … )` is all that is left and holds a word, as in `9 (apples)`."""
-    return len(tokens) > 2 and tokens[-1].text == ")" and tokens[1].kind == "word" and all(
-        token.kind in ("word", "name") or token.text in ("-", "'", ".") for token in tokens[1:-1]
-    )
+    if len(tokens) < 3 or tokens[-1].text != ")" or "word" not in (tokens[1].kind, tokens[2].kind):
+        return False
+    return all(token.kind in ("word", "name") or token.text in ("-", "'", ".") for token in tokens[1:-1])
 
 
 def _is_variables(token: Token, names: Collection[str], splits: bool) -> bool:
@@ -167,7 +169,7 @@ def _is_variables(token: Token, names: Collection[str], splits: bool) -> bool:
         return False
     if names and all(letter in names for letter in token.text):
         return True
-    return splits and len(token.text) <= 4 and not canonical(token.text) and token.text not in COUNTED
+    return splits and is_product(token.text) and not canonical(token.text) and token.text not in COUNTED
 
 
 def _is_unit_letter(tokens: Sequence[Token], at: int, names: Collection[str], own: frozenset[str]) -> bool:
@@ -212,7 +214,7 @@ def around_of(tokens: Sequence[Token]) -> Around:
 def _with_nouns(unit: Unit, percent: bool, tokens: Sequence[Token]) -> Around:
     nouns: list[str] = []
     for at, token in enumerate(tokens):
-        if token.text in ("-", "'", ".") and 0 < at:
+        if token.text in ("-", "'", ".") and at > 0:
             continue
         if token.kind not in ("word", "name") or token.text.startswith("\\"):
             raise ValueError(f"`{token.text}` behind the value is not a unit")

@@ -5,36 +5,38 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-MAX_WORDS = 6  # of a gold answer in words: more are a sentence, which no reply repeats
+MAX_WORDS = 4  # of a gold answer in words: more are a sentence, which no reply repeats
 MAX_CHARACTERS = 60
 
 # Numbers in words: a second value beside a number, never a noun.
-NUMERALS = frozenset(
-    """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+_NUMERAL_WORDS = """
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
     eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred hundreds thousand thousands million
     millions billion billions trillion trillions dozen dozens score gross pair pairs couple half halves third thirds
     quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths eighth eighths ninth ninths tenth tenths
     hundredth hundredths thousandth thousandths lakh crore myriad googol infinity twice thrice double triple negative
     minus plus squared cubed factorial percent null eins zwei drei vier fünf sechs sieben acht neun zehn elf zwölf
-    zwanzig hundert tausend million millionen milliarde milliarden dutzend halb drittel viertel""".split()
-)
+    zwanzig hundert tausend million millionen milliarde milliarden dutzend halb drittel viertel
+"""
+NUMERALS = frozenset(_NUMERAL_WORDS.split())
 _NUMERAL_CHARACTERS = frozenset("〇零一二两三四五六七八九十百千万亿兆割打半倍分억만천백")
 # The words of a sentence that name nothing which could be counted.
-_GRAMMAR = frozenset(
-    """and or not no nor but if than then to through between by about around least most approximately nearly almost
+_GRAMMAR_WORDS = """
+    and or not no nor but if than then to through between by about around least most approximately nearly almost
     either neither both is are was were be been do does did can could will would should may might must have has had how
     what which who whom whose when where why it its he she they we you i this that these those some any all every as so
-    except without unless versus vs over under above below never ever always inverse opposite und oder nicht""".split()
-)
-_LINKS = frozenset({"of", "the", "in", "on", "a", "an", "for", "from", "at", "per"})
+    except without unless versus vs over under above below never ever always inverse opposite und oder nicht
+"""
+_GRAMMAR = frozenset(_GRAMMAR_WORDS.split())
+LINKS = frozenset({"of", "the", "in", "on", "a", "an", "for", "from", "at", "per"})
 _WORD = re.compile(r"[^\W\d_]+")
 _CHOICE = re.compile(r"(?:(?:option|choice|answer)\s*)?[(\[]?\s*([A-Ja-j])\s*[)\].:、]?", re.IGNORECASE)
 _CHOICE_WITH_TEXT = re.compile(r"[(\[]?([A-J])(?:[)\]][.:]?|[.:、．])\s*(\S.*)", re.DOTALL)
 _TIME = re.compile(r"(\d{1,2})(?::(\d\d))?(?::(\d\d))?\s*([ap]\s*\.?\s*m\b\s*\.?)?(?:\s+on\s+(.+))?", re.IGNORECASE)
-_MONTHS = "january february march april may june july august september october november december".split()
+_MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
 _DATE = re.compile(
-    rf"(?:(?P<month>{'|'.join(_MONTHS)})\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?|(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\s+"
-    rf"(?:of\s+)?(?P<month2>{'|'.join(_MONTHS)}))(?:,?\s+(?P<year>\d{{4}}))?",
+    rf"(?:(?P<month>{_MONTHS})\s+(?P<day>\d{{1,2}})(?:st|nd|rd|th)?|(?P<day2>\d{{1,2}})(?:st|nd|rd|th)?\s+"
+    rf"(?:of\s+)?(?P<month2>{_MONTHS}))(?:,?\s+(?P<year>\d{{4}}))?",
     re.IGNORECASE,
 )
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th)", re.IGNORECASE)
@@ -137,7 +139,7 @@ def is_noun(word: str, question: str, counted: frozenset[str] = frozenset()) -> 
     word = word.casefold()
     if word in NUMERALS or word in _GRAMMAR:
         return False
-    if word in counted or word in _LINKS:
+    if word in counted or word in LINKS:
         return True
     if not word.isascii():
         return not _NUMERAL_CHARACTERS.intersection(word) and (word in question or all(c in counted for c in word[:1]))
@@ -147,8 +149,10 @@ def is_noun(word: str, question: str, counted: frozenset[str] = frozenset()) -> 
 def is_numeral(word: str) -> bool:
     """Whether a word is a number, or makes one of what stands before it."""
     word = word.casefold()
-    return word in NUMERALS or any(part in NUMERALS for part in word.split("-")) or bool(
-        not word.isascii() and _NUMERAL_CHARACTERS.intersection(word[:1])
+    return (
+        word in NUMERALS
+        or any(part in NUMERALS for part in word.split("-"))
+        or bool(not word.isascii() and _NUMERAL_CHARACTERS.intersection(word[:1]))
     )
 
 
