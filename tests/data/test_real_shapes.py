@@ -132,7 +132,7 @@ VERIFIABLE: dict[str, tuple[list[dict[str, Any]], str, list[str]]] = {
     "asdiv": (
         [{"body": "Two bags.", "question": ASK, "solution_type": "Sum", "answer": "9 (km)"}],
         "Two bags.\n" + ASK,
-        ["9 km"],
+        ["9 (km)"],
     ),
     "svamp": ([{"Body": "Two bags", "Question": ASK, "Answer": 9.0, "ID": "chal-1"}], "Two bags\n" + ASK, ["9.0"]),
     "mawps": ([{"input": ASK, "target": 9.0, "type": "singleeq"}], ASK, ["9.0"]),
@@ -297,7 +297,7 @@ def test_several_answers_in_a_list_count_together_where_the_row_says_so(tmp_path
 
 
 def test_rows_that_cannot_be_verified_are_left_out_where_the_task_says_so_and_counted(tmp_path: Path) -> None:
-    rows = [{"question": f"{n}?", "answer": gold} for n, gold in enumerate(["1", "proof", "", None, "5"])]
+    rows = [{"question": f"{n}?", "answer": gold} for n, gold in enumerate(["1", "a proof by induction on n", "", None, "5"])]
     with pytest.raises(DataError) as caught:
         load(tmp_path, rows)
     assert "unverifiable: drop" in caught.value.render()
