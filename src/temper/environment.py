@@ -20,9 +20,27 @@ OFFLINE = {
 }
 
 
+CHOSEN = "TEMPER_HUB_OFFLINE"  # what the user had set before we did; child processes see it too
+
+
 def go_offline() -> None:
-    """Keep the libraries from the network. Call it before transformers is imported."""
+    """Keep the libraries from the network. Call it before transformers is imported. Names of the Hub are still fetched
+    (`hub/cache.py`), unless the user has said otherwise."""
+    remember_choice()
     os.environ.update(OFFLINE)
+
+
+def remember_choice() -> None:
+    """Keep what the user says about the network, before it is written over."""
+    os.environ.setdefault(CHOSEN, "1" if is_offline() else "0")
+
+
+def is_offline() -> bool:
+    """Whether the user keeps the Hub away: `HF_HUB_OFFLINE=1`."""
+    chosen = os.environ.get(CHOSEN)
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    told = [chosen] if chosen is not None else [os.environ.get(name, "") for name in names]
+    return any(value.upper() in ("1", "ON", "YES", "TRUE") for value in told)
 
 
 def settle_torch(threads: int) -> None:

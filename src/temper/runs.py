@@ -11,6 +11,8 @@ from typing import Any
 
 from temper.artifacts import InvalidArtifact, read_manifest, verify
 from temper.errors import ArtifactError, ConfigError, Fault
+from temper.hub.names import is_hub_model
+from temper.hub.resolve import resolve_model as hub_model
 from temper.recipe.graph import ASSETS, shipped_models
 from temper.recipe.words import did_you_mean
 from temper.record.rundir import RunDir, read_object
@@ -146,7 +148,7 @@ def _measured(folders: Sequence[Path], reference: str, model: str) -> Evaluated:
 
 def resolve_model(reference: str) -> Path:
     """The model directory that `reference` names: a shipped model, a directory, `RUN` for the last model that a run
-    finished, or `RUN:stage` for the one that a stage made, its files verified.
+    finished, or `RUN:stage` for the one that a stage made, its files verified; or a model of the Hub, `org/name`.
 
     Raises ArtifactError if there is none or it is damaged, ConfigError if the run or stage is unknown.
     """
@@ -162,6 +164,8 @@ def resolve_model(reference: str) -> Path:
             raise ArtifactError(Fault(f"`{reference}` is no model directory", why=why))
     elif colon and run:
         return stage_model(find_run(run), stage)
+    elif is_hub_model(reference) and not os.path.exists(path):
+        return hub_model(reference).path
     elif (there := os.path.exists(path)) or "/" in reference:
         found = "is a file, not a model directory" if there else "does not exist"
         raise ArtifactError(Fault(f"`{reference}` {found}", fix=_known()))

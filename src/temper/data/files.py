@@ -17,6 +17,8 @@ from temper.data.rows import Row
 from temper.data.sources import Format, Source, files_of, open_source
 from temper.data.tables import read_csv
 from temper.errors import DataError, Fault
+from temper.hub.names import is_hub_data
+from temper.hub.resolve import resolve_data
 
 READERS: dict[Format, Callable[[Source, Findings], Iterator[Row]]] = {
     "jsonl": read_jsonl,
@@ -48,6 +50,8 @@ def read_rows(path: Path | str, found: Findings | None = None) -> Iterator[Row]:
     Raises `DataError` where reading on makes no sense: no such file, a damaged archive, another encoding.
     """
     collected = found if found is not None else Findings(str(path))
+    if isinstance(path, str) and is_hub_data(path):
+        path = resolve_data(path).path
     try:
         files = files_of(Path(path))
         for file in files:

@@ -107,7 +107,8 @@ def fingerprint_material(
         if ref.path is None:
             return ""
         is_function = ref.kind == "reward" and not is_folder(ref)
-        return hashes.hash(ref.path.with_name(ref.path.name.partition(":")[0]) if is_function else ref.path)
+        path = ref.path.with_name(ref.path.name.partition(":")[0]) if is_function else ref.path
+        return f"{ref.commit} {hashes.hash(path)}".strip()  # a commit where it comes from the Hub
 
     return {
         "stage": stage.name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -13,7 +13,10 @@ from pydantic import BaseModel
 
 import temper
 from temper.config import Reference, ReferenceKind
-from temper.errors import Exit, Fault
+from temper.data.sources import is_data_set
+from temper.errors import Exit, Fault, TemperError
+from temper.hub.names import is_hub_data, is_hub_model
+from temper.hub.resolve import Resolved, resolve_data, resolve_model
 from temper.recipe.document import Items, Node, Place, Table
 from temper.recipe.words import did_you_mean
 from temper.stages import Makes
@@ -33,6 +36,7 @@ class Ref:
     file: str | None = None
     path: Path | None = None
     or_reward_model: bool = False
+    commit: str = ""  # of what comes from the Hub
 
 
 def references(config: BaseModel, table: Table, path: Sequence[str]) -> list[Ref]:
@@ -183,29 +187,48 @@ def sort_stages(uses: Mapping[str, Sequence[str]]) -> list[str]:
 def find_external(ref: Ref, stages: Sequence[str]) -> tuple[Ref, list[Fault]]:
     """The reference with its path, relative to where it was written, then to the current directory; or why not.
 
-    A shipped model goes by its name alone.
+    A shipped model goes by its name alone; what is on the Hub by `hf://org/name?split=…` or, a model, by `org/name`.
     """
     name, _, function = ref.text.partition(":") if ref.kind == "reward" else (ref.text, "", "")
     if not name.strip():
         return ref, [Fault(f"`{ref.key}` is empty", str(ref.place), code=_CODES[ref.kind])]
     if ref.kind == "model" and name in shipped_models():
         return replace(ref, path=ASSETS / name), []
+    if ref.kind == "data" and is_hub_data(name):
+        return _from_hub(ref, resolve_data)
     spelled = Path(os.path.expanduser(name))
     for folder in dict.fromkeys((ref.place.folder, Path())):
         path = folder / spelled
         try:
-            if path.is_dir() if ref.kind == "model" or is_folder(ref) else path.is_file():
-                path = path.resolve()
-                if path.is_dir() and not any((path / file).is_file() for file in MODEL_FILES):
+            if _is_what_is_wanted(ref, path):
+                path = path.parent.resolve() / path.name if ref.kind == "data" else path.resolve()
+                if ref.kind != "data" and path.is_dir() and not any((path / file).is_file() for file in MODEL_FILES):
                     why = f"{path} has no {' and no '.join(MODEL_FILES)}"
                     return ref, [Fault(f"`{ref.key}` names no model", str(ref.place), why, code=Exit.ARTIFACT)]
                 return replace(ref, path=path.with_name(f"{path.name}:{function}") if function else path), []
         except OSError as error:
             return ref, [Fault(f"`{ref.key}`: {error.strerror}", str(ref.place), code=_CODES[ref.kind])]
+    if ref.kind == "model" and is_hub_model(name) and name not in stages:
+        return _from_hub(ref, resolve_model)
     return ref, [_not_found(ref, spelled, stages)]
 
 
 MODEL_FILES = ("config.json", "adapter_config.json")  # a directory without either is not looked through
+
+
+def _is_what_is_wanted(ref: Ref, path: Path) -> bool:
+    if ref.kind == "model" or is_folder(ref):
+        return path.is_dir()
+    return path.is_file() or (ref.kind == "data" and path.is_dir() and is_data_set(path))
+
+
+def _from_hub(ref: Ref, resolve: Callable[[str, str], Resolved]) -> tuple[Ref, list[Fault]]:
+    """The reference with the path and the commit of what it names on the Hub; fetched where it is not in the cache."""
+    try:
+        found = resolve(ref.text, str(ref.place))
+    except TemperError as error:
+        return ref, list(error.faults)
+    return replace(ref, path=found.path, commit=found.commit), []
 
 
 def is_folder(ref: Ref) -> bool:
@@ -239,8 +262,6 @@ def _not_found(ref: Ref, spelled: Path, stages: Sequence[str]) -> Fault:
         fix = did_you_mean(ref.text, shipped_models()) or "name a model directory" + (
             f" or a shipped model: {known}" if known else ""
         )
-        if ref.text.count("/") == 1 and not ref.text.startswith((".", "/", "~")):
-            fix = f"nothing is downloaded here: fetch it with `hf download {ref.text} --local-dir DIR` and name DIR"
         run, _, stage = ref.text.rpartition(":")
         if run and stage and os.path.isdir(run):
             fix = f"a recipe names directories: `temper export {ref.text} DIR` and name DIR"

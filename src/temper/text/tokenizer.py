@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from temper.environment import remember_choice
 from temper.errors import ArtifactError, Fault
 from temper.modelfiles import MAX_TOKENIZER, file_fault, read_json
 
@@ -214,6 +215,7 @@ def write_tokenizer(path: Path, backend: Backend, eos_token: str, pad_token: str
 
 def quiet_transformers() -> None:
     """Keep `transformers` off the network and off the screen. To be called before anything of it is imported."""
+    remember_choice()
     for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
         os.environ[name] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
