@@ -297,7 +297,10 @@ def test_several_answers_in_a_list_count_together_where_the_row_says_so(tmp_path
 
 
 def test_rows_that_cannot_be_verified_are_left_out_where_the_task_says_so_and_counted(tmp_path: Path) -> None:
-    rows = [{"question": f"{n}?", "answer": gold} for n, gold in enumerate(["1", "a proof by induction on n", "", None, "5"])]
+    rows = [
+        {"question": f"{n}?", "answer": gold}
+        for n, gold in enumerate(["1", "a proof by induction on n", "", None, "5"])
+    ]
     with pytest.raises(DataError) as caught:
         load(tmp_path, rows)
     assert "unverifiable: drop" in caught.value.render()
