@@ -16,9 +16,9 @@ from temper.data.findings import Findings, Note
 from temper.data.judged import load_judged
 from temper.data.names import CONVERSATIONS
 from temper.data.shapes import shape_of_rows
-from temper.data.tasks import Prompts, load_prompts
+from temper.data.tasks import load_prompts
 from temper.errors import DataError
-from temper.types import Message
+from temper.types import Message, Prompt
 
 
 def user(text: str) -> dict:
@@ -224,7 +224,7 @@ def write(folder: Path, rows: list) -> Path:
     return path
 
 
-def load(folder: Path, rows: list, **config: Any) -> tuple[Prompts, list[Note]]:
+def load(folder: Path, rows: list, **config: Any) -> tuple[list[Prompt], list[Note]]:
     notes: list[Note] = []
     return load_prompts(write(folder, rows), "t", TaskConfig.model_validate(config), tell=notes.append), notes
 
@@ -306,7 +306,7 @@ def test_rows_that_cannot_be_verified_are_left_out_where_the_task_says_so_and_co
     assert "unverifiable: drop" in caught.value.render()
     prompts, notes = load(tmp_path, rows, unverifiable="drop")
     assert [prompt.gold for prompt in prompts] == ["1", "5"]
-    assert prompts.coverage() == "2 of 5 rows"
+    assert {prompt.coverage for prompt in prompts} == {"2 of 5 rows"}
     assert any("left out" in note.render() and "t.jsonl:2" in note.render() for note in notes)
     with pytest.raises(DataError):  # nothing is left
         load(tmp_path, rows[1:4], unverifiable="drop")

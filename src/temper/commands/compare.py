@@ -38,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
         scores = load(a, task)
         check_metric(args.metric, scores)
         found[task] = paired(scores, load(b, task), args.metric)
+        if rows := _scores(a)[task].get("coverage"):
+            found[task]["coverage"] = rows
     sides = {side: {"model": of.model, "evaluation": str(of.folder)} for side, of in (("a", a), ("b", b))}
     setting = {key: a.evaluation[key] for key in SETTINGS if key in a.evaluation}
     data = {**sides, "metric": args.metric, **setting, "tasks": found}
@@ -138,7 +140,8 @@ def render(data: dict[str, Any]) -> str:
     for task, found in data["tasks"].items():
         low, high = found["interval"]
         lines += [
-            f"\n{task}, {found['metric'].replace('_', ' ')}: {found['n']} prompts",
+            f"\n{task}, {found['metric'].replace('_', ' ')}: {found['n']} prompts"
+            + (f" ({found['coverage']})" if found.get("coverage") else ""),
             f"  A {found['a']:.3f}   B {found['b']:.3f}   A - B {found['difference']:+.3f}"
             f"   95 % interval {low:+.3f} to {high:+.3f}",
             f"  prompts   A better on {found['better']}, worse on {found['worse']}, equal on {found['equal']}"

@@ -158,6 +158,11 @@ def render(report: dict[str, Any]) -> str:
         language = task["language_consistency"]
         lines += [
             f"\n{name}: {task['n']} prompts × {task['k']} samples, replies read as `{task['reply']}`",
+            *(
+                [f"  rows      {task['coverage']}; the gold answers of the others cannot be verified"]
+                if task.get("coverage")
+                else []
+            ),
             f"  pass@1    {_with_interval(task['accuracy'], task['accuracy_interval'])}",
             *(
                 f"  pass@{k:<4} {_with_interval(of['value'], of['interval'])}"

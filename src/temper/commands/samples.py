@@ -89,6 +89,7 @@ def render(row: dict[str, Any]) -> str:
     head = [str(row.get("stage")), str(row.get("prompt_id"))]
     head += [f"{name} {row[name]}" for name in ("step", "sample") if row.get(name) is not None]
     head += [f"{row['tokens']} tokens"] if row.get("tokens") is not None else []
+    head += [str(row["coverage"])] if row.get("coverage") else []
     head += ["truncated"] if row.get("finish_reason") == "length" else []
     scores = [("total", row.get("total")), *(rewards or {}).items()]
     scores += [("advantage", row["advantage"])] if row.get("advantage") is not None else []

@@ -45,10 +45,10 @@ def asked_of(
         if place is None:
             return _no_option(row, shape, refuse, found)
         shown = question if stand_in(question, options) else laid_out(question, options, template or TEMPLATE)
-        return Asked((*messages[:-1], Message("user", shown)), LETTERS[place], "text")
+        return Asked((*messages[:-1], Message("user", shown)), LETTERS[place], "math")
     letter = value_at(row.values, shape.columns.get("letter", ""))
     if isinstance(letter, str) and letter.strip() and _is_lettered(question, letter.strip()):
-        return Asked(messages, letter.strip(), "text")
+        return Asked(messages, letter.strip(), "math")
     gold = _gold(row, shape, answer_type, refuse, found)
     return None if gold is None else Asked(messages, gold, answer_type)
 

@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -108,7 +108,7 @@ def write_rows(path: Path, rows: Iterable[Mapping]) -> None:
 
 def load_prompts(
     path: Path | str, task: str, config: TaskSettings, *, skip_bad: bool = False, tell: Tell | None = None
-) -> Prompts:
+) -> list[Prompt]:
     """The verifiable prompts of a file. Raises `DataError` with every fault of the file, `ConfigError` for a mapping
     of columns that cannot be; `tell` hears notes and warnings (the log `temper.data` when it is None).
 
@@ -126,24 +126,10 @@ def load_prompts(
     shape = shape_of_rows(rows, found, config.columns, ("verifiable",))
     prompts = [prompt for _, prompt in prompts_of(rows, shape, task, config, found)]
     tell_all(found.close(), tell)
-    return Prompts(prompts, found.rows)
-
-
-class Prompts(list[Prompt]):
-    """The prompts of a file, in its order. `rows` is how many rows the file has: those whose gold answer could not be
-    verified are not among the prompts where the task says `unverifiable: drop`.
-
-    >>> Prompts([], rows=500).coverage()
-    '0 of 500 rows'
-    """
-
-    def __init__(self, prompts: Iterable[Prompt], rows: int):
-        super().__init__(prompts)
-        self.rows = rows
-
-    def coverage(self) -> str:
-        """How much of the file they are, to be shown beside every score; "" where they are all of it."""
-        return f"{len(self):,} of {self.rows:,} rows" if len(self) < self.rows else ""
+    if not found.dropped:
+        return prompts
+    coverage = f"{found.rows - len(found.dropped):,} of {found.rows:,} rows"
+    return [replace(prompt, coverage=coverage) for prompt in prompts]
 
 
 def prompts_of(

@@ -10,7 +10,7 @@ from temper.record.lines import duration
 from temper.report.charts import whisker
 from temper.report.graph import Edge, Node, pipeline_svg
 from temper.report.stagechart import Score, stage_chart
-from temper.report.table import called, several_ks
+from temper.report.table import called, coverage, several_ks
 
 Json = Mapping[str, Any]
 KIND_NAMES = {
@@ -219,6 +219,7 @@ def _setting(data: Json) -> str:
         f"{first.get('k')} samples of each of {counts} problems{at}; small numbers are 95 % intervals. "
         "Language is counted over the replies that hold a thought. "
         "Replies are read in the form `tags` where a model's name says no other."
+        + "".join(f" {escape(line)}." for line in coverage(data["models"]))
     )
 
 

@@ -33,7 +33,7 @@ def render(
         width = shutil.get_terminal_size().columns if width is None else width
         color = not os.environ.get("NO_COLOR") if color is None else color
     models, color = evaluation.get("models") or [], bool(color)
-    blocks = [_scores(models, width, color)] if models else []
+    blocks = ["\n".join([_scores(models, width, color), *coverage(models)])] if models else []
     blocks += [text for text in (_claims(evaluation.get("claims") or [], color),) if text]
     return spelled("\n\n".join(blocks), encoding)
 
@@ -43,6 +43,21 @@ def _scores(models: Sequence[Mapping[str, Any]], width: int | None, color: bool)
     ks = several_ks(models, tasks[0]) if tasks else []
     head = ["stage", "accuracy", *(f"pass@{k}" for k in ks), "format", "language", *tasks[1:], "truncated", "tokens"]
     return grid(head, [_cells(model, tasks, ks) for model in models], width, color)
+
+
+def coverage(models: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each task that some rows of its file were left out of.
+
+    >>> coverage([{"tasks": {"sums": {"coverage": "410 of 500 rows"}, "facts": {}}}])
+    ['sums: 410 of 500 rows; the gold answers of the others cannot be verified']
+    """
+    told = {
+        task: scores["coverage"]
+        for model in models
+        for task, scores in model["tasks"].items()
+        if scores.get("coverage")
+    }
+    return [escape(f"{task}: {rows}; the gold answers of the others cannot be verified") for task, rows in told.items()]
 
 
 def several_ks(models: Sequence[Mapping[str, Any]], task: str) -> list[str]:

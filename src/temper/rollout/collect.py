@@ -107,4 +107,5 @@ def rollout_row(rollout: Rollout, sample: int) -> dict:
         "finish_reason": rollout.completion.finish_reason,
         "tokens": len(rollout.completion.token_ids),
         "sample": sample,
+        **({"coverage": rollout.prompt.coverage} if rollout.prompt.coverage else {}),
     }

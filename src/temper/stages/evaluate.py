@@ -232,6 +232,7 @@ def measure(groups: Sequence[Group], scores: Sequence[PromptScore], config: Conf
     consensus = _with_interval([score.consensus for score in scores])
     return {
         "n": len(groups),
+        **({"coverage": groups[0].prompt.coverage} if groups[0].prompt.coverage else {}),
         "k": k,
         "reply": groups[0].prompt.reply,
         "temperature": config.temperature,
