@@ -43,9 +43,9 @@ class Prompt:
     language: str = "en"  # the language the thinking should be in
     # the row it was read from, every column as plain JSON values, for rewards that ask for more than the gold answer
     row: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    reply: ReplyForm = "tags"  # the form in which its replies are read
     # how many of its file's rows could be verified, where not all ("410 of 500 rows"): shown beside every score
     coverage: str = field(default="", compare=False, repr=False)
-    reply: ReplyForm = "tags"  # the form in which its replies are read
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "row", MappingProxyType(dict(self.row)))

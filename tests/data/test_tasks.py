@@ -51,6 +51,11 @@ def test_a_prompt_is_complete(tmp_path: Path) -> None:
     assert notes == []
 
 
+def test_a_task_says_how_replies_are_read_and_a_whole_file_has_no_coverage_to_tell(tmp_path: Path) -> None:
+    (prompt,), _ = load(tmp_path, [{"question": "2+2?", "answer": "4"}], reply="think")
+    assert (prompt.reply, prompt.coverage) == ("think", "")
+
+
 def test_files_with_the_quirks_of_real_ones_are_read(tmp_path: Path) -> None:
     rows = [
         ("She sold 48/2 = 24 clips.\nHow many?", "48/2 = <<48/2=24>>24 clips.\n#### 24", 24),

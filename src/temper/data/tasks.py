@@ -151,7 +151,9 @@ def prompts_of(
         asked = asked_of(row, shape, question, kind, drop, found, config.choice_template)
         if messages and asked and answer_type and language:
             name, values = own.get(row.number, f"{task}:{row.number}"), plain(dict(row.values))
-            prompt = Prompt(name, task, asked.messages, asked.gold, asked.answer_type, language, values, config.reply)
+            prompt = Prompt(
+                name, task, asked.messages, asked.gold, asked.answer_type, language, values, reply=config.reply
+            )
             made.append((row, prompt))
     _tell_numbers(rows, shape, found)
     same_questions([prompt for _, prompt in made], found)
