@@ -27,7 +27,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A verifiable question.
+    """A question, with its right answer where it has one.
 
     >>> question = (Message("user", "Make 24 of 3, 8 and 1."),)
     >>> prompt = Prompt(id="countdown:7", task="countdown", messages=question, gold="24", row={"nums": [3, 8, 1]})
@@ -38,7 +38,9 @@ class Prompt:
     id: str  # unique in its task and stable: random draws are keyed by it
     task: str
     messages: tuple[Message, ...]
-    gold: str  # the verified final form of the right answer, found at load
+    # the verified final form of the right answer, found at load; its text as it stands where no reward holds replies
+    # against it, None for an open prompt
+    gold: str | None
     answer_type: AnswerType = "math"  # how `accuracy` compares: exact values, or normalised text
     language: str = "en"  # the language the thinking should be in
     # the row it was read from, every column as plain JSON values, for rewards that ask for more than the gold answer

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from temper.text.chat import ChatFormat
 
 RECIPES = (".yaml", ".yml")
-PROMPTED = ("verifiable", "code")  # shapes whose rows are prompts, with rewards that see them
+PROMPTED = ("verifiable", "code", "open")  # shapes whose rows are prompts, with rewards that see them
 _REWARD = re.compile(r".+\.py:[^/\\]*")
 
 
@@ -192,10 +192,17 @@ def check_texts(rows: Sequence[Row], shape: Shape, options: Options, found: Find
     return report
 
 
+def check_open(rows: Sequence[Row], shape: Shape, options: Options, found: Findings, report: FileReport) -> FileReport:
+    pairs = prompts_of(rows, shape, Path(found.path).name.partition(".")[0], options, found, golds=False)
+    tokens = _measure([(row, prompt.messages) for row, prompt in pairs], options.model, True, found)
+    return replace(report, tokens=tokens, prompts=tuple(prompt for _, prompt in pairs))
+
+
 CHECKS: dict[str, Callable[[Sequence[Row], Shape, Options, Findings, FileReport], FileReport]] = {
     "verifiable": check_verifiable,
     "code": check_code,
     "text": check_texts,
+    "open": check_open,
 }
 CHECKS |= dict.fromkeys(CONVERSATIONS, check_conversations) | dict.fromkeys(BUILDERS, check_judged)
 

@@ -32,7 +32,7 @@ def check_golds(pairs: Sequence[tuple[Row, Prompt]], names: Sequence[str], found
     own = {name: reward for name, reward in rewards.items() if name not in REWARDS}
     sound: dict[str, list[tuple[Prompt, Reply]]] = {name: [] for name in own}  # where that reward does not fail
     for row, prompt in pairs:
-        reply = right_reply(prompt.gold, prompt.reply)
+        reply = right_reply(prompt.gold or "", prompt.reply)
         try:
             score = scorer.score(prompt, reply)
         except WrongReturn as error:
@@ -68,7 +68,7 @@ def _check_gold(row: Row, prompt: Prompt, name: str, value: float, failed: str |
             row.number, where, f"the reward `{name}` fails on the gold answer", f"{prompt.id}: {clip(failed)}", fix
         )
     elif name in MUST_SCORE_ONE and value != 1:
-        detail = f"`{clip(prompt.gold)}` scores {value:g}"
+        detail = f"`{clip(prompt.gold or '')}` scores {value:g}"
         found.bad(row.number, where, f"the gold answer does not score 1 on `{name}`", detail)
 
 
@@ -104,8 +104,8 @@ _ASKED = (
     _probe(3, "What is the capital of France?", "Paris", "text"),
 )
 KINDS: dict[str, Callable[[Prompt], Reply]] = {
-    "right": lambda prompt: right_reply(prompt.gold),
-    "wrong": lambda prompt: right_reply(_WRONG.get(prompt.gold, "something else entirely")),
+    "right": lambda prompt: right_reply(prompt.gold or "yes"),
+    "wrong": lambda prompt: right_reply(_WRONG.get(prompt.gold or "", "something else entirely")),
     "malformed": lambda prompt: parse_reply(f"It is {prompt.gold}."),
     "empty": lambda prompt: parse_reply(""),
 }

@@ -22,7 +22,7 @@ class Asked:
     """What a row asks and the answer it wants."""
 
     messages: Conversation
-    gold: str
+    gold: str | None
     answer_type: AnswerType
 
 

@@ -13,12 +13,14 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "verifiable": ("prompt", "answer"),
     "code": ("prompt", "tests"),
     "text": ("text",),
+    "open": ("prompt",),  # prompts without a right answer: where they are asked for, and nothing else fits
 }
 # What a row of a shape may also say: its own name, language and way of comparing, what is read before the question, the
 # options to choose from, instructions for all turns; how much better the chosen reply is.
 _ASKED = ("context", "system")
 OPTIONAL_OF: dict[str, tuple[str, ...]] = {
     "verifiable": ("id", "language", "answer_type", "letter", *_ASKED),
+    "open": ("id", "language", "answer_type", *_ASKED),
     "code": ("id", "language", "answer_type"),
     "preference": ("margin", *_ASKED),
     "completion": _ASKED,

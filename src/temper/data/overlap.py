@@ -41,7 +41,7 @@ def same_questions(prompts: Sequence[Prompt], found: Findings) -> None:
             if earlier.gold != prompt.gold and not _same_answer(earlier, prompt):
                 disagree.append((earlier, prompt))
     if disagree:
-        pairs = [f"{a.id}: `{clip(a.gold, 20)}`, {b.id}: `{clip(b.gold, 20)}`" for a, b in disagree[:SHOWN]]
+        pairs = [f"{a.id}: `{clip(a.gold or '', 20)}`, {b.id}: `{clip(b.gold or '', 20)}`" for a, b in disagree[:SHOWN]]
         what = f"{len(disagree):,} questions occur again with another answer"
         found.warn(what, why="\n".join(pairs), fix="at least one of the two answers is wrong: mend or remove it")
     if len(again) > len(disagree):
@@ -51,7 +51,9 @@ def same_questions(prompts: Sequence[Prompt], found: Findings) -> None:
 
 
 def _same_answer(one: Prompt, other: Prompt) -> bool:
-    return "math" == one.answer_type == other.answer_type and same_gold(one.gold, other.gold)
+    if one.gold is None or other.gold is None or not one.answer_type == other.answer_type == "math":
+        return False
+    return same_gold(one.gold, other.gold)
 
 
 @dataclass(frozen=True)

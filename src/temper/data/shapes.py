@@ -61,8 +61,8 @@ def detect_shape(
     where: str = "",
     rows: Sequence[Row] = (),
 ) -> Shape:
-    """The one shape that these columns have, among `wanted` (all shapes if empty); what stands in `rows`, where they
-    are given, decides what names leave open.
+    """The one shape that these columns have, among `wanted` (all shapes but `open` if empty); what stands in `rows`,
+    where they are given, decides what names do not.
 
     `mapping` gives the column of a role (`{"prompt": "frage"}`); a shape must then use every role that it names.
     Raises `DataError` when no shape or more than one fits, `ConfigError` for a role that does not exist.
@@ -70,7 +70,8 @@ def detect_shape(
     >>> detect_shape(["frage", "antwort"], {"prompt": "frage", "answer": "antwort"}).name
     'verifiable'
     """
-    return _detect(Table(columns, rows), dict(mapping or {}), tuple(wanted) or tuple(SHAPES), where)
+    every = tuple(name for name in SHAPES if name != "open")
+    return _detect(Table(columns, rows), dict(mapping or {}), tuple(wanted) or every, where)
 
 
 def _detect(table: Table, mapping: dict[str, str], wanted: tuple[str, ...], where: str, advise: bool = True) -> Shape:
@@ -200,7 +201,7 @@ def _all_unclear(
 def _whole(table: Table) -> list[str]:
     """The shapes that the file has, whatever was wanted."""
     players = {role: _players(role, table, {}, False) for role in NAMES}
-    return [name for name in SHAPES if _fits(name, players, table)]
+    return [name for name in SHAPES if name != "open" and _fits(name, players, table)]
 
 
 def check_mapping(mapping: Mapping[str, str], present: Table | None, where: str) -> None:

@@ -1,8 +1,10 @@
-"""Verifiable prompts: rows with a question and a gold answer become `Prompt`s, each gold checked as it is read."""
+"""Prompts: rows with a question and a gold answer become `Prompt`s, each gold checked as it is read. Rows without one
+are open prompts, where no reward asks for a gold answer."""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import shutil
 import tempfile
@@ -15,11 +17,11 @@ from temper.data.columns import ANSWER_TYPES, LANGUAGE, value_at
 from temper.data.conversations import prompt_of
 from temper.data.files import read_rows
 from temper.data.findings import Findings, Tell, clip, tell_all
-from temper.data.golds import asked_of
+from temper.data.golds import Asked, Conversation, asked_of
 from temper.data.overlap import same_questions
 from temper.data.rows import NOTHING, Number, Row, plain, type_name
 from temper.data.shapes import Shape, shape_of_rows
-from temper.errors import ConfigError, Fault
+from temper.errors import ConfigError, DataError, Fault
 from temper.text.languages import LANGUAGES
 from temper.types import AnswerType, Message, Prompt, ReplyForm
 
@@ -107,10 +109,17 @@ def write_rows(path: Path, rows: Iterable[Mapping]) -> None:
 
 
 def load_prompts(
-    path: Path | str, task: str, config: TaskSettings, *, skip_bad: bool = False, tell: Tell | None = None
+    path: Path | str,
+    task: str,
+    config: TaskSettings,
+    *,
+    golds: bool = True,
+    skip_bad: bool = False,
+    tell: Tell | None = None,
 ) -> list[Prompt]:
-    """The verifiable prompts of a file. Raises `DataError` with every fault of the file, `ConfigError` for a mapping
-    of columns that cannot be; `tell` hears notes and warnings (the log `temper.data` when it is None).
+    """The prompts of a file, all with a verified gold answer if `golds` are asked for. Raises `DataError` with every
+    fault of the file, `ConfigError` for a mapping of columns that cannot be; `tell` hears notes and warnings (the log
+    `temper.data` when it is None).
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp(), "train.jsonl")
@@ -123,8 +132,8 @@ def load_prompts(
     """
     found = Findings(str(path), skip_bad)
     rows = list(read_rows(path, found))
-    shape = shape_of_rows(rows, found, config.columns, ("verifiable",))
-    prompts = [prompt for _, prompt in prompts_of(rows, shape, task, config, found)]
+    shape = _shape(rows, found, config, golds)
+    prompts = [prompt for _, prompt in prompts_of(rows, shape, task, config, found, golds)]
     tell_all(found.close(), tell)
     if not found.dropped:
         return prompts
@@ -132,10 +141,21 @@ def load_prompts(
     return [replace(prompt, coverage=coverage) for prompt in prompts]
 
 
+def _shape(rows: Sequence[Row], found: Findings, config: TaskSettings, golds: bool) -> Shape:
+    try:
+        return shape_of_rows(rows, found, config.columns, ("verifiable",))
+    except DataError as error:
+        if not golds:
+            with contextlib.suppress(DataError):
+                return shape_of_rows(rows, found, config.columns, ("open",))
+        raise error from None
+
+
 def prompts_of(
-    rows: Sequence[Row], shape: Shape, task: str, config: TaskSettings, found: Findings
+    rows: Sequence[Row], shape: Shape, task: str, config: TaskSettings, found: Findings, golds: bool = True
 ) -> list[tuple[Row, Prompt]]:
-    """The good rows with their prompts; the others are bad rows in `found`.
+    """The good rows with their prompts; the others are bad rows in `found`. Without `golds` a row whose gold answer is
+    missing or cannot be verified is as good as any.
 
     A prompt is called by its row's `id` when every row has one of its own, otherwise `task:row number`.
     """
@@ -148,20 +168,36 @@ def prompts_of(
         language = _language(row, shape, config.language, found)
         question = messages or (Message("user", ""),)  # its gold is looked at even where it asks nothing
         kind = answer_type or config.answer
-        asked = asked_of(row, shape, question, kind, drop, found, config.choice_template)
+        if golds and "answer" in shape.columns:
+            asked = asked_of(row, shape, question, kind, drop, found, config.choice_template)
+        else:
+            asked = _asked_anyhow(row, shape, question, kind, config.choice_template)
         if messages and asked and answer_type and language:
             name, values = own.get(row.number, f"{task}:{row.number}"), plain(dict(row.values))
             prompt = Prompt(
                 name, task, asked.messages, asked.gold, asked.answer_type, language, values, reply=config.reply
             )
             made.append((row, prompt))
-    _tell_numbers(rows, shape, found)
+    if golds:
+        _tell_numbers(rows, shape, found)
     same_questions([prompt for _, prompt in made], found)
     return made
 
 
+def _asked_anyhow(row: Row, shape: Shape, messages: Conversation, kind: AnswerType, template: str | None) -> Asked:
+    """What a row asks, its gold answer as it stands if it has one."""
+    if "answer" not in shape.columns:
+        return Asked(messages, None, kind)
+    found = asked_of(row, shape, messages, kind, False, Findings(""), template)
+    if found is not None:
+        return found
+    value = value_at(row.values, shape.columns["answer"])
+    text = value.text if isinstance(value, Number) else value
+    return Asked(messages, text if isinstance(text, str) and text.strip() else None, kind)
+
+
 def _tell_numbers(rows: Sequence[Row], shape: Shape, found: Findings) -> None:
-    if shape.choices is not None:
+    if shape.choices is not None or "answer" not in shape.columns:
         return
     numbers = sum(isinstance(value_at(row.values, shape.columns["answer"]), Number) for row in rows)
     if numbers:

@@ -177,7 +177,8 @@ def run_sample(module: Any, config: Any, ctx: StageContext) -> bool:
     for name in config.tasks:
         task = ctx.tasks[name]
         assert task.train is not None
-        counts.append(len(load_prompts(task.train, name, task.config, tell=lambda note: None)[: config.max_prompts]))
+        prompts = load_prompts(task.train, name, task.config, golds=False, tell=lambda _: None)
+        counts.append(len(prompts[: config.max_prompts]))
     few = min(max(counts), max(1, 2 * module.PROMPTS_A_CHUNK // len(counts)))
     drawn = sum(min(count, few) for count in counts)
     mixed = [messages for ref in config.mix for messages in load_conversations(ctx.inputs[ref], config.columns)]

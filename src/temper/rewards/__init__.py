@@ -82,6 +82,16 @@ def load_rewards(
     return loaded
 
 
+def needs_gold(reward: Callable[..., object]) -> bool:
+    """Whether a reward holds replies against the prompt's gold answer: some of the built-in ones, and those that say so
+    (`reward.needs_gold = True`). Prompts that no such reward is for need no gold answer.
+
+    >>> needs_gold(accuracy), needs_gold(format)
+    (True, False)
+    """
+    return getattr(reward, "needs_gold", False) is True or reward in (accuracy, cosine_length)
+
+
 def _unknown(name: str) -> Fault:
     import difflib
 

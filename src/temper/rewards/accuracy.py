@@ -13,7 +13,8 @@ def accuracy(prompt: Prompt, reply: Reply) -> float:
     (`rewards/answers/`): numbers, expressions, intervals, sets, matrices, units, choices, a few words. "text" compares
     the words up to case and white space.
 
-    Raises ValueError where a "math" gold cannot be verified; data files are checked for that when they are read.
+    Raises ValueError where there is no gold answer, or a "math" one cannot be verified; data files are checked for that
+    when they are read.
 
     >>> from temper.text.reply import parse_reply
     >>> from temper.types import Message
@@ -22,6 +23,8 @@ def accuracy(prompt: Prompt, reply: Reply) -> float:
     ...  for answer in (r"\boxed{\frac{1}{2}}", "0.25 + 0.25", "0.5 or 0.4")]
     [1.0, 0.0, 0.0]
     """
+    if prompt.gold is None:
+        raise ValueError("the prompt has no gold answer")
     if reply.answer is None:
         return 0.0
     if prompt.answer_type == "text":

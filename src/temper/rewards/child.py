@@ -31,6 +31,7 @@ def serve(life: int) -> None:
     _end_with_the_trainer(life)
     requests, answers = _take_pipes()
     owner = os.getpid()
+    _write(answers, "ready")
     known: dict[Source, tuple[Callable[..., Any], Traits]] = {}
     while (request := _read(requests)) is not None:
         folder, source, items, together = request
@@ -96,6 +97,7 @@ def _answers(known: dict, source: Source, items: Sequence[Any] | None, together:
             return
         function, traits = known[source]
         known[source] = (ColumnsCall(function) if traits.kind == "columns" else function, traits)
+    yield "ready"  # its file has run: the time for an answer begins
     function, traits = known[source]
     if items is None:
         yield {"traits": asdict(traits)}

@@ -99,6 +99,10 @@ class Judge:
 
     overlaps = True  # it waits for a network; see rewards/score.py
 
+    @property
+    def needs_gold(self) -> bool:
+        return self.config.show_gold
+
     def __init__(self, config: JudgeConfig, memory: Path | None = None):
         """Raises ConfigError where the key's environment variable is not set. Opens no socket."""
         self.config, self.memory = config, memory
@@ -151,7 +155,7 @@ class Judge:
         return self._filled(COMPARE, prompt, first=first, second=second)
 
     def _filled(self, template: str, prompt: Prompt, **parts: str) -> str:
-        gold = f"<gold>\n{_quoted(prompt.gold)}\n</gold>\n" if self.config.show_gold else ""
+        gold = f"<gold>\n{_quoted(prompt.gold or '')}\n</gold>\n" if self.needs_gold else ""
         quoted = {name: _quoted(text) for name, text in parts.items()}
         return template.format(rubric=self.config.rubric, question=_quoted(_question(prompt)), gold=gold, **quoted)
 

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from temper.errors import ConfigError, Fault, Preempted, ResourceError
@@ -24,6 +24,7 @@ from temper.rewards.files import Source, Traits
 from temper.rewards.returns import RewardFailure, WrongReturn
 
 TIMEOUT = 30.0  # seconds a reward may take for a reply, or for a batch where it takes one
+START = 120.0  # seconds for Python to start, on a machine that is busy
 STRIKES = 3  # replies in a row that may hang or end the process before the rest of a call is not asked any more
 QUIET = 5.0  # seconds after which it is said that a reward is being waited for
 GRACE = 2.0  # seconds that a reward still has once the process was asked to stop
@@ -127,13 +128,16 @@ class Worker:
         """The `count` answers to a request, as they come. Raises _Ended; whatever ends it early ends the process."""
         whole = False
         try:
-            process = self._started()
+            process = self._started(source, limits)
             assert process.stdin is not None
             assert process.stdout is not None
             wait = _Wait(source, limits, self._told)
             self._send(process.stdin.fileno(), pickle.dumps((_folder(), source, items, together)), wait)
             while count > 0:
                 answer = json.loads(self._line(process.stdout.fileno(), wait))
+                wait.again()
+                if answer == "ready":
+                    continue
                 answers = answer if isinstance(answer, list) else [answer]
                 if len(answers) > count or not all(_is_answer(one) for one in answers):
                     raise ValueError
@@ -149,7 +153,7 @@ class Worker:
             if not whole:
                 self.close()
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _started(self, source: Source, limits: Limits) -> subprocess.Popen[bytes]:
         if self._process is None or self._owner != os.getpid():
             self._owner, self._buffer = os.getpid(), b""
             try:
@@ -157,7 +161,9 @@ class Worker:
             except OSError as error:
                 raise ResourceError(Fault("the process for rewards cannot be started", why=str(error))) from None
             assert self._process.stdin is not None
+            assert self._process.stdout is not None
             os.set_blocking(self._process.stdin.fileno(), False)
+            self._line(self._process.stdout.fileno(), _Wait(source, replace(limits, timeout=START), self._told))
         return self._process
 
     def _start(self) -> subprocess.Popen[bytes]:

@@ -77,7 +77,7 @@ def prompt_score(group: Group, consensus: float) -> PromptScore:
 
 def set_hash(prompts: Sequence[Prompt]) -> str:
     """What tells one set of held-out prompts from another: ids, texts and gold answers, in any order."""
-    parts = sorted((p.id, [(m.role, m.content) for m in p.messages], p.gold, p.answer_type) for p in prompts)
+    parts = sorted((p.id, [(m.role, m.content) for m in p.messages], p.gold or "", p.answer_type) for p in prompts)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

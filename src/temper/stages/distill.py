@@ -99,9 +99,9 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
         faults += other_vocabulary(*chats) if len(chats) == 2 else []
     if config.data is not None:
         return faults + check_conversations(config.data, config.columns, ctx)
-    faults += check_tasks(config.tasks, "train", ctx)
+    faults += check_tasks(config.tasks, "train", ctx, {})
     if not faults and all(ctx.tasks[name].train is not None for name in config.tasks):
-        faults += too_few(open_prompts(config.tasks, "train", ctx), config.prompts_per_step)
+        faults += too_few(open_prompts(config.tasks, "train", ctx, {}), config.prompts_per_step)
     return faults
 
 
@@ -180,7 +180,7 @@ def given_tokens(config: Config, chat: ChatFormat, ctx: StageContext) -> Batches
 def own_samples(config: Config, chat: ChatFormat, ctx: StageContext) -> Batches:
     """What the student itself replies to the prompts of a step. Its rewards are shown and train nothing."""
     assert config.max_steps is not None
-    prompts = open_prompts(config.tasks, "train", ctx, config.reply)
+    prompts = open_prompts(config.tasks, "train", ctx, {}, config.reply)
     if few := too_few(prompts, config.prompts_per_step):
         raise DataError(few)
     check_lengths([prompt for of_task in prompts.values() for prompt in of_task], chat)

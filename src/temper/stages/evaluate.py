@@ -110,9 +110,10 @@ class Config(SamplingConfig, RewardsConfig):
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
-    faults = missing_device(config.device) + check_tasks(config.tasks, "test", ctx)
+    golds = dict.fromkeys(config.tasks, "accuracy")
+    faults = missing_device(config.device) + check_tasks(config.tasks, "test", ctx, golds)
     faults += check_rewards(
-        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "test", ctx)
+        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "test", ctx, golds)
     )
     for ref in config.models:
         faults += check_model(ref, ctx)
@@ -123,7 +124,9 @@ def run(config: Config, ctx: StageContext) -> None:
     """Per model and task: k completions of every held-out prompt, measured. A finished model is not measured twice."""
     models: list[dict[str, Any]] = []
     scored: dict[tuple[str, str], list[PromptScore]] = {}
-    prompts = {name: found[: config.max_prompts] for name, found in open_prompts(config.tasks, "test", ctx).items()}
+    golds = dict.fromkeys(config.tasks, "accuracy")
+    found = open_prompts(config.tasks, "test", ctx, golds)
+    prompts = {name: of_task[: config.max_prompts] for name, of_task in found.items()}
     total = len(config.models) * len(config.tasks)
     own = [name for name in config.reward_funcs if name not in MEASURED]
     more = {reward_label(name): reward for name, reward in open_rewards(own, ctx, config).items()}

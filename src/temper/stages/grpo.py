@@ -28,7 +28,7 @@ from temper.stages.draws import shuffled
 from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
 from temper.stages.presets import PRESETS, preset_values
 from temper.stages.prompts import known_prompts
-from temper.stages.rewards import check_step_rewards, open_step_rewards, reward_label
+from temper.stages.rewards import check_step_rewards, golds_of, open_step_rewards, reward_label
 from temper.stages.rollouts import Clock, RolloutConfig, Rollouts, check_rollouts, policy_examples
 from temper.text.chat import ChatFormat
 from temper.train.learner import Learner, OptimizerConfig, over_updates
@@ -125,8 +125,9 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     """Faults of the rewards, the prompts and the model that can be known before anything runs."""
     faults = check_training(config) + check_model(config.model, ctx) + check_rollouts(config, ctx)
+    golds = golds_of(config.reward_funcs, ctx, config, config.tasks)
     return faults + check_step_rewards(
-        config.step_rewards, ctx, config, lambda: known_prompts(config.tasks, "train", ctx, config.reply)
+        config.step_rewards, ctx, config, lambda: known_prompts(config.tasks, "train", ctx, golds, config.reply)
     )
 
 

@@ -30,7 +30,7 @@ from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
 from temper.stages.models import check_model
 from temper.stages.prompts import check_tasks, known_prompts, open_limited_prompts
-from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards, tell_once
+from temper.stages.rewards import RewardsConfig, check_reward_tasks, check_rewards, golds_of, open_rewards, tell_once
 from temper.text.chat import ChatFormat
 from temper.types import Group, Prompt
 
@@ -61,13 +61,16 @@ class Config(SamplingConfig, RewardsConfig):
             )
         if self.judge_margin is not None and self.judge is None:
             raise ValueError("judge_margin is set, and there is no judge")
+        check_reward_tasks(self, self.reward_funcs, self.tasks)
         return self
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
-    faults = missing_device(config.device) + check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
+    golds = golds_of(config.reward_funcs, ctx, config, config.tasks)
+    faults = missing_device(config.device) + check_model(config.model, ctx)
+    faults += check_tasks(config.tasks, "train", ctx, golds)
     return faults + check_rewards(
-        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "train", ctx, config.reply)
+        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "train", ctx, golds, config.reply)
     )
 
 
@@ -75,9 +78,10 @@ def run(config: Config, ctx: StageContext) -> None:
     """Sample, score, pair, balance, shuffle: `data.jsonl` holds the pairs, `preferences.json` counts the rest."""
     chat = ChatFormat.load(ctx.inputs[config.model])
     model = load_model(ctx.inputs[config.model], *placed(config), warn=ctx.log.warn)
-    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx, config.reply)
+    golds = golds_of(config.reward_funcs, ctx, config, config.tasks)
+    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx, golds, config.reply)
     rewards = open_rewards(config.reward_funcs, ctx, config)
-    scorer = Scorer(rewards, config.reward_weights)
+    scorer = Scorer(rewards, config.reward_weights, tasks=config.reward_tasks)
     judge = open_judge(config, rewards, ctx)
     sampling, key, tell = sampling_of(config, chat), (ctx.seed, ctx.name), tell_once(ctx)
     rows: list[dict] = []

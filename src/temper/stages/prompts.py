@@ -11,14 +11,17 @@ from typing import Literal
 from temper.data.conversations import load_conversations
 from temper.data.findings import Note, tell_all
 from temper.data.overlap import overlap
-from temper.data.tasks import load_prompts
-from temper.errors import Fault, TemperError
+from temper.data.tasks import TaskSettings, load_prompts
+from temper.errors import DataError, Fault, TemperError
 from temper.stages.context import StageContext
 from temper.text.chat import ChatFormat
 from temper.types import Example, Prompt, ReplyForm
 
+Split = Literal["train", "test"]
+Golds = Mapping[str, str]  # by task, the reward that asks for a gold answer; a task that is not there needs none
 
-def check_tasks(names: Sequence[str], split: Literal["train", "test"], ctx: StageContext) -> list[Fault]:
+
+def check_tasks(names: Sequence[str], split: Split, ctx: StageContext, golds: Golds) -> list[Fault]:
     """Faults of the tasks' prompts, for files that already exist."""
     faults: list[Fault] = []
     for name in names:
@@ -32,23 +35,42 @@ def check_tasks(names: Sequence[str], split: Literal["train", "test"], ctx: Stag
         path = getattr(task, split)
         if path is not None:
             try:
-                prompts = load_prompts(path, name, task.config, tell=tell_warnings(ctx))
+                prompts = _load(path, name, ctx, golds, tell_warnings(ctx))
                 if split == "test" and task.train is not None:
-                    met = overlap(load_prompts(task.train, name, task.config, tell=_silent), prompts).note(str(path))
+                    met = overlap(_load(task.train, name, ctx, golds, _silent), prompts).note(str(path))
                     tell_all([met] if met else [], tell_warnings(ctx))
             except TemperError as error:
                 faults += error.faults
     return faults
 
 
+def _load(path: Path, name: str, ctx: StageContext, golds: Golds, tell: Callable[[Note], None]) -> list[Prompt]:
+    """The prompts of a task. Raises DataError, by file and line where all of them lack what a reward asks for."""
+    config = ctx.tasks[name].config
+    try:
+        return load_prompts(path, name, config, golds=name in golds, tell=tell)
+    except DataError:
+        if name in golds and all(prompt.gold is None for prompt in _anyhow(path, name, config)):
+            what = f"the reward `{golds[name]}` asks for gold answers, and the task `{name}` has none"
+            fix = "add a column `answer`, map one (`columns`), or leave the task out of that reward's (`reward_tasks`)"
+            raise DataError(Fault(what, f"{path}:1", fix=fix)) from None
+        raise
+
+
+def _anyhow(path: Path, name: str, config: TaskSettings) -> Sequence[Prompt]:
+    try:
+        return load_prompts(path, name, config, golds=False, tell=_silent)
+    except DataError:
+        return [Prompt("", name, (), "")]
+
+
 def open_prompts(
-    names: Sequence[str], split: Literal["train", "test"], ctx: StageContext, reply: ReplyForm | None = None
+    names: Sequence[str], split: Split, ctx: StageContext, golds: Golds, reply: ReplyForm | None = None
 ) -> dict[str, list[Prompt]]:
     """The prompts of each task, replies to them read in the form `reply` if it is given, else in their task's; what is
     odd about a file goes to the stage's log."""
-    tasks = {name: ctx.tasks[name] for name in names}
     tell = tell_warnings(ctx)
-    found = {name: load_prompts(getattr(task, split), name, task.config, tell=tell) for name, task in tasks.items()}
+    found = {name: _load(getattr(ctx.tasks[name], split), name, ctx, golds, tell) for name in names}
     return {name: in_form(prompts, reply) for name, prompts in found.items()}
 
 
@@ -58,7 +80,7 @@ def in_form(prompts: Sequence[Prompt], reply: ReplyForm | None) -> list[Prompt]:
 
 
 def known_prompts(
-    names: Sequence[str], split: Literal["train", "test"], ctx: StageContext, reply: ReplyForm | None = None
+    names: Sequence[str], split: Split, ctx: StageContext, golds: Golds, reply: ReplyForm | None = None
 ) -> dict[str, list[Prompt]]:
     """The prompts of those tasks whose files are there and sound; what is wrong with the others is `check_tasks`'."""
     known: dict[str, list[Prompt]] = {}
@@ -67,7 +89,7 @@ def known_prompts(
         path = getattr(task, split) if task is not None else None
         if task is not None and path is not None:
             with contextlib.suppress(TemperError):
-                known[name] = in_form(load_prompts(path, name, task.config, tell=_silent), reply)
+                known[name] = in_form(_load(path, name, ctx, golds, _silent), reply)
     return known
 
 
@@ -91,11 +113,17 @@ def check_lengths(prompts: Sequence[Prompt], chat: ChatFormat) -> None:
 
 
 def open_limited_prompts(
-    names: Sequence[str], limit: int | None, chat: ChatFormat, ctx: StageContext, reply: ReplyForm | None = None
+    names: Sequence[str],
+    limit: int | None,
+    chat: ChatFormat,
+    ctx: StageContext,
+    golds: Golds,
+    reply: ReplyForm | None = None,
 ) -> list[Prompt]:
     """The first `limit` training prompts of each task, all of which leave room for a completion; `reply` as for
     `open_prompts`. Raises DataError."""
-    prompts = [prompt for of_task in open_prompts(names, "train", ctx, reply).values() for prompt in of_task[:limit]]
+    found = open_prompts(names, "train", ctx, golds, reply)
+    prompts = [prompt for of_task in found.values() for prompt in of_task[:limit]]
     check_lengths(prompts, chat)
     return prompts
 

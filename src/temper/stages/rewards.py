@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Annotated
 
 import torch
 from pydantic import Field
 
+from temper.config import TaskName
 from temper.errors import ConfigError, Fault, TemperError
 from temper.models.device import DeviceConfig, placed
 from temper.models.reward_card import read_card
-from temper.rewards import REWARDS, Reward, load_rewards
+from temper.rewards import REWARDS, Reward, load_rewards, needs_gold
 from temper.rewards.judge import Judge, JudgeConfig
 from temper.rewards.probe import PROBES, probe_rewards, probe_steps, replies_to, spread
 from temper.rewards.steps import StepReward, load_step_rewards
@@ -30,8 +31,22 @@ class RewardsConfig(DeviceConfig):
     """What rewards need beside their names."""
 
     judge: JudgeConfig | None = None  # whom the reward `judge` asks
+    reward_tasks: dict[str, list[TaskName]] = {}  # a reward that only prompts of these tasks earn
     # seconds that a reward of a file may take for a reply, or for a call where it takes many
     reward_timeout: Annotated[float, Field(gt=0, le=86_400)] = TIMEOUT
+
+    @property
+    def labelled_tasks(self) -> dict[str, list[str]]:
+        """`reward_tasks`, by what rewards are called in metrics."""
+        return {reward_label(name): tasks for name, tasks in self.reward_tasks.items()}
+
+
+def check_reward_tasks(config: RewardsConfig, names: Sequence[str], tasks: Sequence[str]) -> None:
+    """Raise ValueError for `reward_tasks` with a reward or a task that the stage does not have."""
+    if unknown := [name for name in config.reward_tasks if name not in names]:
+        raise ValueError(f"reward_tasks names `{unknown[0]}`, which is not among the rewards ({', '.join(names)})")
+    if unknown := [task for of_name in config.reward_tasks.values() for task in of_name if task not in tasks]:
+        raise ValueError(f"reward_tasks names the task `{unknown[0]}`, which is not among tasks")
 
 
 def open_rewards(names: Sequence[str], ctx: StageContext, config: RewardsConfig) -> dict[str, Reward]:
@@ -45,6 +60,26 @@ def open_rewards(names: Sequence[str], ctx: StageContext, config: RewardsConfig)
     models = {name: ctx.inputs[name] for name in names if _is_model(name, ctx)}
     loaded |= {name: RewardModel.load(path, torch.device(device), dtype, ctx.log.warn) for name, path in models.items()}
     return {name: loaded[name] for name in names}
+
+
+def golds_of(
+    names: Sequence[str],
+    ctx: StageContext,
+    config: RewardsConfig,
+    tasks: Sequence[str],
+) -> dict[str, str]:
+    """By task, a reward that asks for gold answers; tasks that no such reward is for are not there."""
+    functions = [name for name in names if not _is_model(name, ctx)]
+    try:
+        loaded = dict(zip(functions, _load_functions(functions, ctx, config).values(), strict=True))
+    except ConfigError:  # told by `check_rewards`
+        loaded = {name: REWARDS[name] for name in functions if name in REWARDS}
+    asking = [name for name in functions if name in loaded and needs_gold(loaded[name])]
+    golds: dict[str, str] = {}
+    for name in asking:
+        for task in config.reward_tasks.get(name, tasks):
+            golds.setdefault(task, reward_label(name))
+    return golds
 
 
 def tell_once(ctx: StageContext) -> Callable[[str, str], None]:
@@ -90,12 +125,11 @@ def check_rewards(
     ctx: StageContext,
     config: RewardsConfig,
     prompts: Callable[[], Mapping[str, Sequence[Prompt]]],
-    tasks: Mapping[str, Collection[str]] | None = None,
 ) -> list[Fault]:
-    """Faults of the rewards. Functions of a file are tried on some rows of the tasks they are for (`tasks`, all if a
-    reward is not among them): one that fails on all, or gives no number, is a fault; one that says two things at once
-    or fails on some is warned of. `prompts` are those of the tasks whose files are there; where none is, made-up ones
-    are taken. Reward models that exist are looked at without their weights; the judge is not asked."""
+    """Faults of the rewards. Functions of a file are tried on some rows of the tasks they are for: one that fails on
+    all, or gives no number, is a fault; one that says two things at once or fails on some is warned of. `prompts` are
+    those of the tasks whose files are there; where none is, made-up ones are taken. Reward models that exist are looked
+    at without their weights; the judge is not asked."""
     faults = check_labels(names)
     for path in (ctx.inputs[name] for name in names if _is_model(name, ctx) and name in ctx.inputs):
         faults += check_reward_model(path)
@@ -107,7 +141,7 @@ def check_rewards(
     own = {name: reward for name, reward in loaded.items() if isinstance(reward, UserReward)}
     known = prompts() if own else {}
     for name, reward in own.items():
-        asked = [prompt for task in (tasks or {}).get(name, known) for prompt in spread(known.get(task, ()))]
+        asked = [prompt for task in config.reward_tasks.get(name, known) for prompt in spread(known.get(task, ()))]
         samples = [pair for prompt in asked for pair in replies_to(prompt)]
         try:
             warnings = probe_rewards({reward_label(name): reward}, samples or PROBES, real=bool(samples))

@@ -26,7 +26,15 @@ from temper.rollout.statistics import Advantages, count_tokens, rollout_metrics
 from temper.stages.context import StageContext
 from temper.stages.draws import draw_prompts, too_few
 from temper.stages.prompts import check_lengths, check_tasks, known_prompts, open_prompts
-from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards, reward_label, tell_once
+from temper.stages.rewards import (
+    RewardsConfig,
+    check_reward_tasks,
+    check_rewards,
+    golds_of,
+    open_rewards,
+    reward_label,
+    tell_once,
+)
 from temper.text.chat import ChatFormat
 from temper.train.guards import Guards, watch
 from temper.types import Group, PolicyExample, Prompt, Rollout
@@ -38,7 +46,6 @@ class RolloutConfig(SamplingConfig, RewardsConfig):
     tasks: list[TaskName] = Field(min_length=1)
     reward_funcs: list[RewardName] = Field(default=["accuracy", "format"], min_length=1)
     reward_weights: list[float] | None = None  # one a reward; all 1.0 when not given
-    reward_tasks: dict[str, list[TaskName]] = {}  # a reward that only prompts of these tasks earn
     reward_start_steps: dict[str, Annotated[int, Field(ge=0)]] = {}  # R1: preferences from step 1,300 of 1,700 on
     overlong_cache: Annotated[int, Field(ge=0)] = 0  # tokens below the limit over which a penalty grows to −1 (DAPO)
     num_generations: Annotated[int, Field(ge=1)] = 16  # R1
@@ -52,11 +59,11 @@ class RolloutConfig(SamplingConfig, RewardsConfig):
         names = self.reward_funcs
         if self.reward_weights is not None and len(self.reward_weights) != len(names):
             raise ValueError(f"reward_weights has {len(self.reward_weights)} values for {len(names)} reward_funcs")
-        for key in ("reward_tasks", "reward_start_steps"):
-            if unknown := [name for name in getattr(self, key) if name not in names]:
-                raise ValueError(f"{key} names `{unknown[0]}`, which is not among reward_funcs ({', '.join(names)})")
-        if unknown := [task for tasks in self.reward_tasks.values() for task in tasks if task not in self.tasks]:
-            raise ValueError(f"reward_tasks names the task `{unknown[0]}`, which is not among tasks")
+        if unknown := [name for name in self.reward_start_steps if name not in names]:
+            raise ValueError(
+                f"reward_start_steps names `{unknown[0]}`, which is not among reward_funcs ({', '.join(names)})"
+            )
+        check_reward_tasks(self, names, self.tasks)
         if self.overlong_cache >= self.max_completion_length:
             raise ValueError(
                 f"overlong_cache ({self.overlong_cache}), the last tokens before the limit that are penalised, is not "
@@ -67,14 +74,15 @@ class RolloutConfig(SamplingConfig, RewardsConfig):
 
 def check_rollouts(config: RolloutConfig, ctx: StageContext) -> list[Fault]:
     """Faults of the prompts and the rewards that can be known before anything runs."""
-    faults = check_tasks(config.tasks, "train", ctx)
+    golds = golds_of(config.reward_funcs, ctx, config, config.tasks)
+    faults = check_tasks(config.tasks, "train", ctx, golds)
     if not faults and all(ctx.tasks[name].train is not None for name in config.tasks):
-        faults += too_few(open_prompts(config.tasks, "train", ctx), config.prompts_per_step)
+        faults += too_few(open_prompts(config.tasks, "train", ctx, golds), config.prompts_per_step)
 
     def prompts() -> dict[str, list[Prompt]]:
-        return known_prompts(config.tasks, "train", ctx, config.reply)
+        return known_prompts(config.tasks, "train", ctx, golds, config.reply)
 
-    return faults + check_rewards(config.reward_funcs, ctx, config, prompts, config.reward_tasks)
+    return faults + check_rewards(config.reward_funcs, ctx, config, prompts)
 
 
 class Rollouts:
@@ -83,7 +91,8 @@ class Rollouts:
     def __init__(self, config: RolloutConfig, chat: ChatFormat, ctx: StageContext):
         """Raises DataError for too few prompts or prompts too long, ConfigError for rewards that cannot be loaded."""
         self.config, self.chat, self.ctx = config, chat, ctx
-        self.prompts = open_prompts(config.tasks, "train", ctx, config.reply)
+        golds = golds_of(config.reward_funcs, ctx, config, config.tasks)
+        self.prompts = open_prompts(config.tasks, "train", ctx, golds, config.reply)
         if few := too_few(self.prompts, config.prompts_per_step):
             raise DataError(few)
         check_lengths([prompt for of_task in self.prompts.values() for prompt in of_task], chat)
@@ -122,8 +131,7 @@ class Rollouts:
         config = self.config
         names = [name for name in config.reward_funcs if step >= config.reward_start_steps.get(name, 0)]
         rewards = {reward_label(name): self.rewards[name] for name in names}
-        tasks = {reward_label(name): tasks for name, tasks in config.reward_tasks.items()}
-        return Scorer(rewards, [self.weights[name] for name in names], tasks=tasks)
+        return Scorer(rewards, [self.weights[name] for name in names], tasks=config.labelled_tasks)
 
     def _with_overlong(self, group: Group) -> Group:
         def scored(rollout: Rollout) -> Rollout:

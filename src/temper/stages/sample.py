@@ -25,7 +25,7 @@ from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
 from temper.stages.models import check_model
 from temper.stages.prompts import check_conversations, check_tasks, known_prompts, open_limited_prompts
-from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards, tell_once
+from temper.stages.rewards import RewardsConfig, check_reward_tasks, check_rewards, golds_of, open_rewards, tell_once
 from temper.text.chat import ChatFormat
 from temper.types import Group, Message, Prompt, Rollout
 
@@ -53,14 +53,16 @@ class Config(SamplingConfig, RewardsConfig):
             raise ValueError(
                 f"max_per_prompt ({self.max_per_prompt}) is more than num_generations ({self.num_generations})"
             )
+        check_reward_tasks(self, list(self.min_rewards), self.tasks)
         return self
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
-    faults = missing_device(config.device) + check_model(config.model, ctx) + check_tasks(config.tasks, "train", ctx)
-    faults += check_rewards(
-        list(config.min_rewards), ctx, config, lambda: known_prompts(config.tasks, "train", ctx, config.reply)
-    )
+    names = list(config.min_rewards)
+    golds = golds_of(names, ctx, config, config.tasks)
+    faults = missing_device(config.device) + check_model(config.model, ctx)
+    faults += check_tasks(config.tasks, "train", ctx, golds)
+    faults += check_rewards(names, ctx, config, lambda: known_prompts(config.tasks, "train", ctx, golds, config.reply))
     for ref in config.mix:
         faults += check_conversations(ref, config.columns, ctx)
     return faults
@@ -70,8 +72,9 @@ def run(config: Config, ctx: StageContext) -> None:
     """Sample, filter, dedupe, cap per prompt, mix, shuffle: `data.jsonl` holds what is kept, `harvest.json` counts."""
     chat = ChatFormat.load(ctx.inputs[config.model])
     model = load_model(ctx.inputs[config.model], *placed(config), warn=ctx.log.warn)
-    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx, config.reply)
-    scorer = Scorer(open_rewards(list(config.min_rewards), ctx, config), None)
+    golds = golds_of(list(config.min_rewards), ctx, config, config.tasks)
+    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx, golds, config.reply)
+    scorer = Scorer(open_rewards(list(config.min_rewards), ctx, config), None, tasks=config.reward_tasks)
     sampling, tell = sampling_of(config, chat), tell_once(ctx)
     kept: list[dict] = []
     verdicts: Counter[str] = Counter()

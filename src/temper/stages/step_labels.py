@@ -52,7 +52,8 @@ class Config(SamplingConfig, DeviceConfig):
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
-    faults = missing_device(config.device) + check_tasks(config.tasks, "train", ctx)
+    golds = dict.fromkeys(config.tasks, "accuracy")
+    faults = missing_device(config.device) + check_tasks(config.tasks, "train", ctx, golds)
     for ref in dict.fromkeys((config.model, config.completer or config.model)):
         faults += check_model(ref, ctx)
     return faults
@@ -66,7 +67,8 @@ def run(config: Config, ctx: StageContext) -> None:
     completer = model
     if config.completer is not None:
         completer = load_model(ctx.inputs[config.completer], *placed(config), warn=ctx.log.warn)
-    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx, config.reply)
+    golds = dict.fromkeys(config.tasks, "accuracy")
+    prompts = open_limited_prompts(config.tasks, config.max_prompts, chat, ctx, golds, config.reply)
     rows: list[dict] = []
     with open_engine(model) as writing, open_engine(completer) as continuing:
         labeller = Labeller(writing, continuing, chat, sampling_of(config, chat), config, (ctx.seed, ctx.name))
