@@ -188,14 +188,20 @@ def test_hidden_files_are_not_content(tmp_path):
     assert HashCache().hash(tmp_path) == before
 
 
-def test_a_remembered_hash_is_used_until_size_or_time_change(tmp_path):
+def test_a_remembered_hash_is_used_until_size_or_a_time_changes(tmp_path, monkeypatch):
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now + 10**10)
     path = tmp_path / "a"
     path.write_text("one")
     os.utime(path, ns=(10**18, 10**18))
     first = HashCache()
     first.hash(path)
-    told = {str(path): [*first.used[str(path)][:2], "remembered"]}
+    told = {str(path): [*first.used[str(path)][:3], "remembered"]}
     assert HashCache(told).hash(path) == "remembered"
+    path.write_text("two")
+    os.utime(path, ns=(10**18, 10**18))  # its time set back
+    assert HashCache(told).hash(path) == hash_file(path)
+    told[str(path)][2] = path.stat().st_ctime_ns
     os.utime(path, ns=(10**18, 10**18 + 1))
     assert HashCache(told).hash(path) == hash_file(path)
     path.write_text("longer")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -17,17 +18,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1
+from temper.errors import Fault
+from temper.sealed import Damaged, read_sealed
+from temper.sealed import seal as sealed
+
+FORMAT = 2
 MANIFEST = "manifest.json"
 _MOST_MANIFEST = 64 << 20
 
 
-class InvalidArtifact(Exception):
+class InvalidArtifact(Damaged):
     """Why a directory is not an artifact; `file` is the one at fault."""
 
-    def __init__(self, file: Path, reason: str):
-        super().__init__(f"{file}: {reason}")
-        self.file, self.reason = file, reason
+
+class Foreign(InvalidArtifact):
+    """An artifact is whole and holds, beside what was sealed, `files` that nobody vouches for."""
+
+    def __init__(self, files: list[Path]):
+        super().__init__(files[0], "was put there after the artifact was sealed")
+        self.files = files
+
+    def faults(self) -> list[Fault]:
+        """One for each of the first files."""
+        why, fix = "it was put there after the artifact was sealed, and might be loaded with it", "move it out of there"
+        return [Fault(f"`{file.name}` is no part of the artifact", str(file), why, fix) for file in self.files[:20]]
 
 
 @dataclass(frozen=True)
@@ -81,10 +95,16 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-class HashCache:
-    """Content hashes, remembered by (path, size, modification time) so that large files are read once.
+def is_behind_link(path: Path, levels: int) -> bool:
+    """Whether the last `levels` parts of a path, its own name among them, lead through a symbolic link."""
+    return any(part.is_symlink() for part in (path, *path.parents[: levels - 1]))
 
-    A file changed within the last two seconds is not remembered: its time may not tell two versions apart.
+
+class HashCache:
+    """Content hashes, remembered by path, size and times, so that large files are read once.
+
+    The time of the last change of the file's entry counts too: that of its content can be set back. A file changed
+    within the last two seconds is not remembered: its time may not tell two versions apart.
     """
 
     def __init__(self, remembered: Mapping[str, Any] | None = None):
@@ -100,18 +120,23 @@ class HashCache:
 
     def _file(self, path: Path) -> str:
         status = path.stat()
-        key = [status.st_size, status.st_mtime_ns]
+        key = [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
         known = self.remembered.get(str(path))
-        if isinstance(known, list) and len(known) == 3 and known[:2] == key and isinstance(known[2], str):
-            digest = known[2]
+        if isinstance(known, list) and len(known) == 4 and known[:3] == key and isinstance(known[3], str):
+            digest = known[3]
         else:
             digest = hash_file(path)
-        if time.time_ns() - status.st_mtime_ns > 2_000_000_000:
+        if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > 2_000_000_000:
             self.used[str(path)] = [*key, digest]
         return digest
 
 
 # -- artifacts --------------------------------------------------------------------------------------------------------
+
+
+def is_artifact_name(path: Path) -> bool:
+    """Whether a path is called what a run calls its artifacts."""
+    return path.parent.name == "artifacts" and re.fullmatch("[0-9a-f]{32}", path.name) is not None
 
 
 def begin(final: Path) -> Path:
@@ -135,7 +160,7 @@ def seal(aside: Path, final: Path, fingerprint: str, about: Mapping[str, Any]) -
         files[path.relative_to(aside).as_posix()] = (path.stat().st_size, hash_file(path))
     listed = {name: {"size": size, "sha256": digest} for name, (size, digest) in files.items()}
     content = {"format": FORMAT, "fingerprint": fingerprint, "files": listed, "about": dict(about)}
-    write_atomically(aside / MANIFEST, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_atomically(aside / MANIFEST, sealed(MANIFEST, content, indent=1) + b"\n")
     for root, _, _ in os.walk(aside):
         sync(Path(root))
     set_aside(final)
@@ -169,14 +194,14 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         if path.stat().st_size > _MOST_MANIFEST:
             raise InvalidArtifact(path, "too large to be a manifest")
-        content = json.loads(path.read_bytes())
+        content = read_sealed(path)
     except FileNotFoundError:
         raise InvalidArtifact(path, "missing") from None
     except OSError as error:
         raise InvalidArtifact(path, f"cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise InvalidArtifact(path, "not valid JSON; it may have been cut short") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
+    except Damaged as problem:
+        raise InvalidArtifact(path, problem.reason) from None
+    if content.get("format") != FORMAT:
         raise InvalidArtifact(path, f"not a manifest of format {FORMAT}")
     files, about, fingerprint = content.get("files"), content.get("about", {}), content.get("fingerprint")
     if not isinstance(files, dict) or not isinstance(about, dict) or not isinstance(fingerprint, str):
@@ -196,7 +221,8 @@ def _listed(path: Path, folder: Path, name: str, entry: Any) -> tuple[int, str]:
 def verify(folder: Path, fingerprint: str | None = None) -> Manifest:
     """The manifest of an artifact all of whose files are as they were written, byte for byte.
 
-    Raises InvalidArtifact with the first file that is not, or if it is the artifact of another `fingerprint`.
+    Raises InvalidArtifact with the first file that is not, or if it is the artifact of another `fingerprint`; Foreign
+    if all are and others lie among them.
     """
     manifest = read_manifest(folder)
     if fingerprint is not None and manifest.fingerprint != fingerprint:
@@ -214,7 +240,17 @@ def verify(folder: Path, fingerprint: str | None = None) -> Manifest:
             raise InvalidArtifact(path, f"cannot be read: {error.strerror}") from None
         if content != digest:
             raise InvalidArtifact(path, f"its sha256 is {content}, the manifest says {digest}")
+    if strange := foreign_files(folder, manifest):
+        raise Foreign(strange)
     return manifest
+
+
+def foreign_files(folder: Path, manifest: Manifest) -> list[Path]:
+    """What lies in an artifact and is none of the files that were sealed, nor a folder of theirs."""
+    known = {MANIFEST, *manifest.files}
+    known |= {parent.as_posix() for name in manifest.files for parent in Path(name).parents}
+    found = [Path(root, name) for root, folders, names in os.walk(folder) for name in (*folders, *names)]
+    return sorted(path for path in found if path.relative_to(folder).as_posix() not in known)
 
 
 def clean_leftovers(folder: Path) -> None:

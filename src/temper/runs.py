@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from temper.artifacts import InvalidArtifact, read_manifest, verify
+from temper.artifacts import MANIFEST, Foreign, InvalidArtifact, is_artifact_name, read_manifest, verify
 from temper.errors import ArtifactError, ConfigError, Fault
 from temper.hub.names import is_hub_model
 from temper.hub.resolve import resolve_model as hub_model
 from temper.recipe.graph import ASSETS, shipped_models
 from temper.recipe.words import did_you_mean
 from temper.record.rundir import RunDir, read_object
+from temper.sealed import Damaged, read_sealed
 
 RUNS = Path("runs")
 
@@ -101,7 +102,7 @@ def find_evaluation(reference: str) -> Evaluated:
             raise ArtifactError(Fault(f"`{reference}` is a model that no run measured", fix=fix))
     else:
         run = find_run(text)
-    stages = RunDir(run).record().get("stages")
+    stages = _stages(run)
     entries = {n: e for n, e in stages.items() if isinstance(e, dict)} if isinstance(stages, dict) else {}
     if name and name not in entries:
         raise ConfigError(Fault(f"`{run}` has no stage `{name}`", "", f"its stages are {', '.join(entries)}",
@@ -121,9 +122,25 @@ def _maker(model: Path) -> str:
         return ""
 
 
+def _stages(run: Path) -> Any:
+    """What run.json says of the stages. Raises ArtifactError if it is not as it was written."""
+    try:
+        return read_sealed(run / "run.json").get("stages")
+    except FileNotFoundError:
+        return None
+    except Damaged as problem:
+        fix = "`temper run` on its recipe writes it anew"
+        raise ArtifactError(Fault("run.json is damaged", str(problem.file), problem.reason, fix)) from None
+
+
+def _is_artifact(folder: Path) -> bool:
+    """Whether a directory is a run's artifact, as its manifest says or its name does."""
+    return (folder / MANIFEST).exists() or is_artifact_name(folder.resolve())
+
+
 def stage_fingerprint(run: Path, stage: str) -> str | None:
     """What run.json says that a stage's artifact is called."""
-    stages = RunDir(run).record().get("stages")
+    stages = _stages(run)
     entry = stages.get(stage) if isinstance(stages, dict) else None
     return entry.get("fingerprint") if isinstance(entry, dict) else None
 
@@ -132,11 +149,8 @@ def _measured(folders: Sequence[Path], reference: str, model: str) -> Evaluated:
     """The newest of `folders` that measured `model` ("": the last it measured)."""
     known: list[str] = []
     for folder in reversed(folders):
-        try:
-            if (folder / "manifest.json").exists():
-                verify(folder)
-        except InvalidArtifact as problem:
-            raise ArtifactError(Fault("an evaluation is damaged", str(problem.file), problem.reason)) from None
+        if _is_artifact(folder):
+            _checked(folder, "an evaluation")
         found = read_object(folder / "evaluation.json")
         names = [str(m.get("stage")) for m in found.get("models") or [] if isinstance(m, dict)]
         if model in names or (names and not model):
@@ -158,6 +172,8 @@ def resolve_model(reference: str) -> Path:
     run, colon, stage = reference.rpartition(":")
     if _is_directory(path):
         if (path / "config.json").is_file():
+            if _is_artifact(path):
+                _checked(path, f"the model `{reference}`")
             return path
         if not _is_run(path) and not _runs_in(path):
             why = "no config.json (a model) and no run.json (a run) in it"
@@ -184,7 +200,7 @@ def _known() -> str:
 
 def finished_models(run: Path, makes: Sequence[str] = ("model",)) -> dict[str, str]:
     """The fingerprint of each model that a run has finished, by stage, in order."""
-    stages = RunDir(run).record().get("stages")
+    stages = _stages(run)
     found = {}
     for name, entry in stages.items() if isinstance(stages, dict) else ():
         is_done = isinstance(entry, dict) and entry.get("makes") in makes and entry.get("state") == "done"
@@ -207,7 +223,7 @@ def stage_model(run: Path, stage: str) -> Path:
     models = finished_models(run, ("model", "reward_model"))
     if stage in models:
         return _verified(run, stage, models[stage])
-    stages: Any = RunDir(run).record().get("stages")
+    stages: Any = _stages(run)
     known = list(stages) if isinstance(stages, dict) else []
     have = f"it has finished the models {', '.join(models)}" if models else "it has finished no model yet"
     if stage in known:
@@ -220,11 +236,16 @@ def stage_model(run: Path, stage: str) -> Path:
 
 def _verified(run: Path, stage: str, fingerprint: str) -> Path:
     path = RunDir(run).artifact(fingerprint)
+    _checked(path, f"the model of `{stage}`", fingerprint)
+    return path
+
+
+def _checked(path: Path, what: str, fingerprint: str | None = None) -> None:
+    """Raise ArtifactError, with the file, for an artifact that is not as it was sealed."""
     try:
         verify(path, fingerprint)
+    except Foreign as problem:
+        raise ArtifactError(problem.faults()) from None
     except InvalidArtifact as problem:
         fix = "`temper run` on its recipe makes it again"
-        raise ArtifactError(
-            Fault(f"the model of `{stage}` is damaged", str(problem.file), problem.reason, fix)
-        ) from None
-    return path
+        raise ArtifactError(Fault(f"{what} is damaged", str(problem.file), problem.reason, fix)) from None

@@ -15,6 +15,7 @@ from temper.artifacts import begin, seal
 from temper.cli import main
 from temper.rollout.measures import bootstrap_interval, mean_interval
 from temper.rollout.paired import PromptScore, paired, read_score, sign_test
+from temper.sealed import seal as sealed
 from temper.stages.evaluate import Claim, Config, evaluation, judge, write_evaluation, write_scored
 from temper.types import Message, Prompt
 
@@ -186,7 +187,7 @@ def test_stages_and_models_of_a_run_are_found_by_their_evaluation(tmp_path, monk
             (made / "config.json").write_text("{}")
         seal(made, artifact, artifact.name, {"stage": name, "makes": makes})
         entries[name] = {"kind": "x", "makes": makes, "state": "done", "fingerprint": artifact.name}
-    Path("run/run.json").write_text(json.dumps({"recipe": "r", "stages": entries}))
+    Path("run/run.json").write_bytes(sealed("run.json", {"recipe": "r", "stages": entries}))
     outputs = []
     for a, b in (("run:a", "run:b"), ("run/artifacts/f-a", "run"), ("run/artifacts/f-report:a", "run:report")):
         assert main(["compare", a, b, "--json"]) == 0
@@ -194,7 +195,7 @@ def test_stages_and_models_of_a_run_are_found_by_their_evaluation(tmp_path, monk
     assert outputs[0]["tasks"] == outputs[1]["tasks"] == outputs[2]["tasks"]
     assert (outputs[1]["a"]["model"], outputs[1]["b"]["model"]) == ("a", "b")
     entries["a"]["fingerprint"] = "f-newer"
-    Path("run/run.json").write_text(json.dumps({"recipe": "r", "stages": entries}))
+    Path("run/run.json").write_bytes(sealed("run.json", {"recipe": "r", "stages": entries}))
     for a, code, said in (("run/artifacts/f-a", 5, "no run measured"), ("run:aa", 2, "did you mean `a`?")):
         assert main(["compare", a, "run:b"]) == code
         assert said in capsys.readouterr().err

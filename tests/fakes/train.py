@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from pathlib import Path
@@ -13,7 +12,9 @@ from pydantic import Field, model_validator
 
 from temper.config import DataRef, ModelRef, RewardName, StrictModel, TaskName
 from temper.errors import DataError, Fault, Preempted
+from temper.record.checkpoints import NOTE, owner_of, remove, steps_in
 from temper.rng import seed_for
+from temper.sealed import seal, trusted
 from temper.stages.context import StageContext
 
 VERSION = 1
@@ -63,7 +64,7 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
 
 
 def run(config: Config, ctx: StageContext) -> None:
-    state, start = _newest(ctx.work / "checkpoints") or (_start(config, ctx), 0)
+    state, start = _newest(ctx) or (_start(config, ctx), 0)
     ctx.log.resume_at(start)
     if config.fail == "bug":
         raise KeyError("a bug")
@@ -74,7 +75,7 @@ def run(config: Config, ctx: StageContext) -> None:
         ctx.log.step(step + 1, config.steps, {"loss": 1.0 / (step + 1), "seconds": 0.1})
         stop = ctx.stopping()
         if stop or (step + 1) % config.save_steps == 0:
-            _save(ctx.work / "checkpoints", step + 1, state)
+            _save(ctx.work, step + 1, state)
         if stop:
             raise Preempted(f"checkpoint saved after step {step + 1} of {config.steps}")
         if config.fail == "nan" and step == 2:
@@ -91,18 +92,22 @@ def _start(config: Config, ctx: StageContext) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
-def _save(folder: Path, step: int, state: str) -> None:
+def _save(work: Path, step: int, state: str) -> None:
+    """As `train/checkpoint.py` does it, without tensors."""
+    folder = work / "checkpoints"
     folder.mkdir(exist_ok=True)
-    aside = folder / ".writing"
+    aside = folder / f".writing-{step:06d}"
     aside.mkdir(exist_ok=True)
-    (aside / "state.json").write_text(json.dumps([state, step]), encoding="utf-8")
+    (aside / NOTE).write_bytes(seal(NOTE, {"step": step, "owner": owner_of(work), "state": state}))
     final = folder / f"step-{step:06d}"
-    if not final.exists():
+    if remove(final):
         os.rename(aside, final)
 
 
-def _newest(folder: Path) -> tuple[str, int] | None:
-    for path in sorted(folder.glob("step-*"), reverse=True):
-        state, step = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        return state, step
+def _newest(ctx: StageContext) -> tuple[str, int] | None:
+    for step, path in steps_in(ctx.work / "checkpoints"):
+        note = trusted(path / NOTE)
+        if (note.get("step"), note.get("owner")) == (step, owner_of(ctx.work)):
+            return note["state"], step
+        ctx.log.warn(f"checkpoint {path / NOTE} is damaged, using the one before it")
     return None

@@ -34,7 +34,7 @@ class Log:
     def step(self, step: int, total: int, metrics: dict[str, Any]) -> None:
         self.rows.append({"step": step, **metrics})
 
-    def resume_at(self, step: int) -> None:
+    def resume_at(self, step: int, kept: Path | None = None) -> None:
         self.rows = [row for row in self.rows if row["step"] <= step]
 
     def info(self, text: str) -> None: ...

@@ -12,8 +12,9 @@ from model_zoo import CHATS, make
 from pydantic import ValidationError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from temper.artifacts import begin, seal
 from temper.commands import export
-from temper.errors import ConfigError, Exit, ResourceError, TemperError
+from temper.errors import ArtifactError, ConfigError, Exit, ResourceError, TemperError
 from temper.models.load import load_model
 from temper.models.save import read_history
 from temper.stages import import_model
@@ -165,9 +166,11 @@ def test_a_config_that_is_none(wrong):
 
 @pytest.fixture
 def model(tmp_path) -> Path:
-    imported(make("qwen2", tmp_path / "source"), tmp_path / "artifact")
-    (tmp_path / "artifact" / "manifest.json").write_text("{}")
-    return tmp_path / "artifact"
+    final = tmp_path / "artifact"
+    made = begin(final)
+    imported(make("qwen2", tmp_path / "source"), made)
+    seal(made, final, "artifact", {"stage": "x"})
+    return final
 
 
 def exported(*arguments: object) -> int:
@@ -178,6 +181,24 @@ def exported(*arguments: object) -> int:
 
 def contents(path: Path) -> dict[str, bytes]:
     return {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors.index.json", ".hidden", "sub/x.py", "empty/"])
+def test_what_was_put_into_an_artifact_is_named_and_not_exported(model, tmp_path, name):
+    path = model / name
+    path.parent.mkdir(exist_ok=True)
+    path.mkdir() if name.endswith("/") else path.write_text("x")
+    with pytest.raises(ArtifactError) as error:
+        exported(model, tmp_path / "out")
+    assert name.rstrip("/") in " ".join(fault.where for fault in error.value.faults)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_artifact_is_not_exported_by_its_path_either(model, tmp_path):
+    path = model / "config.json"
+    path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(ArtifactError, match="damaged"):
+        exported(model, tmp_path / "out")
 
 
 def test_an_export_is_a_hugging_face_directory_and_nothing_else(model, tmp_path, capsys):

@@ -36,7 +36,7 @@ class Log:
     def step(self, step: int, total: int, metrics: dict[str, float]) -> None:
         self.rows[step] = metrics
 
-    def resume_at(self, step: int) -> None: ...
+    def resume_at(self, step: int, kept: Path | None = None) -> None: ...
 
     def info(self, text: str) -> None:
         self.said.append(text)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from tiny_models import tiny_model
 
 from temper.data.batching import make_batch
 from temper.errors import Preempted
+from temper.record.checkpoints import clear
+from temper.sealed import seal
 from temper.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from temper.train.forward import plan_batch, score_targets
 from temper.train.learner import Learner, LossSum, OptimizerConfig
@@ -24,7 +28,7 @@ class Quiet:
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
-    def resume_at(self, step: int) -> None: ...
+    def resume_at(self, step: int, kept: Path | None = None) -> None: ...
 
     def info(self, text: str) -> None: ...
 
@@ -120,18 +124,90 @@ def test_a_second_learner_is_resumed_with_its_own_moments_and_count(tmp_path: Pa
     assert (straight[0].step, straight[1].step) == (6, 2)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path: Path) -> None:
-    for step in (2, 4):
-        save_checkpoint(tmp_path, Checkpoint(step, {"x": torch.full((4,), float(step))}, {"updates": step}))
-    damaged = tmp_path / "step-000004" / "state.safetensors"
-    content = bytearray(damaged.read_bytes())
-    content[-1] ^= 1
-    damaged.write_bytes(content)
+def checkpoints(work: Path, *steps: int) -> Path:
+    """Checkpoints of these steps in a stage's directory, with the records of each."""
+    folder = work / "checkpoints"
+    work.mkdir(exist_ok=True)
+    for step in steps:
+        (work / "metrics.jsonl").write_text("".join(f'{{"step": {n + 1}, "of": 9}}\n' for n in range(step)))
+        save_checkpoint(folder, Checkpoint(step, {"x": torch.full((4,), float(step))}, {"updates": step}))
+    return folder
+
+
+def damage(path: Path, how: str, dice: random.Random) -> None:
+    """Change one file in one way."""
+    data = path.read_bytes()
+    place = dice.randrange(len(data))
+    changed = {
+        "flip": data[:place] + bytes([data[place] ^ 1 << dice.randrange(8)]) + data[place + 1 :],
+        "cut": data[:place], "grow": data + b"}", "twice": data + data, "empty": b"", "list": b"[]", "null": b"null",
+        "deep": b'{"a":' * 5000 + b"1" + b"}" * 5000, "renamed": data.replace(b"updates", b"Updates") + b" ",
+    }  # fmt: skip
+    path.unlink() if how == "gone" else path.write_bytes(changed[how])
+
+
+HOWS = ("flip", "cut", "grow", "twice", "empty", "list", "null", "deep", "renamed", "gone")
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "checkpoint.json", "metrics.jsonl"])
+@pytest.mark.parametrize("how", HOWS)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path: Path, name: str, how: str) -> None:
+    dice = random.Random(f"{name} {how}")
+    for times in range(20 if how in ("flip", "cut") else 1):
+        folder = checkpoints(tmp_path / str(times), 2, 4)
+        damage(folder / "step-000004" / name, how, dice)
+        log = Quiet()
+        found = latest_checkpoint(folder, log.warn)
+        assert found is not None
+        assert (found.step, found.meta, found.tensors["x"].tolist()) == (2, {"updates": 2}, [2.0] * 4)
+        (warning,) = log.warnings
+        assert str(folder / "step-000004" / name) in warning
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "checkpoint.json", ""])
+def test_a_checkpoint_in_anothers_place_is_none(tmp_path: Path, name: str) -> None:
+    folder = checkpoints(tmp_path / "work", 2, 4)
+    one, other, aside = folder / "step-000002" / name, folder / "step-000004" / name, tmp_path / "aside"
+    for source, target in ((one, aside), (other, one), (aside, other)):
+        source.rename(target)
+    assert latest_checkpoint(folder, Quiet().warn) is None
+    shutil.rmtree(folder)
+    folder = checkpoints(tmp_path / "work", 2, 4)
+    shutil.copytree(folder / "step-000002", folder / "step-000009")
     log = Quiet()
-    found = latest_checkpoint(tmp_path, log.warn)
+    found = latest_checkpoint(folder, log.warn)
     assert found is not None
-    assert found.step == 2
-    assert "step-000004" in log.warnings[0]
+    assert found.step == 4
+    assert "it is that of step 2" in log.warnings[0]
+
+
+def test_a_checkpoint_of_another_config_is_none(tmp_path: Path) -> None:
+    work = tmp_path / "01-rl"
+    work.mkdir()
+    (work / "stage.json").write_bytes(seal("stage.json", {"stage": "rl", "fingerprint": "a" * 32}))
+    folder = checkpoints(work, 2)
+    assert latest_checkpoint(folder, Quiet().warn) is not None
+    (work / "stage.json").write_bytes(b"")  # then the checkpoint says whose the directory is
+    assert latest_checkpoint(folder, Quiet().warn) is not None
+    (work / "stage.json").write_bytes(seal("stage.json", {"stage": "rl", "fingerprint": "b" * 32}))
+    assert latest_checkpoint(folder, Quiet().warn) is None
+
+
+def test_only_checkpoints_of_its_own_are_removed(tmp_path: Path) -> None:
+    folder = checkpoints(tmp_path / "work", 1)
+    (folder / "step-000001" / "thesis.txt").write_text("x")
+    (folder / "step-000000").mkdir()
+    (folder / "step-000000" / "thesis.txt").write_text("x")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "state.safetensors").write_text("x")
+    (folder / "step-000002").symlink_to(tmp_path / "disk")
+    checkpoints(tmp_path / "work", 3, 4, 5)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "step-000000", "step-000001", "step-000002", "step-000004", "step-000005",
+    ]  # fmt: skip
+    clear(tmp_path / "work")
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000000", "step-000001", "step-000002"]
+    assert (tmp_path / "disk" / "state.safetensors").exists()
 
 
 def test_only_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,10 +20,12 @@ from temper.pipeline.stopping import Stopper
 from temper.planning import preflight
 from temper.planning.plan import Plan, StagePlan, half_done_error, reasons
 from temper.recipe.resolved import render_recipe, render_stage, stage_values
+from temper.record.checkpoints import clear, last_checkpoint
 from temper.record.cost import Meter
 from temper.record.metrics import read_rows
 from temper.record.progress import StageLog
-from temper.record.rundir import Lock, RunDir, last_checkpoint, read_object, writing
+from temper.record.rundir import Lock, RunDir, read_object, writing
+from temper.sealed import seal as seal_record
 from temper.stages import STAGES
 from temper.stages.context import StageContext
 from temper.trackers.process import following
@@ -142,11 +142,13 @@ class Run:
     def _tidy(self) -> None:
         """Clear what a killed run left, set aside what is damaged, write down what is going to happen."""
         clean_leftovers(self.root)
+        for problem in self.plan.folder.damaged_records():
+            say(f"warning: {problem.file} is damaged and is written anew: {problem.reason}")
         for path, fault in self.plan.damaged:
             say(fault.render("warning"))
             set_aside(path)
         write_atomically(self.root / "recipe.resolved.yaml", render_recipe(self.plan.recipe))
-        write_atomically(self.root / "hashes.json", json.dumps(self.plan.hashes) + "\n")
+        write_atomically(self.root / "hashes.json", seal_record("hashes.json", self.plan.hashes))
         self.record.save("running")
 
     # -- one stage ----------------------------------------------------------------------------------------------------
@@ -165,7 +167,7 @@ class Run:
         """A stage that is done: its own working directory in place, its checkpoints gone."""
         with writing(self.root):
             work = self._activate(planned)
-            shutil.rmtree(work / "checkpoints", ignore_errors=True)
+            clear(work)
 
     def _run_stage(self, planned: StagePlan, meter: Meter) -> None:
         stage, recipe = planned.stage, self.plan.recipe
@@ -200,7 +202,7 @@ class Run:
         about = {"stage": stage.name, "kind": stage.kind, "makes": stage.makes, "steps": steps, **cost.as_dict()}
         with writing(self.root):
             seal(out, artifact, planned.fingerprint, about)
-            shutil.rmtree(work / "checkpoints", ignore_errors=True)
+            clear(work)
         self.record.update(planned, "done", cost, steps)
 
     def _watch(self, planned: StagePlan, work: Path, meter: Meter) -> Callable[[], bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from temper.artifacts import write_atomically
 from temper.environment import versions
 from temper.planning.plan import Plan, StagePlan
 from temper.record.cost import Cost, Meter
+from temper.sealed import seal
 
 FORMAT = 1
 
@@ -91,7 +91,7 @@ class Record:
             "peak_memory_bytes": total.peak_memory_bytes,
             "overhead": overhead.as_dict(),
         }
-        write_atomically(self.path, json.dumps(self.values, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(self.path, seal("run.json", self.values, indent=1) + b"\n")
 
 
 def _now() -> str:

@@ -24,7 +24,8 @@ from temper.errors import Exit, TemperError
 from temper.pipeline.points import Point
 from temper.planning.plan import Plan
 from temper.planning.preflight import prepare
-from temper.record.rundir import read_object, writing
+from temper.record.rundir import writing
+from temper.sealed import trusted
 
 PROGRAM = (sys.executable, "-m", "temper")  # a point is a process of its own: its memory and its crash are its own
 
@@ -79,7 +80,7 @@ def share(plan: Plan) -> None:
 def work_of(folder: Path, fingerprint: str) -> Path | None:
     """The directory of the stage of any point that made this artifact and kept metrics of it."""
     for about in sorted(folder.glob("*/stages/*/stage.json")):
-        if read_object(about).get("fingerprint") == fingerprint and (about.parent / "metrics.jsonl").exists():
+        if trusted(about).get("fingerprint") == fingerprint and (about.parent / "metrics.jsonl").exists():
             return about.parent
     return None
 

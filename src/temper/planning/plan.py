@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from temper.artifacts import HashCache, InvalidArtifact, Manifest, read_manifest, verify
-from temper.errors import ConfigError, DataError, Fault
+from temper.artifacts import Foreign, HashCache, InvalidArtifact, Manifest, read_manifest, verify
+from temper.errors import ArtifactError, ConfigError, DataError, Fault
 from temper.recipe.graph import Ref, is_folder
 from temper.recipe.recipe import Recipe, Stage
 from temper.recipe.resolved import flat
-from temper.record.rundir import RunDir, last_checkpoint, read_object
+from temper.record.checkpoints import last_checkpoint, owner_of
+from temper.record.rundir import RunDir
+from temper.sealed import trusted
 
 State = Literal["cached", "continue", "run"]
 
@@ -66,7 +68,8 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, folder: RunDir) -> Plan:
-    """Fingerprint every stage and verify, byte for byte, what is already there. Raises DataError for unreadable files.
+    """Fingerprint every stage and verify, byte for byte, what is already there. Raises DataError for unreadable files,
+    ArtifactError for an artifact that holds more than was sealed in it.
 
     A fingerprint covers the stage's name (draws are keyed by it), kind and VERSION, its whole resolved config, the
     seed, the fingerprints of what it starts from, and the contents of the files that it and its tasks name.
@@ -131,6 +134,8 @@ def _finished(plan: Plan, artifact: Path, fingerprint: str) -> Manifest | None:
         return None
     try:
         return verify(artifact, fingerprint)
+    except Foreign as problem:
+        raise ArtifactError(problem.faults()) from None
     except InvalidArtifact as problem:
         plan.damaged.append((artifact, _damage(artifact, problem)))
         return None
@@ -147,10 +152,11 @@ def _why(
     """Whether a stage that is not done starts or goes on, and the reasons in words."""
     if any(path == plan.folder.artifact(fingerprint) for path, _ in plan.damaged):
         return "run", ("what it made is damaged",)
-    before = read_object(work / "stage.json") if work else {}
-    if work is None or not before:
+    owner = owner_of(work) if work else ""
+    if work is None or not owner:
         return "run", ("never run",)
-    if before.get("fingerprint") == fingerprint:
+    before = trusted(work / "stage.json")
+    if owner == fingerprint:
         step = last_checkpoint(work)
         return "continue", (f"interrupted: goes on after step {step}" if step else "interrupted: starts over",)
     rerun = {done.stage.name for done in plan.stages if done.runs}
@@ -210,10 +216,9 @@ def _find_half_done(plan: Plan, works: Mapping[str, Path]) -> None:
     planned = {p.stage.name: p for p in plan.stages}
     rerun = {p.stage.name for p in plan.running}
     for name, work in works.items():
-        before = read_object(work / "stage.json")
-        old, step = before.get("fingerprint"), last_checkpoint(work)
+        before, old, step = trusted(work / "stage.json"), owner_of(work), last_checkpoint(work)
         now = planned.get(name)
-        if not isinstance(old, str) or step is None or (now is not None and (now.fingerprint == old or not now.runs)):
+        if not old or step is None or (now is not None and (now.fingerprint == old or not now.runs)):
             continue
         if _is_whole(plan.folder.artifact(old), old):
             continue  # it ended; the run was killed before it could tidy up

@@ -21,7 +21,7 @@ from typing import Any
 from temper.planning.plan import Plan, StagePlan
 from temper.planning.preflight import inputs
 from temper.planning.rehearsal import MIN_STEPS, Rehearsed
-from temper.record.rundir import last_checkpoint
+from temper.record.checkpoints import last_checkpoint
 from temper.stages import STAGES
 
 PATIENCE = 10  # a stage is given up after this many times the seconds it was to take

@@ -89,6 +89,17 @@ class MetricsFile:
         self._lines.append(line)
         return row
 
+    def restore(self, copy: Path, step: int) -> bool:
+        """Take the rows up to `step` from `copy`, an earlier state of this file; whether they were others here."""
+        if not copy.is_file():
+            return False
+        kept = [(row, line) for row, line in _read(copy) if row["step"] <= step]
+        count = sum(row["step"] <= step for row in self.rows)
+        if [line for _, line in kept] == self._lines[:count]:
+            return False
+        self.rows, self._lines = [row for row, _ in kept], [line for _, line in kept]
+        return True
+
     def keep_until(self, step: int) -> None:
         """Drop the rows after `step`, and any torn line; the file changes in one rename."""
         kept = sum(row["step"] <= step for row in self.rows)  # steps rise, so these come first

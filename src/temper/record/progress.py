@@ -88,8 +88,15 @@ class StageLog:
         for finding in find(self.kind, self._config, self._metrics.rows):
             self._find(finding, step)
 
-    def resume_at(self, step: int) -> None:
-        """Forget what was recorded after `step` (0: everything): the run goes on from a checkpoint of that step."""
+    def resume_at(self, step: int, kept: Path | None = None) -> None:
+        """Forget what was recorded after `step` (0: everything): the run goes on from a checkpoint of that step.
+
+        `kept` is a directory with the records as they were then, which is believed more than the stage's own.
+        """
+        if kept is not None and self._metrics.restore(kept / "metrics.jsonl", step):
+            self.warn(f"{self._metrics.path} was damaged; its rows up to step {step} are those of the checkpoint")
+        if kept is not None and (kept / "warnings.jsonl").is_file():
+            self._warned |= _read_warnings(kept / "warnings.jsonl")
         self._metrics.keep_until(step)
         kept = {key: row for key, row in self._warned.items() if row["step"] <= step}
         if kept != self._warned:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from temper.artifacts import write_atomically
+from temper.sealed import Damaged, seal_rows, unseal_rows
 
 
 def write_rows(path: Path, rows: Iterable[dict]) -> None:
@@ -23,3 +24,17 @@ def read_rows(path: Path) -> list[dict]:
     data = path.read_bytes()
     text = gzip.decompress(data) if path.suffix == ".gz" else data
     return [json.loads(line) for line in text.decode("utf-8").split("\n") if line]
+
+
+def write_sealed(path: Path, rows: Iterable[dict], owner: str) -> None:
+    """Write rows that a later process goes on from, and only under this name and for this `owner`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, seal_rows(f"{owner}/{path.name}", rows))
+
+
+def read_sealed(path: Path, owner: str) -> list[dict]:
+    """The rows of a file written by `write_sealed`. Raises Damaged, FileNotFoundError."""
+    try:
+        return unseal_rows(f"{owner}/{path.name}", path.read_bytes())
+    except ValueError as problem:
+        raise Damaged(path, str(problem)) from None

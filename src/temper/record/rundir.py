@@ -23,6 +23,8 @@ from typing import Any
 
 from temper.artifacts import sync, write_atomically
 from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
+from temper.record.checkpoints import owner_of
+from temper.sealed import Damaged, read_sealed, seal, trusted
 
 OURS = (
     "artifacts", "hashes.json", "lock", "logs", "recipe.resolved.yaml", "report", "run.json", "stages", "tensorboard",
@@ -31,18 +33,12 @@ OURS = (
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; {} if there is none, or it is torn."""
+    """The JSON object in a file, believed as it is; {} if there is none, or it is torn."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def last_checkpoint(work: Path) -> int | None:
-    """The step of the newest checkpoint in a stage's directory."""
-    steps = [int(match[1]) for name in _names(work / "checkpoints") if (match := re.fullmatch(r"step-(\d+)", name))]
-    return max(steps, default=None)
 
 
 def _names(folder: Path) -> list[str]:
@@ -66,11 +62,28 @@ class RunDir:
         return self.artifacts / fingerprint
 
     def record(self) -> dict[str, Any]:
-        """run.json, {} if there is none to be read."""
-        return read_object(self.root / "run.json")
+        """run.json, {} if there is none, or it is not as it was written."""
+        return trusted(self.root / "run.json")
 
     def remembered_hashes(self) -> dict[str, Any]:
-        return read_object(self.root / "hashes.json")
+        return trusted(self.root / "hashes.json")
+
+    def damaged_records(self) -> list[Damaged]:
+        """What of run.json, hashes.json and the stages' stage.json is not as it was written. All can be written anew:
+        what stages made and their checkpoints speak for themselves."""
+        found = []
+        works = self.work_folders()
+        abouts = [work / "stage.json" for work in works.values()]
+        for path in (self.root / "run.json", self.root / "hashes.json", *abouts):
+            try:
+                about = read_sealed(path)
+                if path.name == "stage.json" and works.get(str(about.get("stage"))) != path.parent:
+                    raise Damaged(path, f"it is that of the stage `{about.get('stage')}`")
+            except FileNotFoundError:
+                continue
+            except Damaged as problem:
+                found.append(problem)
+        return found
 
     def work_folders(self) -> dict[str, Path]:
         """The directory of each stage that has one, by the stage's name."""
@@ -114,7 +127,7 @@ class RunDir:
         if not set(_names(target)) - {".stage.json.tmp"}:
             shutil.rmtree(target, ignore_errors=True)  # killed before it was anything
         if target.exists():
-            old = str(read_object(target / "stage.json").get("fingerprint", "unknown"))
+            old = owner_of(target) or "unknown"
             if old != fingerprint:
                 aside = self._old(name, old) or self._old_folder / f"{folder}-{old[:8]}"
                 shutil.rmtree(aside, ignore_errors=True)
@@ -122,8 +135,8 @@ class RunDir:
         if not target.exists() and (returning := self._old(name, fingerprint)) is not None:
             returning.rename(target)
         target.mkdir(exist_ok=True)
-        if read_object(target / "stage.json") != about:
-            write_atomically(target / "stage.json", json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+        if trusted(target / "stage.json") != about:
+            write_atomically(target / "stage.json", seal("stage.json", about, indent=1) + b"\n")
             write_atomically(target / "config.yaml", config)
             sync(target.parent)
         return target

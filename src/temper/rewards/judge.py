@@ -5,9 +5,8 @@ It is asked through any endpoint that speaks OpenAI's protocol, and only by a re
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from pydantic import Field, field_validator
 from temper.config import StrictModel
 from temper.errors import ConfigError, Fault, ResourceError
 from temper.rewards.endpoint import Endpoint, Limits, NoAnswer
+from temper.sealed import seal, unseal
 from temper.text.reply import CLOSE_ANSWER, CLOSE_THINK, OPEN_ANSWER, OPEN_THINK
 from temper.types import Prompt, Reply
 
@@ -112,7 +112,8 @@ class Judge:
         self.endpoint = Endpoint(config.url, _key(config.api_key_env), limits)
         self.failures = 0  # questions without a verdict so far
         self._unread_in_a_row = 0
-        self._known: dict[str, float | NoAnswer] = _read(memory)
+        self._name = f"judge {config.model} {config.temperature}"  # a verdict of another judge is none of this one
+        self._known: dict[str, float | NoAnswer] = _read(memory, self._name)
 
     def __call__(self, prompt: Prompt, reply: Reply) -> float:
         """The score of one reply, 0…1. Raises NoAnswer where there is none."""
@@ -190,8 +191,8 @@ class Judge:
         if self.memory is not None:
             said = {"why": str(verdict)} if isinstance(verdict, NoAnswer) else {"verdict": verdict}
             self.memory.parent.mkdir(parents=True, exist_ok=True)
-            with self.memory.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"question": key, **said}) + "\n")
+            with self.memory.open("ab") as file:
+                file.write(seal(self._name, {"question": key, **said}) + b"\n")
 
 
 def _scaled(score: float | NoAnswer, by: int) -> float | NoAnswer:
@@ -249,17 +250,22 @@ def _key(variable: str | None) -> str | None:
     return key
 
 
-def _read(memory: Path | None) -> dict[str, float | NoAnswer]:
-    """The verdicts of an earlier process; a line cut off by a kill is none."""
+def _read(memory: Path | None, name: str) -> dict[str, float | NoAnswer]:
+    """The verdicts of an earlier process; a line cut off by a kill is none, and one that was changed is told of."""
     known: dict[str, float | NoAnswer] = {}
     if memory is None or not memory.exists():
         return known
-    text = memory.read_text(encoding="utf-8", errors="replace")
-    if text and not text.endswith("\n"):
-        with memory.open("a", encoding="utf-8") as file:
-            file.write("\n")
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError, LookupError, TypeError):
-            row = json.loads(line)
-            known[row["question"]] = float(row["verdict"]) if "verdict" in row else NoAnswer(str(row["why"]))
+    data = memory.read_bytes()
+    *lines, torn = data.split(b"\n")
+    if torn:
+        os.truncate(memory, len(data) - len(torn))
+    for number, line in enumerate(lines, 1):
+        try:
+            row = unseal(name, line)
+        except ValueError as problem:
+            if line:
+                text = f"{memory}:{number} is damaged, the judge is asked again: {problem}"
+                logging.getLogger("temper.rewards").warning(text)
+            continue
+        known[row["question"]] = float(row["verdict"]) if "verdict" in row else NoAnswer(str(row["why"]))
     return known

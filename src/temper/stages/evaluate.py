@@ -15,7 +15,8 @@ from temper.config import ModelRef, RewardName, StrictModel, TaskName
 from temper.errors import Fault, Preempted
 from temper.models.device import missing_device, placed
 from temper.models.load import load_model
-from temper.record.rollouts import read_rows, write_rows
+from temper.record.checkpoints import owner_of
+from temper.record.rollouts import write_rows, write_sealed
 from temper.rewards import REWARDS, Reward
 from temper.rewards.accuracy import vote
 from temper.rewards.score import Scorer
@@ -24,6 +25,7 @@ from temper.rollout.measures import interval, majority_is_right, mean_interval
 from temper.rollout.open import open_engine
 from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.paired import PromptScore, paired, prompt_score, read_score, set_hash
+from temper.stages.chunks import kept_rows
 from temper.stages.context import StageContext
 from temper.stages.models import check_model
 from temper.stages.prompts import check_lengths, check_tasks, in_form, known_prompts, open_prompts
@@ -135,11 +137,14 @@ def run(config: Config, ctx: StageContext) -> None:
         tasks: dict[str, Any] = {}
         for name in config.tasks:
             kept = ctx.work / "samples" / f"{len(models):02d}.{name}"
-            if not kept.with_name(f"{kept.name}.json").exists():
+            found = kept_of(kept, ctx)
+            if found is None:
                 key = (ctx.seed, ctx.name)
                 asked = in_form(prompts[name], config.replies.get(stage))
-                keep(evaluate_model(ctx.inputs[ref], asked, config, key, ctx.log.warn, more), kept)
-            tasks[name], scored[stage, name], samples = kept_of(kept)
+                keep(evaluate_model(ctx.inputs[ref], asked, config, key, ctx.log.warn, more), kept, ctx)
+                found = kept_of(kept, ctx)
+                assert found is not None
+            tasks[name], scored[stage, name], samples = found
             write_scored(ctx.out, stage, name, scored[stage, name], samples)
             shown = {f"{stage}/{name}/{key}": tasks[name][key] for key in ("accuracy", "format")}
             ctx.log.step(len(models) * len(config.tasks) + len(tasks), total, shown)
@@ -187,19 +192,24 @@ def write_scored(folder: Path, model: str, task: str, scores: Sequence[PromptSco
 Measured = tuple[dict[str, Any], list[PromptScore], list[dict]]
 
 
-def keep(found: Measured, at: Path) -> None:
+def keep(found: Measured, at: Path, ctx: StageContext) -> None:
     """Keep what was measured of one model on one task in files that start with `at`; the numbers, written last, say
     that the rest is whole."""
     measured, scores, samples = found
-    write_rows(at.with_name(f"{at.name}.jsonl"), samples)
-    write_rows(at.with_name(f"{at.name}.prompts.jsonl"), [score.row() for score in scores])
-    write_rows(at.with_name(f"{at.name}.json"), [measured])
+    kept = {"jsonl": samples, "prompts.jsonl": [score.row() for score in scores], "json": [measured]}
+    for ending, rows in kept.items():
+        write_sealed(at.with_name(f"{at.name}.{ending}"), rows, owner_of(ctx.work))
 
 
-def kept_of(at: Path) -> Measured:
-    """What `keep` kept."""
-    scores = [read_score(row) for row in read_rows(at.with_name(f"{at.name}.prompts.jsonl"))]
-    return read_rows(at.with_name(f"{at.name}.json"))[0], scores, read_rows(at.with_name(f"{at.name}.jsonl"))
+def kept_of(at: Path, ctx: StageContext) -> Measured | None:
+    """What `keep` kept; None where it did not come to its end, or a file is not as it was written."""
+    owner = owner_of(ctx.work)
+    measured, scores, samples = (
+        kept_rows(at.with_name(f"{at.name}.{ending}"), owner, ctx) for ending in ("json", "prompts.jsonl", "jsonl")
+    )
+    if measured is None or scores is None or samples is None:
+        return None
+    return measured[0], [read_score(row) for row in scores], samples
 
 
 def evaluate_model(

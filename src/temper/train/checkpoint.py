@@ -1,59 +1,97 @@
-"""Exact resume: weights and optimiser as safetensors, written aside, renamed last, checked by hash when read."""
+"""Exact resume: weights and optimiser as safetensors, written aside, renamed last, every byte of it hashed.
+
+step-000040/   checkpoint.json  state.safetensors  and the records of the steps up to there (`RECORDS`)
+
+checkpoint.json is sealed (`sealed.py`): it says of which step and of which stage's work it is, and what the other files
+hash to.
+"""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from temper.artifacts import hash_file, sync
+from temper.artifacts import hash_file, sync, write_atomically
+from temper.record.checkpoints import NOTE, RECORDS, STATE, owner_of, prune, remove, steps_in
+from temper.sealed import Damaged, read_sealed, seal
 
 KEPT = 2  # the newest, and one to fall back on
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state after `step` steps of a stage; `meta` is whatever else the stage must remember, as JSON."""
+    """A state after `step` steps of a stage; `meta` is whatever else the stage must remember, as JSON. `folder` is
+    where it was read from."""
 
     step: int
     tensors: dict[str, Tensor]
     meta: dict[str, Any]
+    folder: Path | None = None
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write `folder/step-000040`; a kill at any moment leaves either the whole of it or nothing that counts."""
+    """Write `folder/step-000040`; a kill at any moment leaves either the whole of it or nothing that counts. `folder`
+    lies in the stage's directory, whose records are kept with it."""
     final = folder / f"step-{checkpoint.step:06d}"
     aside = folder / f".writing-{checkpoint.step:06d}"
     for leftover in (aside, final):
-        shutil.rmtree(leftover, ignore_errors=True)
+        if not remove(leftover):
+            raise FileExistsError(17, "something else has the place of a checkpoint", str(leftover))
     aside.mkdir(parents=True)
     tensors = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in checkpoint.tensors.items()}
-    save_file(tensors, aside / "state.safetensors")
-    note = {"step": checkpoint.step, "sha256": hash_file(aside / "state.safetensors"), "meta": checkpoint.meta}
-    (aside / "checkpoint.json").write_text(json.dumps(note), encoding="utf-8")
-    for path in (aside / "state.safetensors", aside / "checkpoint.json", aside):
+    save_file(tensors, aside / STATE)
+    for name in RECORDS:
+        if (folder.parent / name).is_file():
+            shutil.copyfile(folder.parent / name, aside / name)
+    files = sorted(path for path in aside.iterdir())
+    note = {"step": checkpoint.step, "owner": owner_of(folder.parent), "meta": checkpoint.meta,
+            "files": {path.name: [path.stat().st_size, hash_file(path)] for path in files}}  # fmt: skip
+    for path in files:
         sync(path)
+    write_atomically(aside / NOTE, seal(NOTE, note))
     aside.rename(final)
     sync(folder)
-    for old in sorted(folder.glob("step-*"))[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    prune(folder, checkpoint.step, KEPT)
     return final
 
 
 def latest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
-    """The newest whole checkpoint; a damaged one is named through `warn` and the one before it is used."""
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    """The newest whole checkpoint of this stage; one that is damaged is named through `warn`, then the one before it is
+    used."""
+    owner = owner_of(folder.parent)
+    for number, path in steps_in(folder):
         try:
-            note = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
-            if hash_file(path / "state.safetensors") != note["sha256"]:
-                raise ValueError("its bytes do not match the hash written with it")
-            return Checkpoint(note["step"], load_file(path / "state.safetensors"), note["meta"])
-        except (OSError, ValueError, KeyError) as problem:
-            warn(f"checkpoint {path / 'state.safetensors'} is damaged ({problem}); using the one before it")
+            note = _verified(path, number, owner)
+            return Checkpoint(number, load_file(path / STATE), note["meta"], path)
+        except Damaged as problem:
+            warn(f"checkpoint {path.name} is damaged, using the one before it: {problem.file}: {problem.reason}")
+        except SafetensorError as problem:
+            warn(f"checkpoint {path.name} is damaged, using the one before it: {path / STATE}: {problem}")
     return None
+
+
+def _verified(path: Path, number: int, owner: str) -> dict[str, Any]:
+    """What checkpoint.json says. Raises Damaged for the first file that is not as it was written."""
+    try:
+        note = read_sealed(path / NOTE)
+    except FileNotFoundError:
+        raise Damaged(path / NOTE, "missing") from None
+    if note["step"] != number:
+        raise Damaged(path / NOTE, f"it is that of step {note['step']}")
+    if note["owner"] != owner:
+        raise Damaged(path / NOTE, "it is that of another stage, or of another config")
+    for name, (size, digest) in note["files"].items():
+        file = path / name
+        try:
+            if file.stat().st_size != size or hash_file(file) != digest:
+                raise Damaged(file, "its bytes do not match the hash written with them")
+        except OSError as error:
+            raise Damaged(file, f"cannot be read: {error.strerror}") from None
+    return note

@@ -17,7 +17,7 @@ from temper.train.learner import Learner
 class Log(Protocol):
     """What the loop needs of a stage's log."""
 
-    def resume_at(self, step: int) -> None: ...
+    def resume_at(self, step: int, kept: Path | None = None) -> None: ...
     def warn(self, text: str) -> None: ...
     def info(self, text: str) -> None: ...
 
@@ -46,7 +46,7 @@ def resumable_steps(
             _load(other, name, found)
         start = found.step
         log.info(f"resuming after step {start} of {total}")
-    log.resume_at(start)
+    log.resume_at(start, found.folder if found is not None else None)
     for step in range(start, total):
         yield step
         stop = stopping()
