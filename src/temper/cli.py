@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return int(Exit.OK)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            return _fail(_too_long(error).render(), Exit.CONFIG, debug)
         return _fail(_bug(error).render(), Exit.BUG, debug)
 
 
@@ -81,6 +84,11 @@ def _drop_output() -> None:
     """Whoever read standard output went away: let nothing complain about it when the process ends."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _too_long(error: OSError) -> Fault:
+    why = "no file, directory or run has so long a name"
+    return Fault(f"`{error.filename}` is too long for a name", why=why, fix="check what the command was given")
 
 
 def _bug(error: Exception) -> Fault:
@@ -173,4 +181,3 @@ def _check_directory() -> None:
     except OSError:
         why = "it was deleted while a shell stood in it"
         raise ResourceError(Fault("the current directory does not exist any more", "", why, "cd elsewhere")) from None
-

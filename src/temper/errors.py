@@ -90,11 +90,14 @@ _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"
     "\u061c\u180e\ud800-\udfff\U000e0000-\U000e007f]"
 )
+_LONG_WORD = re.compile(r"\S{301,}")
+_MOST_SHOWN = 3000  # characters of one line of a message
 _SECRET = re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|xox[abp]-|AKIA)[A-Za-z0-9_-]{8,}")
 
 
 def escape(text: str) -> str:
-    r"""Control, bidirectional and zero-width characters as visible escapes; access tokens masked; new lines indented.
+    r"""Control, bidirectional and zero-width characters as visible escapes; access tokens masked; words of hundreds of
+    characters cut; new lines indented.
 
     >>> escape("a\x1b[31mb")
     'a\\x1b[31mb'
@@ -102,5 +105,12 @@ def escape(text: str) -> str:
     'token hf_…'
     """
     shown = _CONTROL.sub(lambda m: m.group().encode("unicode_escape", "surrogatepass").decode("ascii"), text)
-    shown = _SECRET.sub(r"\1…", shown)
+    shown = _LONG_WORD.sub(_shortened, _SECRET.sub(r"\1…", shown))
+    if len(shown) > _MOST_SHOWN:
+        shown = f"{shown[:_MOST_SHOWN]}… ({len(shown):,} characters)"
     return shown.replace("\n", "\n         ")
+
+
+def _shortened(match: re.Match[str]) -> str:
+    word = match.group()
+    return f"{word[:60]}… ({len(word):,} characters)"

@@ -20,8 +20,8 @@ from temper.recipe.sources import RECIPES
 
 NAMES = ("smoke", "tiny_rlhf", "tiny_process", "tiny_distill", "own_data")
 VALUES: tuple[Any, ...] = (
-    None, True, False, 0, -1, 3, 10**23, 0.5, float("nan"), float("inf"), "", " ", "x", "@", "@x", "@base", "@@", "/",
-    "..", "maths", "a" * 5000, "\u202e", [], [[]], [None], ["x", 3], {}, {"x": {"y": {}}}, {"": 1}, {"train": 5},
+    None, True, False, 0, -1, 3, 10**23, 10**399, 0.5, float("nan"), float("inf"), "", " ", "x", "@", "@x",
+    "@base", "@@", "/", "..", "maths", "a" * 5000, "\u202e", [], [[]], [None], ["x", 3], {}, {"x": {"y": {}}}, {"": 1}, {"train": 5},
 )  # fmt: skip
 
 
@@ -68,6 +68,7 @@ def check(path: Path) -> None:
     blocks = re.findall(r"^error: .*(?:\n  .*)*", told, re.MULTILINE)
     assert len(blocks) == len(set(blocks)), told
     assert bool(blocks) == (code != 0), told
+    assert all(re.search(r"\n  where: .*:\d+", block) for block in blocks), told
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -117,3 +118,32 @@ def test_a_task_that_is_no_table_or_names_no_file_is_told(task, tmp_path):
     code, told = plan(path)
     assert code == 2, told
     assert "internal bug" not in told
+
+
+@pytest.mark.parametrize("value", ["1" * 23, "1" * 399, "-" + "1" * 399, "1e300", "1000000001"])
+@pytest.mark.parametrize("key", ["max_steps", "kl_penalty", "learning_rate", "reward_weights", "guards"])
+def test_numbers_that_nothing_is_made_for_are_refused_with_the_range(key, value, capsys):
+    written = {"reward_weights": f"[1.0, 0.1, {value}]", "guards": f"{{max_kl_divergence: {value}}}"}.get(key, value)
+    assert cli.main(["plan", "tiny", "--set", f"reasoning_rl.{key}={written}"]) == 2
+    assert "it must be " in capsys.readouterr().err
+
+
+LONG = ["x" * 5000, "y/" * 2500, "./" + "z" * 5000]
+
+
+@pytest.mark.parametrize("name", LONG, ids=["word", "path", "file"])
+@pytest.mark.parametrize(
+    "command",
+    ["run @", "plan @", "check @", "check --model @ f", "explain @", "samples @", "report @", "export @ x", "chat @",
+     "export tiny-base @", "compare @ @", "eval @ --tasks z", "eval tiny-base --tasks @", "init @", "init tiny @", "@",
+     "sweep @ --over seed=1", "sweep tiny --over @=1", "sweep tiny --over seed=@", "score --rewards @ f",
+     "score --rewards accuracy @", "export-metrics @", "export-log @", "plan tiny --out @", "plan tiny --set @",
+     "plan tiny --set @=1", "plan tiny --set name=@", "samples runs --stage @"],
+)  # fmt: skip
+def test_a_name_of_thousands_of_characters_is_one_short_error(command, name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code = cli.main([word.replace("@", name) for word in command.split()])
+    told = capsys.readouterr().err
+    assert code in (2, 3, 5), told[:300]
+    assert told.count("error: ") == 1
+    assert len(told) < 1500

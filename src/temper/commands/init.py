@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 from pathlib import Path
 
@@ -36,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
     except FileExistsError:
         raise ConfigError(Fault(f"`{target}` is there already", fix="name another file, or remove it")) from None
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise
         raise ResourceError(Fault("the recipe cannot be written", str(target), error.strerror or str(error))) from None
     print(json.dumps({"recipe": args.name, "file": str(target)}) if args.json else target)
     return 0

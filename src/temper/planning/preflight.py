@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from temper.errors import DataError, Exit, Fault, ResourceError, TemperError
@@ -91,9 +92,10 @@ def check_stages(recipe: Recipe, plan: Plan, log: CheckLog) -> list[Fault]:
             stopping=lambda: False,
         )
         try:
-            faults += check(stage.config, context)
+            found = check(stage.config, context)
         except TemperError as error:
-            faults += error.faults
+            found = error.faults
+        faults += [fault if fault.where else replace(fault, where=str(stage.place(fault.what))) for fault in found]
     return faults
 
 

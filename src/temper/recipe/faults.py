@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -12,7 +13,8 @@ from pydantic.fields import FieldInfo
 
 from temper.config import StrictModel
 from temper.errors import Fault
-from temper.recipe.document import Entry, Items, Node, Place, Scalar, Table, plain, read_scalar, type_name
+from temper.recipe.document import Entry, Items, Node, Place, Scalar, Table, leaves, plain, read_scalar, type_name
+from temper.recipe.meanings import meaning, normal
 from temper.recipe.words import ALIASES, did_you_mean, nearest
 
 Config = TypeVar("Config", bound=StrictModel)
@@ -30,6 +32,7 @@ _EXPECTED = {
     "model_type": "a table of keys",
     "none_required": "nothing",
 }
+MOST = 10**9  # of every number that a key sets no limit to: steps, tokens, weights of rewards
 _BOUND = {
     "greater_than": ("gt", "above {}"),
     "greater_than_equal": ("ge", "at least {}"),
@@ -58,14 +61,44 @@ def build(
       why:   it must be "math" or "text"
       fix:   did you mean `math`?
     """
-    try:
-        return cls.model_validate_json(json.dumps(plain(table))), []
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)
     reader = _Reader(cls, table, tuple(path), place, homes)
+    config, found = None, list(_absurd(cls, table))
+    try:
+        config = cls.model_validate_json(json.dumps(plain(table)))
+    except ValidationError as error:
+        told = error.errors(include_url=False, include_input=False)
+        found = [e for e in found if not any(e["loc"] == other["loc"][: len(e["loc"])] for other in told)] + told
+    if config is not None and not found:
+        return config, []
     faults = reader.read(found)
     faults += reader.cross_field({entry["loc"][0] for entry in found if entry["loc"]})
     return None, in_order(faults)
+
+
+def _absurd(cls: type[BaseModel], table: Table) -> Iterator[dict[str, Any]]:
+    """Numbers that nothing here is made for, of keys without a bound of their own, told as pydantic tells a bound."""
+    for loc, node in leaves(table):
+        field = cls.model_fields.get(loc[0]) if loc else None
+        if field is not None and not _has_limit(field.metadata):
+            for inner, value in _numbers(node):
+                if abs(value) > MOST:
+                    key, kind = ("le", "less_than_equal") if value > 0 else ("ge", "greater_than_equal")
+                    yield {"type": kind, "loc": (*loc, *inner), "ctx": {key: MOST if value > 0 else -MOST}, "msg": ""}
+
+
+def _has_limit(metadata: Iterable[Any]) -> bool:
+    return any(getattr(mark, "lt", None) is not None or getattr(mark, "le", None) is not None for mark in metadata)
+
+
+def _numbers(node: Node, loc: tuple[int | str, ...] = ()) -> Iterator[tuple[tuple[int | str, ...], int | float]]:
+    if isinstance(node, Items):
+        for index, item in enumerate(node.items):
+            yield from _numbers(item, (*loc, index))
+    elif isinstance(node, Table):
+        for key, entry in node.entries.items():
+            yield from _numbers(entry.node, (*loc, key))
+    elif type(node.value) is int or (type(node.value) is float and math.isfinite(node.value)):
+        yield loc, node.value
 
 
 def in_order(faults: Iterable[Fault]) -> list[Fault]:
@@ -141,23 +174,31 @@ class _Reader:
     def _unknown(self, loc: tuple[str | int, ...], name: str) -> Fault:
         key = str(loc[-1])
         cls = _model_at(self.cls, loc[:-1])
-        fields = list(cls.model_fields)
         entry = _entry(self._node(loc[:-1]), key)
         home = self.homes(key) if len(loc) == 1 else ""
         why = f"`{key}` {home}" if home else "the key would be ignored"
-        fix, renamed = "", ALIASES.get(key, "")
-        if renamed in fields:
-            fix = f"renamed: {key} -> {renamed}"
-        elif renamed.startswith("--"):
-            fix = f"renamed: {key} -> the option `{renamed}`"
-        elif not home:
-            fix = _did_you_mean_key(key, fields)
-            elsewhere = self.homes(renamed) if renamed and not fix else ""
-            fix = f"renamed: {key} -> {renamed}, which {elsewhere}" if elsewhere else fix
-        else:
-            fix = _did_you_mean_key(key, fields)
-        fix = fix or (f"the keys here are {', '.join(fields)}" if fields and not home else "move or remove it")
+        fix = self._advice(key, cls, home, self._beside(loc))
         return Fault(f"unknown key `{name}`", str(entry.key if entry else self.place), why, fix)
+
+    def _advice(self, key: str, cls: type[BaseModel], home: str, beside: dict[str, object]) -> str:
+        """What to write instead: by what the key means, then by how it is spelled, then the keys of its group."""
+        fields, name = list(cls.model_fields), normal(key)
+        renamed, meant = ALIASES.get(name, ""), meaning(key, beside)
+        if renamed in fields and not (meant.startswith("`ratio_cap`") and "ratio_cap" in fields):
+            return f"renamed: {key} -> {renamed}"
+        if renamed.startswith("--"):
+            return f"renamed: {key} -> the option `{renamed}`"
+        if meant:
+            return meant
+        elsewhere = self.homes(renamed) if renamed and not home else ""
+        if elsewhere:
+            return f"renamed: {key} -> {renamed}, which {elsewhere}"
+        return _did_you_mean_key(key, fields) or ("move or remove it" if home or not fields else _group(key, cls))
+
+    def _beside(self, loc: Sequence[str | int]) -> dict[str, object]:
+        node = self._node(loc[:-1])
+        entries = node.entries if isinstance(node, Table) else {}
+        return {key: entry.node.value for key, entry in entries.items() if isinstance(entry.node, Scalar)}
 
     def _rule(self, loc: tuple[str | int, ...], error: Any, name: str, where: str) -> Fault:
         """A validator's own words, at the first key they mention."""
@@ -187,6 +228,22 @@ def _did_you_mean_key(word: str, fields: Sequence[str]) -> str:
     others = {alias: name for alias, name in ALIASES.items() if name in fields and len(alias) > 1}
     found = nearest(word, fields) or others.get(nearest(word, others) or "")
     return f"did you mean `{found}`?" if found else ""
+
+
+MOST_LISTED = 24  # keys in one message
+
+
+def _group(key: str, cls: type[BaseModel]) -> str:
+    """The keys that stand together with what `key` looks like, where there are too many to list them all."""
+    fields = list(cls.model_fields)
+    if len(fields) <= MOST_LISTED:
+        return f"the keys here are {', '.join(fields)}"
+    own = [[name for name in vars(base).get("__annotations__", {}) if name in fields] for base in cls.__mro__]
+    groups = [names for names in own if names]
+    words = {word for word in normal(key).split("_") if len(word) > 2}
+    alike = max(groups, key=lambda names: len(words & {word for name in names for word in name.split("_")}))
+    found = [name for name in alike if words & set(name.split("_"))] if len(alike) > MOST_LISTED else alike
+    return f"keys near it are {', '.join(found or alike[:MOST_LISTED])}; docs/recipes.md has all"
 
 
 def _mentions(text: str, key: str) -> bool:
@@ -234,7 +291,7 @@ def _show(node: Node | None) -> str:
     if isinstance(node.value, bool):
         return "true" if node.value else "false"
     text = json.dumps(node.value, ensure_ascii=False) if isinstance(node.value, str) else str(node.value)
-    return text if len(text) <= 80 else text[:77] + "…" + text[-1]
+    return text if len(text) <= 80 else f"{text[:76]}…{text[-1]}"
 
 
 def _expected(error: Any) -> str:
@@ -244,7 +301,8 @@ def _expected(error: Any) -> str:
     if kind in _BOUND:
         key, text = _BOUND[kind]
         limit = context[key]
-        return text.format(int(limit) if isinstance(limit, float) and limit.is_integer() else limit)
+        whole = int(limit) if isinstance(limit, float) and limit.is_integer() else limit
+        return text.format(f"{whole:,}" if isinstance(whole, int) else whole)
     if kind == "literal_error":
         return context["expected"].replace("'", '"')
     if kind in ("too_short", "string_too_short"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic import Field
 
 from temper.config import StrictModel, TaskConfig
 from temper.errors import ConfigError, Fault
-from temper.recipe.document import Node, Place, Scalar, Table, leaves, plain, plain_shallow, type_name
+from temper.recipe.document import Items, Node, Place, Scalar, Table, leaves, plain, plain_shallow, type_name
 from temper.recipe.faults import build, in_order
 from temper.recipe.graph import (
     Ref,
@@ -63,6 +63,12 @@ class Stage:
     config: StrictModel
     references: tuple[Ref, ...]  # those of its config, and of the tasks it names
     tasks: tuple[str, ...]
+    written: Table
+
+    def place(self, text: str) -> Place:
+        """Where in the recipe what `text` speaks of was written: a value it quotes, a key it names, or the stage."""
+        found = [place for place, word in _words(self.written) if f"`{word}`" in text]
+        return next(iter([*found, self.written.place]))
 
     @property
     def module(self) -> ModuleType:
@@ -166,6 +172,19 @@ def _as_written(cls: type[StrictModel], table: Table) -> StrictModel:
     return cls.model_construct(**{key: value for key, value in plain(table).items() if key in cls.model_fields})
 
 
+def _words(node: Node) -> Iterator[tuple[Place, str]]:
+    """What is written as text in a stage, values before keys, each with its place."""
+    if isinstance(node, Table):
+        for entry in node.entries.values():
+            yield from _words(entry.node)
+        yield from ((entry.key, key) for key, entry in node.entries.items())
+    elif isinstance(node, Items):
+        for item in node.items:
+            yield from _words(item)
+    elif isinstance(node.value, str):
+        yield node.place, node.value
+
+
 def _without(table: Table, *keys: str) -> Table:
     return Table({key: entry for key, entry in table.entries.items() if key not in keys}, table.place)
 
@@ -258,7 +277,7 @@ class _Reader:
                 refs = references(config or _as_written(config_class(kind), table), table, ("stages", name))
                 found = self._found(name, refs)
                 if config is not None and found is not None:
-                    made[name] = Stage(0, name, kind, config, *found)
+                    made[name] = Stage(0, name, kind, config, *found, table)
         return made
 
     def _kind(self, name: str, table: Table) -> str | None:

@@ -67,7 +67,6 @@ ALIASES = {
     "rewards": "reward_funcs",
     "rollout_batch_size": "prompts_per_step",
     "save_interval": "save_steps",
-    "scale_rewards": "advantage",
     "steps": "max_steps",
     "system": "system_prompt",
     "scheduler": "lr_scheduler_type",
