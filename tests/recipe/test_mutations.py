@@ -21,7 +21,8 @@ from temper.recipe.sources import RECIPES
 NAMES = ("smoke", "tiny_rlhf", "tiny_process", "tiny_distill", "own_data")
 VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 3, 10**23, 10**399, 0.5, float("nan"), float("inf"), "", " ", "x", "@", "@x",
-    "@base", "@@", "/", "..", "maths", "a" * 5000, "\u202e", [], [[]], [None], ["x", 3], {}, {"x": {"y": {}}}, {"": 1}, {"train": 5},
+    "@base", "@@", "/", "..", "maths", "a" * 5000, "\u202e", [], [[]], [None], ["x", 3], {}, {"x": {"y": {}}},
+    {"": 1}, {"train": 5},
 )  # fmt: skip
 
 
