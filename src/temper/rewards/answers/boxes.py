@@ -28,6 +28,8 @@ _TYPE_SETTING = (
     "textcolor colorbox centerline mbox hbox ensuremath"
 )
 _WRAPPERS = frozenset(_TYPE_SETTING.split())
+_DEGREE = re.compile(r"\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?")
+_TYPE = re.compile(r"\\(?:text(?:bf|it|rm)?|math(?:bf|rm)|boldsymbol|bm|(?:text)?color\s*\{\w+\})\s*\{$")
 _OTHER_BEFORE = re.compile(r"\d\s*\$?(?:\s*,)?\s*(?:or|and|to|oder|und|bis|y|ou|,)\s*$", re.IGNORECASE)
 _OTHER_BEHIND = re.compile(r"\s*[$)]?\s*,?\s*(?:(?:or|and|to|oder|und|bis|y|ou)\s|,\s*)\s*\$?-?\d", re.IGNORECASE)
 _ARROWS = "implies Rightarrow Longrightarrow rightarrow longrightarrow to therefore iff Leftrightarrow "
@@ -176,10 +178,9 @@ def _check_before(before: str, in_math: bool, question: str) -> str:
             continue
         if rest.endswith(("\\)", "\\]")):
             break
-        if not _BEFORE_SKIP.search(rest):
+        skipped = _TYPE.search(rest) or _BEFORE_SKIP.search(rest)
+        if skipped is None:
             break
-        skipped = _BEFORE_SKIP.search(rest)
-        assert skipped is not None
         if last == "~" and not rest[:-1].endswith(("\\", " ")) and not _ASCII_LETTER.match(rest[-2:-1] or " "):
             break
         spaced = spaced or last in " \t\n"
@@ -199,8 +200,9 @@ def _may_precede(rest: str, spaced: bool, in_math: bool, question: str) -> bool:
         if name in ("approx", "simeq", "doteq"):
             return _ROUNDED.search(question) is not None
         if command[2] and name in ("text", "textbf", "mathrm", "textrm", "mbox", "begin", "hspace", "textit"):
-            word = _WORD_BEFORE.search(command[2][1:-1].strip())
-            return name == "begin" or not (word and is_numeral(word[1]))
+            inner = command[2][1:-1].strip()
+            word = _WORD_BEFORE.search(inner)
+            return name == "begin" or (inner[-1:] not in tuple("-+~<>±/*^") and not (word and is_numeral(word[1])))
         return name in _CONCLUDING
     if last == "=":
         return rest[-2:-1] not in tuple("<>!~:≠≈") or rest.endswith(("\\:=", " :="))
@@ -257,7 +259,9 @@ def _unit_behind(after: str, in_math: bool, before: str, depth: int) -> str:
 
 def _read_behind(rest: str, spaced: bool, in_math: bool) -> str:
     first, second = rest[0], rest[1:2]
-    if first in ".,:;":
+    if rest.startswith(".."):
+        raise ValueError("a mark is attached to the box")
+    if first in ".,:;→⇒":
         if second.isnumeric() and not (first in ",;" and spaced):
             raise ValueError("a mark is attached to the box")
         return ""
@@ -265,10 +269,13 @@ def _read_behind(rest: str, spaced: bool, in_math: bool) -> str:
         return _command_behind(rest, spaced, in_math)
     if first.isalpha():
         return _words_behind(rest, spaced, in_math)
-    if first in "%°€£¥":
+    if first == "°":
+        return _degree_behind(rest[1:])
+    if first in "%€£¥":
         return first
-    if first == "^" and re.match(r"\^\s*\{?\s*\\circ", rest):
-        return "^\\circ"
+    degree = _DEGREE.match(rest)
+    if degree:
+        return _degree_behind(rest[degree.end() :])
     if first == "(" and spaced and not in_math:
         return ""
     if first in "-–—":
@@ -301,8 +308,17 @@ def _command_behind(rest: str, spaced: bool, in_math: bool) -> str:
     if command and command[1] in _CLOSING:
         return ""
     if command and command[1] in ("circ", "degree"):
-        return "^\\circ"
+        return _degree_behind(rest[command.end() :])
     raise ValueError("a mark is attached to the box")
+
+
+def _degree_behind(rest: str) -> str:
+    """A degree sign with its C or F, where no mark follows it."""
+    scale = rest[:1] if rest[:1] in ("C", "F") else ""
+    behind = rest[len(scale) :].lstrip("$})")
+    if behind[:1] and (behind[0].isalnum() or behind[0] in "^_!*/+-"):
+        raise ValueError("a mark is attached to the box")
+    return "^\\circ" + scale
 
 
 def _words_behind(rest: str, spaced: bool, in_math: bool) -> str:

@@ -222,7 +222,7 @@ def _read(gold: Gold, text: str, question: str) -> Answer:
     if len(text) > MAX_CHARACTERS:
         raise ValueError("it is longer than a final form")
     plain = undress(text)
-    if isinstance(gold.value, Words) and gold.value.form != "base":
+    if isinstance(gold.value, Words) and gold.value.form not in ("base", "infinity"):
         return _words_answer(gold, gold.value, _NAMED.sub("", words_of(plain)), question)
     if _together(plain) == _squeezed(gold.text):  # written like the gold answer
         return Answer(replace(gold.value, name="", around=NOTHING), True)

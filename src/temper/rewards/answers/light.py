@@ -83,7 +83,7 @@ def _apart(wanted: Value, value: Value, question: str) -> list[object]:
             apart.append(("unit", others.unit))
         if others.percent:
             apart.append(("percent", True))
-    elif mine.nouns and others.unit:
+    elif (mine.nouns and others.unit) or any(name in units.AMBIGUOUS for name, _ in others.unit):
         apart.append(("unit", others.unit))
     if others.nouns and not _may_stand(mine, others, question):
         apart.append(("noun", *others.nouns))

@@ -64,6 +64,8 @@ class Normal:
     def _num(self, node: Node) -> Quotient:
         if node[2] == "vulgar" and not self.vulgar:
             raise ValueError("½ stands where the gold answer is no fraction")
+        if node[2] == "unscaled" and self.strict and node[1]:
+            raise ValueError("a power of ten has one digit before the point")
         return rational(node[1])
 
     def _name(self, node: Node) -> Quotient:

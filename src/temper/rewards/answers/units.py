@@ -22,7 +22,7 @@ km: kilometer kilometre kilometers kilometres kms 千米 公里    in: inch inch
 ft: foot feet 英尺                                            yd: yard yards yds
 mi: mile miles meile meilen 英里                              mg: milligram milligrams milligramm
 g: gram grams gramme gramm gm 克
-kg: kilogram kilograms kilogramm kilo kilos kgs 千克 公斤
+kg: kilogram kilograms kilogramm kgs 千克 公斤
 t: tonne tonnes tonnen 吨                                     ton: tons
 lb: lbs pound pounds 磅                                       oz: ounce ounces
 ms: millisecond milliseconds millisekunden                    s: sec secs second seconds sekunde sekunden 秒
@@ -62,7 +62,7 @@ boys girl girls friend friends cookie cookies marble marbles ball balls pencil p
 ticket tickets stamp stamps card cards coin coins box boxes bag bags bottle bottles flower flowers tree trees dog dogs
 cat cats bird birds fish chicken chickens cow cows point points game games toy toys candy candies cupcake cupcakes piece
 pieces slice slices pizza pizzas cake cakes sandwich sandwiches banana bananas integer integers way ways
-solution solutions time times step steps digit digits triangle triangles side sides team teams member
+solution solutions step steps digit digits triangle triangles side sides team teams member
 members row rows chair chairs table tables seat seats room rooms house houses floor floors shirt shirts hat hats shoe
 shoes sticker stickers balloon balloons passenger passengers worker workers player players word words letter letters
 个 只 本 张 支 人 名 棵 条 件 元 袋 盒 颗 辆 朵 页 块 瓶 枝 头 位 岁 道 次 下 把 筐 箱 枚 套 杯 匹
@@ -101,6 +101,7 @@ class Around:
 
 
 NOTHING = Around()
+AMBIGUOUS = frozenset({"K", "T"})  # kelvin or thousand, tesla or trillion: units only where the gold answer has them
 
 
 def canonical(word: str) -> str:
