@@ -86,12 +86,12 @@ def read_gold(text: str) -> Gold:
     """
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"it is longer than {MAX_CHARACTERS} characters")
-    plain = undress(_PHANTOM.sub("", _unboxed(text.strip())))
+    plain = undress(_PHANTOM.sub("", _unboxed(text.strip()))).removeprefix("\\approx")
     said = words_of(plain)
     value = _gold_words(text, said)
     if value is not None:
         return Gold(text, value)
-    reader = Reader(gold=True)
+    reader = Reader(gold=True, units_by_letter="$" not in text)
     try:
         with bounded(GOLD_WORK):
             return _gold_of(text, reader.text(plain), reader)

@@ -40,19 +40,18 @@ def _one_kind(wanted: Value, value: Value, question: str) -> tuple[Value, Value]
         return wanted, Relation("=", value.equation)
     if isinstance(value, Relation) and isinstance(wanted, Number) and wanted.equation is not None:
         return Relation("=", wanted.equation), value
-    if isinstance(wanted, Words) and isinstance(value, Number) and _in_base(question, wanted.parts[-1]):
-        digits = value.exact.number
-        if digits is not None and str(digits) == wanted.parts[0]:
-            return wanted, wanted
+    if isinstance(wanted, Words) and isinstance(value, Number) and _says_digits(wanted, value, question):
+        return wanted, wanted
     if isinstance(value, Words) and isinstance(wanted, Number) and _says_digits(value, wanted, question):
         return wanted, replace(wanted, around=NOTHING, name="")
     return wanted, value
 
 
-def _says_digits(value: Words, wanted: Number, question: str) -> bool:
-    """Whether digits in the question's base are those of a gold answer that leaves the base out."""
-    is_base = value.form == "base" and _in_base(question, value.parts[-1])
-    return is_base and str(wanted.exact.number) == value.parts[0]
+def _says_digits(based: Words, plain: Number, question: str) -> bool:
+    """Whether a number without its base has the digits of one with it, in the base that the question asks for."""
+    if based.form != "base" or not _in_base(question, based.parts[-1]):
+        return False
+    return str(plain.exact.number) == based.parts[0]
 
 
 def _in_base(question: str, base: str) -> bool:

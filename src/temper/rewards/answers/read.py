@@ -45,6 +45,7 @@ class Reader:
     powers: bool = False
     functions: bool = False
     vulgar: bool = True
+    units_by_letter: bool = True  # `5 m` is five metres; inside $…$ it is a product
     commas: bool = False  # commas separate items, they do not group digits
     question: str = ""
     written: list[Node] = field(default_factory=list)  # every expression that was read
@@ -73,6 +74,9 @@ class Reader:
             if special is not None:
                 return special
         relations = top_level(tokens, lambda token: token.kind == "relation")
+        colons = top_level(tokens, lambda token: token.text == ":") if self.gold and relations else []
+        if len(colons) == 1:  # -2 <= n <= 4: [-2, 4] says it twice
+            return self.value(tokens[colons[0] + 1 :])
         if relations:
             return self._related(tokens, relations)
         return self._bracketed(tokens) or self._quantity(tokens)
@@ -313,7 +317,7 @@ class Reader:
         if tokens[0].text == "$" and len(tokens) > 1 and tokens[1].text == "{":
             raise ValueError("`${` begins no value")
         rest = [*sign, *tokens[used:]]
-        head, around = split_around(rest, self.names, self.gold, self.units)
+        head, around = split_around(rest, self.names, self.gold, self.units, self.units_by_letter)
         if currency:
             if around.percent or around.unit not in ((), ((currency, 1),)):
                 raise ValueError("it has two units")

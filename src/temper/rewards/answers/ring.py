@@ -257,8 +257,8 @@ def power(base: Quotient, exponent: Fraction) -> Quotient:
 
 
 def _whole_power(base: Quotient, steps: int) -> Quotient:
-    if abs(steps) > MAX_POWER:
-        raise TooLarge("a power in it is too high")
+    if abs(steps) > MAX_POWER:  # it stays as it is written
+        return generator("raised", (base.key, steps))
     result = rational(1)
     for _ in range(abs(steps)):
         result = result * base

@@ -80,6 +80,7 @@ _SIGNS = {"$": "USD", "\\$": "USD", "€": "EUR", "£": "GBP", "¥": "JPY", "₹
 _CODES = {code: code for code in CURRENCIES} | {"Rs": "INR", "US": "USD"}
 _RAISED = {"square": 2, "sq": 2, "quadrat": 2, "cubic": 3, "cu": 3, "kubik": 3}
 _PERCENT_WORDS = frozenset({"percent", "pct", "prozent", "percents"})
+_IN_UNITS = frozenset({"/", "^", "{", "}", "-", ".", "cdot"})
 _OPERATORS = frozenset({"cdot", "times"})
 MAX_NOUNS = 5
 
@@ -125,18 +126,21 @@ def currency_before(tokens: Sequence[Token]) -> tuple[str, int]:
 
 
 def split_around(
-    tokens: Sequence[Token], names: Collection[str], splits: bool, own: Iterable[str] = ()
+    tokens: Sequence[Token], names: Collection[str], splits: bool, own: Iterable[str] = (), letters: bool = True
 ) -> tuple[list[Token], Around]:
     r"""(the tokens of the value, what stands behind it). `names` are variables; `splits` says that short runs of
-    letters may be products; `own` are units that may stand directly behind a number, as in `5m`.
+    letters may be products; `own` are units that may stand directly behind a number, as in `5m`; without
+    `letters` a single letter is a unit only inside `\text{…}`.
 
     Raises ValueError where something stands behind the value that is neither.
     """
-    at = _first_behind(tokens, names, splits, frozenset(own))
+    at = _first_behind(tokens, names, splits, frozenset(own), letters)
     return list(tokens[:at]), around_of(tokens[at:]) if at < len(tokens) else NOTHING
 
 
-def _first_behind(tokens: Sequence[Token], names: Collection[str], splits: bool, own: frozenset[str]) -> int:
+def _first_behind(
+    tokens: Sequence[Token], names: Collection[str], splits: bool, own: frozenset[str], letters: bool
+) -> int:
     depth = 0
     for at, token in enumerate(tokens):
         text = token.text
@@ -153,7 +157,7 @@ def _first_behind(tokens: Sequence[Token], names: Collection[str], splits: bool,
             return at
         if token.kind == "word" and not _is_variables(token, names, splits):
             return at
-        if token.kind == "name" and _is_unit_letter(tokens, at, names, own):
+        if token.kind == "name" and (letters or token.roman) and _is_unit_letter(tokens, at, names, own):
             return at
     return len(tokens)
 
@@ -183,7 +187,9 @@ def _is_unit_letter(tokens: Sequence[Token], at: int, names: Collection[str], ow
         return False
     if at + 1 < len(tokens) and tokens[at + 1].kind in ("name", "number"):
         return False
-    return token.roman or token.spaced or UNITS[token.text] in own
+    if token.roman or UNITS[token.text] in own:
+        return True
+    return token.spaced and all(after.kind in ("word", "number") or after.text in _IN_UNITS for after in tokens[at + 1 :])
 
 
 def _degree_at(tokens: Sequence[Token], at: int) -> bool:
