@@ -54,8 +54,8 @@ def has_function(node: Node) -> bool:
 
 
 def has_number_power(node: Node) -> bool:
-    """Whether a plain number is raised to a power in it."""
-    if node[0] == "pow" and is_number(bare(node[1])):
+    """Whether a plain number is raised to a power in it that is no root."""
+    if node[0] == "pow" and is_number(bare(node[1])) and not has_fraction(node[2]):
         return True
     return any(has_number_power(part) for part in children(node))
 

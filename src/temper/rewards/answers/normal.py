@@ -125,7 +125,7 @@ class Normal:
         seen: set[str] = set()
         for part in parts:
             inner = bare(part)
-            if is_number(inner):
+            if is_number(inner) or (has_number_power(inner) and not self.powers and not has_name(inner)):
                 numbers += 1
             elif inner[0] == "root" and not has_name(inner):
                 roots.append(inner)

@@ -215,7 +215,11 @@ class Parser:
                 assert token.value is not None
                 return ("num", token.value + part, "mixed") if token.value else _refuse("a mixed number begins with 0")
         how = "int" if "." not in token.text else "decimal"
-        if token.text[-1:].isdigit() and "e" in token.text.lower() and not 1 <= float(token.text.lower().partition("e")[0]) < 10:
+        if (
+            token.text[-1:].isdigit()
+            and "e" in token.text.lower()
+            and not 1 <= float(token.text.lower().partition("e")[0]) < 10
+        ):
             how = "unscaled"
         return ("num", token.value, how)
 

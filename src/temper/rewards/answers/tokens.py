@@ -16,7 +16,10 @@ _GREEK = (
     "upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell hbar"
 )
 GREEK = frozenset(_GREEK.split())
-_FUNCTIONS = "sin cos tan cot sec csc sinh cosh tanh arcsin arccos arctan arccot arcsec arccsc sech csch coth ln log lg exp max min gcd lcm det"
+_FUNCTIONS = (
+    "sin cos tan cot sec csc sinh cosh tanh coth sech csch arcsin arccos arctan arccot arcsec arccsc ln log lg exp max "
+    "min gcd lcm det"
+)
 FUNCTIONS = {name: name for name in _FUNCTIONS.split()} | {
     "asin": "arcsin",
     "acos": "arccos",

@@ -189,7 +189,9 @@ def _is_unit_letter(tokens: Sequence[Token], at: int, names: Collection[str], ow
         return False
     if token.roman or UNITS[token.text] in own:
         return True
-    return token.spaced and all(after.kind in ("word", "number") or after.text in _IN_UNITS for after in tokens[at + 1 :])
+    return token.spaced and all(
+        after.kind in ("word", "number") or after.text in _IN_UNITS or after.text in UNITS for after in tokens[at + 1 :]
+    )
 
 
 def _degree_at(tokens: Sequence[Token], at: int) -> bool:

@@ -30,7 +30,9 @@ _GRAMMAR_WORDS = """
 _GRAMMAR = frozenset(_GRAMMAR_WORDS.split())
 LINKS = frozenset({"of", "the", "in", "on", "a", "an", "for", "from", "at", "per"})
 _WORD = re.compile(r"[^\W\d_]+")
-_CHOICE = re.compile(r"(?:(?:option|choice|answer)\s*)?[(\[]?\s*([A-Ja-j])\s*[)\].:、]?", re.IGNORECASE)
+_CHOICE = re.compile(
+    r"(?:(?:option|choice|answer)\s*)?(?:\(\s*([A-J])\s*\)|\[\s*([A-J])\s*\]|([A-J])\s*[).:、]?)", re.IGNORECASE
+)
 _CHOICE_WITH_TEXT = re.compile(r"[(\[]?([A-J])(?:[)\]][.:]?|[.:、．])\s*(\S.*)", re.DOTALL)
 _TIME = re.compile(r"(\d{1,2})(?::(\d\d))?(?::(\d\d))?\s*([ap]\s*\.?\s*m\b\s*\.?)?(?:\s+on\s+(.+))?", re.IGNORECASE)
 _MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
@@ -49,7 +51,7 @@ def choice(text: str) -> str:
     ('C', 'B', '')
     """
     found = _CHOICE.fullmatch(text) if len(text) < 20 else None
-    return found[1].upper() if found else ""
+    return (found[1] or found[2] or found[3]).upper() if found else ""
 
 
 def choice_with_text(text: str) -> tuple[str, str]:
