@@ -199,6 +199,8 @@ def _echoes(text: str, question: str, content: str) -> bool:
     """Whether the box is one of the question's own, said again with what stands around it."""
     if "boxed" not in question or f"boxed{{{content}}}" not in question.replace(" ", ""):
         return False
+    if len(text) > MAX_CHARACTERS:
+        return True
     return len("".join(undress(text).split())) > len("".join(content.split())) + len("\\boxed{}.")
 
 
