@@ -22,7 +22,18 @@ LAYERS = (
     ("record",),
     ("models", "rewards", "hub"),
     ("text", "kernels", "algorithms"),
-    ("types", "config", "artifacts", "errors", "rng", "environment", "modelfiles", "sealed", "__init__"),
+    (
+        "types",
+        "config",
+        "benchmarks",
+        "artifacts",
+        "errors",
+        "rng",
+        "environment",
+        "modelfiles",
+        "sealed",
+        "__init__",
+    ),
 )
 HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "rich", "yaml", "jinja2"}
 

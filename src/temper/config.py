@@ -5,11 +5,13 @@ Reading recipes, and telling what is wrong with them, is in `recipe/recipe.py`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
+from temper.benchmarks import benchmark_keys
 from temper.types import ReplyForm
 
 ReferenceKind = Literal["model", "data", "task", "reward"]
@@ -52,14 +54,18 @@ TaskName = Annotated[str, Reference("task")]
 RewardName = Annotated[str, Reference("reward")]
 
 
-def _has_both_fields(template: str) -> str:
-    missing = [field for field in ("{question}", "{options}") if field not in template]
-    if missing:
-        raise ValueError(f"a choice template must hold {' and '.join(missing)}")
-    return template
+def _holding(*fields: str) -> Callable[[str], str]:
+    def check(template: str) -> str:
+        missing = [field for field in fields if field not in template]
+        if missing:
+            raise ValueError(f"the template must hold {' and '.join(missing)}")
+        return template
+
+    return check
 
 
-ChoiceTemplate = Annotated[str, AfterValidator(_has_both_fields)]
+PromptTemplate = Annotated[str, AfterValidator(_holding("{question}"))]
+ChoiceTemplate = Annotated[str, AfterValidator(_holding("{question}", "{options}"))]
 
 
 class TaskConfig(StrictModel):
@@ -77,5 +83,14 @@ class TaskConfig(StrictModel):
     reply: ReplyForm = "tags"  # how a reply says its answer: <answer> tags, after `</think>`, or all of it (`plain`)
     columns: dict[str, str] = {}  # our name of a column, or a path with dots below one -> the file's
     unverifiable: Literal["error", "drop"] = "error"  # a row whose gold answer no reply could be held against
+    prompt_template: PromptTemplate | None = None  # how an open question is put, such as "{question} Use a box."
     choice_template: ChoiceTemplate | None = None  # how a question is put with its options (data/choices.py)
     description: str = ""
+    benchmark: str | None = None  # one of benchmarks.py, or `gsm8k=my.jsonl`: it sets the keys that are not written
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_benchmark(cls, written: Any) -> Any:
+        if not isinstance(written, dict) or not isinstance(written.get("benchmark"), str):
+            return written
+        return benchmark_keys(written["benchmark"]) | written

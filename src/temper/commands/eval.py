@@ -20,8 +20,13 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model directory, RUN, RUN:stage or a shipped model's name")
-    parser.add_argument("--tasks", required=True, help="built-in tasks (arithmetic, general) or files, comma-separated")
-    parser.add_argument("-n", "--samples", type=int, default=4, help="completions a prompt (default: 4)")
+    named = (
+        "benchmarks (gsm8k, math500, aime24 …; gsm8k=FILE for one's own copy), built-in tasks, files or hf:// names, "
+    )
+    parser.add_argument("--tasks", required=True, help=named + "comma-separated")
+    samples = "completions a prompt (default: 4; of a benchmark what published figures take, 4 to 64)"
+    parser.add_argument("-n", "--samples", type=int, default=None, help=samples)
+    parser.add_argument("--trained-on", default="", metavar="FILES", help="warn of questions that are also in these")
     parser.add_argument("-k", default="", help="the k of pass@k, or several: 1,4,16 (default: the number of samples)")
     parser.add_argument("--columns", default="", metavar="ROLE=COLUMN,…",
                         help="of the files: prompt=frage,answer=antwort")  # fmt: skip
@@ -42,15 +47,15 @@ def run(args: argparse.Namespace) -> int:
     from temper.runs import resolve_model
 
     faults = []
-    if args.samples < 1:
+    least = args.samples if args.samples is not None else min(map(samples_of, args.tasks.split(",")))
+    if least < 1:
         faults.append(Fault(f"-n {args.samples}: an evaluation needs at least 1 sample a prompt"))
-    ks = [part.strip() for part in args.k.split(",")] if args.k.strip() else [str(max(args.samples, 1))]
+    ks = [part.strip() for part in args.k.split(",")] if args.k.strip() else []
     if wrong := [k for k in ks if not (k.isascii() and k.isdigit() and int(k) >= 1)]:
         faults.append(Fault(f"-k {args.k}: `{wrong[0]}` is no whole number of at least 1", fix="write `-k 1,4,16`"))
-    elif max(map(int, ks)) > max(args.samples, 1):
-        most = max(map(int, ks))
-        faults.append(Fault(f"pass@{most} cannot be measured with {args.samples} samples a prompt",
-                            fix=f"-k at most {args.samples}, or -n at least {most}"))  # fmt: skip
+    elif (most := max(map(int, ks), default=1)) > max(least, 1):
+        faults.append(Fault(f"pass@{most} cannot be measured with {least} samples a prompt",
+                            fix=f"-k at most {least}, or -n at least {most}"))  # fmt: skip
     if args.prompts is not None and args.prompts < 1:
         faults.append(Fault(f"--prompts {args.prompts}: at least 1"))
     columns, wrong_columns = read_columns(args.columns)
@@ -63,16 +68,43 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(Fault(f"`{args.out}` is not empty", fix="name a new directory with --out"))
     path = resolve_model(args.model)
     prompts: dict[str, Any] = {}
+    counts: dict[str, int] = {}
     for name in args.tasks.split(","):
         task = resolve_task(name.strip())
         file = task.test or task.train
         assert file is not None  # what resolve_task finds has one
         config = said(task.config, args, columns, name.strip() in BUILTIN_TASKS)
         prompts[task.name] = load_prompts(file, task.name, config)[: args.prompts]
+        counts[task.name] = args.samples or samples_of(name)
+        warn_of_training(args.trained_on, task.name, file, config)
     try_rewards(more, [prompt for of_task in prompts.values() for prompt in of_task])
-    report = evaluate(path, prompts, args, [int(k) for k in ks], more)
+    report = evaluate(path, prompts, args, [int(k) for k in ks], more, counts)
     print(json.dumps(report, ensure_ascii=False) if args.json else render(report))
     return 0
+
+
+def samples_of(task: str) -> int:
+    """How many completions of each prompt a task is measured with where nobody says."""
+    from temper.benchmarks import BENCHMARKS
+
+    benchmark = BENCHMARKS.get(task.strip().partition("=")[0])
+    return benchmark.samples if benchmark is not None else 4
+
+
+def warn_of_training(files: str, task: str, test: Path, config: Any) -> None:
+    """Warnings about the questions of a task that stand in files that were trained on."""
+    from temper.data.overlap import overlap
+    from temper.data.tasks import load_prompts, resolve_task
+
+    bare = {"prompt_template": None, "choice_template": None}
+    for name in split(files):
+        trained = resolve_task(name)
+        file = trained.train or trained.test
+        assert file is not None
+        known = load_prompts(file, trained.name, trained.config.model_copy(update=bare), tell=lambda _: None)
+        asked = load_prompts(test, task, config.model_copy(update=bare), tell=lambda _: None)
+        if met := overlap(known, asked).note(f"{name} and {task}"):
+            print(met.render(), file=sys.stderr)
 
 
 def said(config: Any, args: argparse.Namespace, columns: dict[str, str], builtin: bool) -> Any:
@@ -103,7 +135,12 @@ def try_rewards(rewards: dict[str, Any], prompts: list[Prompt]) -> None:
 
 
 def evaluate(
-    path: Path, prompts: dict[str, Any], args: argparse.Namespace, ks: list[int], more: dict[str, Any]
+    path: Path,
+    prompts: dict[str, Any],
+    args: argparse.Namespace,
+    ks: list[int],
+    more: dict[str, Any],
+    counts: dict[str, int],
 ) -> dict[str, Any]:
     """The scores of the model on every task; with `--out`, an evaluation is left there as a stage would leave it."""
     from temper.stages.evaluate import Config, evaluate_model, evaluation, write_evaluation, write_scored
@@ -111,8 +148,8 @@ def evaluate(
     config = Config(
         models=[str(path)],
         tasks=list(prompts),
-        num_samples=args.samples,
-        pass_k=ks,
+        num_samples=min(counts.values()),
+        pass_k=ks or None,
         temperature=args.temperature,
         top_p=args.top_p,
         top_k=args.top_k,
@@ -123,8 +160,9 @@ def evaluate(
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", str(args.model)).strip("-") or "model"
     tasks, scored = {}, {}
     for task, of_task in prompts.items():
-        print(f"{len(of_task)} prompts × {args.samples} samples …", file=sys.stderr)
-        found = evaluate_model(path, of_task, config, (args.seed, "eval"), warn_once, more)
+        print(f"{len(of_task)} prompts × {counts[task]} samples …", file=sys.stderr)
+        of = config.model_copy(update={"num_samples": counts[task]})
+        found = evaluate_model(path, of_task, of, (args.seed, "eval"), warn_once, more)
         tasks[task], scored[name, task], samples = found
         if args.out is not None:
             save(args.out, lambda task=task, rows=samples: write_scored(args.out, name, task, scored[name, task], rows))

@@ -44,6 +44,7 @@ class Options:
     skip_bad: bool
     system_prompt: str | None = None
     unverifiable: Literal["error", "drop"] = "error"
+    prompt_template: str | None = None
     choice_template: str | None = None
     reply: ReplyForm = "tags"
 

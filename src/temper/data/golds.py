@@ -33,7 +33,8 @@ def asked_of(
     answer_type: AnswerType,
     drop: bool,
     found: Findings,
-    template: str | None = None,
+    prompt_template: str | None = None,
+    choice_template: str | None = None,
 ) -> Asked | None:
     """The question with its options laid out, and its gold answer; None (and a bad row, or with `drop` one left out)
     where that cannot be verified."""
@@ -44,13 +45,21 @@ def asked_of(
         options, place = both
         if place is None:
             return _no_option(row, shape, refuse, found)
-        shown = question if stand_in(question, options) else laid_out(question, options, template or TEMPLATE)
+        shown = question if stand_in(question, options) else laid_out(question, options, choice_template or TEMPLATE)
         return Asked((*messages[:-1], Message("user", shown)), LETTERS[place], "math")
+    messages = put(messages, prompt_template)
     letter = value_at(row.values, shape.columns.get("letter", ""))
     if isinstance(letter, str) and letter.strip() and _is_lettered(question, letter.strip()):
         return Asked(messages, letter.strip(), "math")
     gold = _gold(row, shape, answer_type, refuse, found)
     return None if gold is None else Asked(messages, gold, answer_type)
+
+
+def put(messages: Conversation, template: str | None) -> Conversation:
+    """The messages with their question put as a template says."""
+    if template is None:
+        return messages
+    return (*messages[:-1], Message("user", template.replace("{question}", messages[-1].content)))
 
 
 def _no_option(row: Row, shape: Shape, refuse: Callable[..., None], found: Findings) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,17 +14,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
+from temper.benchmarks import BENCHMARKS
 from temper.data.columns import ANSWER_TYPES, LANGUAGE, value_at
 from temper.data.conversations import prompt_of
 from temper.data.files import read_rows
 from temper.data.findings import Findings, Tell, clip, tell_all
-from temper.data.golds import Asked, Conversation, asked_of
+from temper.data.golds import Asked, Conversation, asked_of, put
 from temper.data.overlap import same_questions
 from temper.data.rows import NOTHING, Number, Row, plain, type_name
 from temper.data.shapes import Shape, shape_of_rows
 from temper.errors import ConfigError, DataError, Fault
+from temper.hub.names import data_name, is_hub_data
+from temper.hub.resolve import resolve_data
 from temper.text.languages import LANGUAGES
 from temper.types import AnswerType, Message, Prompt, ReplyForm
+
+Templates = tuple[str | None, str | None]  # for open questions, for those with options
 
 
 class TaskSettings(Protocol):
@@ -39,6 +45,8 @@ class TaskSettings(Protocol):
     def columns(self) -> Mapping[str, str]: ...
     @property
     def unverifiable(self) -> Literal["error", "drop"]: ...
+    @property
+    def prompt_template(self) -> str | None: ...
     @property
     def choice_template(self) -> str | None: ...
     @property
@@ -87,12 +95,19 @@ def resolve_task(name_or_path: str, folder: Path | None = None, *, count: int = 
         file = (folder or _passing_folder()) / f"{name_or_path}.test.jsonl"
         write_rows(file, builtin.draw("test", count, seed))
         return Task(name_or_path, None, file, TaskConfig(answer=builtin.answer))
+    name, equals, own = name_or_path.partition("=")
+    if name in BENCHMARKS:
+        config = TaskConfig(benchmark=name_or_path)
+        return Task(name, None, Path(own) if equals else resolve_data(BENCHMARKS[name].source).path, config)
+    if is_hub_data(name_or_path):
+        found = data_name(name_or_path)
+        name = re.sub(r"[^A-Za-z0-9]+", "-", found.repo.rpartition("/")[2])
+        return Task(name, None, resolve_data(name_or_path).path, TaskConfig())
     path = Path(name_or_path)
     if not path.exists() and not path.suffix and path.name == name_or_path:
         known = ", ".join(f"`{name}`" for name in BUILTIN_TASKS)
-        raise ConfigError(
-            Fault(f"no task `{clip(name_or_path)}`", why=f"built-in tasks: {known}", fix="name one, or a data file")
-        )
+        why = f"built-in tasks: {known}; benchmarks: {', '.join(BENCHMARKS)}"
+        raise ConfigError(Fault(f"no task `{clip(name_or_path)}`", why=why, fix="name one, or a data file"))
     return Task(path.name.partition(".")[0] or path.name, None, path, TaskConfig())
 
 
@@ -168,10 +183,11 @@ def prompts_of(
         language = _language(row, shape, config.language, found)
         question = messages or (Message("user", ""),)  # its gold is looked at even where it asks nothing
         kind = answer_type or config.answer
+        templates = (config.prompt_template, config.choice_template)
         if golds and "answer" in shape.columns:
-            asked = asked_of(row, shape, question, kind, drop, found, config.choice_template)
+            asked = asked_of(row, shape, question, kind, drop, found, *templates)
         else:
-            asked = _asked_anyhow(row, shape, question, kind, config.choice_template)
+            asked = _asked_anyhow(row, shape, question, kind, templates)
         if messages and asked and answer_type and language:
             name, values = own.get(row.number, f"{task}:{row.number}"), plain(dict(row.values))
             prompt = Prompt(
@@ -184,16 +200,16 @@ def prompts_of(
     return made
 
 
-def _asked_anyhow(row: Row, shape: Shape, messages: Conversation, kind: AnswerType, template: str | None) -> Asked:
+def _asked_anyhow(row: Row, shape: Shape, messages: Conversation, kind: AnswerType, templates: Templates) -> Asked:
     """What a row asks, its gold answer as it stands if it has one."""
     if "answer" not in shape.columns:
-        return Asked(messages, None, kind)
-    found = asked_of(row, shape, messages, kind, False, Findings(""), template)
+        return Asked(put(messages, templates[0]), None, kind)
+    found = asked_of(row, shape, messages, kind, False, Findings(""), *templates)
     if found is not None:
         return found
     value = value_at(row.values, shape.columns["answer"])
     text = value.text if isinstance(value, Number) else value
-    return Asked(messages, text if isinstance(text, str) and text.strip() else None, kind)
+    return Asked(put(messages, templates[0]), text if isinstance(text, str) and text.strip() else None, kind)
 
 
 def _tell_numbers(rows: Sequence[Row], shape: Shape, found: Findings) -> None:

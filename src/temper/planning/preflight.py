@@ -119,12 +119,15 @@ def inputs(stage: Stage, artifacts: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def tasks(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[str, Task]:
-    """The tasks a stage's config names, with their files as far as they exist."""
-    paths = inputs(stage, artifacts)
+    """The tasks that a stage's config names, then those of other stages, with their files as far as they exist: what
+    one stage is tested on, another should not have been trained on."""
+    paths = {text: path for other in recipe.stages for text, path in inputs(other, artifacts).items()}
+    paths |= inputs(stage, artifacts)
+    names = dict.fromkeys((*stage.tasks, *(name for other in recipe.stages for name in other.tasks)))
     return {
         name: Task(name, paths.get(config.train or ""), paths.get(config.test or ""), config)
-        for name in stage.tasks
-        if (config := recipe.tasks[name])
+        for name in names
+        if (config := recipe.tasks.get(name))
     }
 
 

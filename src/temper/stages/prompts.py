@@ -24,6 +24,7 @@ Golds = Mapping[str, str]  # by task, the reward that asks for a gold answer; a 
 def check_tasks(names: Sequence[str], split: Split, ctx: StageContext, golds: Golds) -> list[Fault]:
     """Faults of the tasks' prompts, for files that already exist."""
     faults: list[Fault] = []
+    trained: dict[str, Sequence[Prompt]] = {}
     for name in names:
         task = ctx.tasks.get(name)
         if task is None:
@@ -35,10 +36,9 @@ def check_tasks(names: Sequence[str], split: Split, ctx: StageContext, golds: Go
         path = getattr(task, split)
         if path is not None:
             try:
-                prompts = _load(path, name, ctx, golds, tell_warnings(ctx))
-                if split == "test" and task.train is not None:
-                    met = overlap(_load(task.train, name, ctx, golds, _silent), prompts).note(str(path))
-                    tell_all([met] if met else [], tell_warnings(ctx))
+                _load(path, name, ctx, golds, tell_warnings(ctx))
+                if split == "test":
+                    tell_all(_trained_on(name, path, trained, ctx), tell_warnings(ctx))
             except TemperError as error:
                 faults += error.faults
     return faults
@@ -62,6 +62,27 @@ def _anyhow(path: Path, name: str, config: TaskSettings) -> Sequence[Prompt]:
         return load_prompts(path, name, config, golds=False, tell=_silent)
     except DataError:
         return [Prompt("", name, (), "")]
+
+
+def _trained_on(name: str, path: Path, trained: dict[str, Sequence[Prompt]], ctx: StageContext) -> list[Note]:
+    """Warnings about test prompts that are in a training file of the recipe, of this task or another. Questions are
+    compared as they stand in the files; `trained` keeps those of training files that were read already."""
+    files = {other: task.train for other, task in ctx.tasks.items() if task.train is not None}
+    asked = _questions(path, name, ctx) if files else []
+    notes = []
+    for other, file in files.items():
+        with contextlib.suppress(TemperError):  # what is wrong with it is told where it is trained on
+            if other not in trained:
+                trained[other] = _questions(file, other, ctx)
+            if met := overlap(trained[other], asked).note(f"{file} and {path}" if other != name else str(path)):
+                notes.append(met)
+    return notes
+
+
+def _questions(path: Path, name: str, ctx: StageContext) -> Sequence[Prompt]:
+    """What the rows of a task's file ask, as it stands there."""
+    bare = ctx.tasks[name].config.model_copy(update={"prompt_template": None, "choice_template": None})
+    return load_prompts(path, name, bare, golds=False, tell=_silent)
 
 
 def open_prompts(
