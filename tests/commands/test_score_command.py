@@ -257,3 +257,28 @@ def test_a_pipe_is_answered_row_by_row():
 def test_the_form_in_which_replies_are_read_is_an_option(score, form, reply, accuracy, formed):
     code, [row], _ = score(line(reply=reply), "--reply", form)
     assert (code, row["accuracy"], row["format"]) == (0, accuracy, formed)
+
+
+# -- rows by the names that data files have ---------------------------------------------------------------------------
+
+
+def test_rows_go_by_the_names_of_data_files(score):
+    rows = [
+        {"question": "2+3?", "completion": "<think>a b</think><answer>5</answer>", "answer": "2+3=5\n#### 5"},
+        {"problem": "2+3?", "reply": "<think>a b</think><answer>5</answer>", "solution": "It is \\boxed{5}."},
+        {"prompt": "Which?", "reply": "<think>a</think><answer>Rome</answer>", "gold": "rome", "answer_type": "text"},
+    ]
+    code, out, err = score("\n".join(map(json.dumps, rows)))
+    assert code == 0, err
+    assert [row["verdict"] for row in out] == ["correct"] * 3
+    code, out, _ = score(json.dumps({**rows[0], "answer_type": "maths"}))
+    assert (code, out[0]["verdict"]) == (3, "error")
+
+
+def test_rows_without_gold_are_scored_where_no_reward_asks_for_it(score, mine):
+    row = json.dumps({"prompt": "Write a poem.", "reply": "<think>a b</think><answer>sea</answer>", "topic": "sea"})
+    name = mine("return float(prompt.row['topic'] in reply.text)")
+    code, out, err = score(row, "--rewards", f"format,{name}")
+    assert code == 0, err
+    assert (out[0]["total"], out[0]["verdict"]) == (2.0, "open")
+    assert score(row)[0] == 3

@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from temper.types import Prompt, Reply
 
 FIELDS = ("prompt", "reply", "gold")
+# What they are called in the files people have, where there is no field of the name itself.
+ALSO = {
+    "prompt": ("question", "problem"),
+    "reply": ("completion", "response"),
+    "gold": ("answer", "solution", "ground_truth", "final_answer"),
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,15 +120,16 @@ def _results(
 ) -> Iterator[dict[str, Any]]:
     """The output row of each input row. Bad rows go to `found`, rewards that failed to `failures`."""
     from temper.errors import ConfigError, Fault
+    from temper.rewards import needs_gold
     from temper.rewards.returns import WrongReturn
     from temper.text.reply import parse_reply
 
-    tried = False
+    tried, asks = False, any(needs_gold(reward) for reward in scorer.rewards.values())
     for line, offset, raw in _lines(args.file):
         if not raw.strip():
             continue
         found.rows += 1
-        row, mistake = read_row(raw, offset, args.answer_type)
+        row, mistake = read_row(raw, offset, args.answer_type, asks)
         if mistake is not None:
             found.bad(found.rows, f"{found.path}:{line}:{mistake.column}", mistake.kind, mistake.detail, mistake.fix)
             unscored = dict.fromkeys([*scorer.rewards, "total"])  # null: not a score of 0
@@ -176,7 +183,9 @@ class Mistake:
     fix: str = "mend the row: it was not scored"
 
 
-def read_row(raw: bytes, offset: int, answer_type: str) -> tuple[dict[str, Any], Mistake | None]:
+def read_row(
+    raw: bytes, offset: int, answer_type: str, needs_gold: bool = True
+) -> tuple[dict[str, Any], Mistake | None]:
     """The row of a line, with what is wrong with it; `offset` is where the line begins in its file, in bytes.
 
     >>> read_row(b'{"prompt": "2+3", "reply": "5"}', 0, "math")[1].kind
@@ -202,14 +211,26 @@ def read_row(raw: bytes, offset: int, answer_type: str) -> tuple[dict[str, Any],
         return {}, Mistake("not an object", f"found {type_name(row)}", fix='write a row as {"prompt", "reply", "gold"}')
     if decoded.problems:
         return row, Mistake(*decoded.problems[0])
-    return row, _mistake_in(row, answer_type)
+    row = {**row, **_by_other_names(row)}
+    mistake = _mistake_in(row, row.get("answer_type", answer_type), needs_gold)
+    return row, mistake
 
 
-def _mistake_in(row: dict[str, Any], answer_type: str) -> Mistake | None:
+def _by_other_names(row: dict[str, Any]) -> dict[str, Any]:
+    found = {name: next((row[other] for other in others if other in row), None) for name, others in ALSO.items()}
+    return {name: value for name, value in found.items() if name not in row and value is not None}
+
+
+def _mistake_in(row: dict[str, Any], answer_type: object, needs_gold: bool) -> Mistake | None:
+    from temper.data.columns import ANSWER_TYPES
     from temper.data.rows import nearest, type_name
-    from temper.rewards.answers import read_gold
 
+    if answer_type not in ANSWER_TYPES:
+        return Mistake(f"`answer_type` is none of {', '.join(ANSWER_TYPES)}", f"found {str(answer_type)[:60]}")
     for name in FIELDS:
+        if name == "gold" and not needs_gold and row.get("gold") is None:
+            row["gold"] = None
+            continue
         if name not in row:
             close = nearest(name, row)
             there = f"the row has {', '.join(f'`{key[:40]}`' for key in list(row)[:8]) or 'no keys'}"
@@ -217,14 +238,24 @@ def _mistake_in(row: dict[str, Any], answer_type: str) -> Mistake | None:
         if not isinstance(row[name], str):
             fix = f'write it in quotes: "{row[name].text}"' if type_name(row[name]) == "a number" else "write a string"
             return Mistake(f"`{name}` is not a string", f"found {type_name(row[name])}", fix=fix)
+    return _mistake_in_gold(row, answer_type) if needs_gold else None
+
+
+def _mistake_in_gold(row: dict[str, Any], answer_type: object) -> Mistake | None:
+    """What is wrong with the gold answer; one that stands in a solution (`#### 5`) is taken out of it."""
+    from temper.data.gold import gold_of
+    from temper.rewards.answers import read_gold
+
     if not row["gold"].strip():
         return Mistake("`gold` is empty", "there is nothing to compare the answer with", fix="give the right answer")
-    if answer_type == "math":
-        try:
+    try:
+        if any(row.get(name) == row["gold"] for name in ALSO["gold"]):
+            row["gold"] = gold_of(row["gold"], "math" if answer_type == "math" else "text")
+        elif answer_type == "math":
             read_gold(row["gold"])
-        except ValueError as error:
-            fix = "write the gold answer in its final form, or compare words with `--answer-type text`"
-            return Mistake("`gold` cannot be verified", f"`{row['gold'][:60]}`: {error}", fix=fix)
+    except ValueError as error:
+        fix = "write the gold answer in its final form, or compare words with `--answer-type text`"
+        return Mistake("`gold` cannot be verified", f"`{row['gold'][:60]}`: {error}", fix=fix)
     return None
 
 
@@ -239,20 +270,28 @@ def _id(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prompt(row: dict[str, Any], line: int, args: argparse.Namespace) -> Prompt:
+    from temper.data.rows import plain
     from temper.types import Message, Prompt
 
     identity = str(_id(row).get("id", f"line {line}"))
     messages = (Message("user", row["prompt"]),)
     form = args.reply or "tags"
-    return Prompt(identity, "score", messages, row["gold"], args.answer_type, args.language, reply=form)
+    language = row.get("language")
+    return Prompt(
+        identity, "score", messages, row["gold"], row.get("answer_type", args.answer_type),
+        language if isinstance(language, str) else args.language, plain(row), reply=form,
+    )  # fmt: skip
 
 
 def verdict(prompt: Prompt, reply: Reply, score: Score) -> str:
-    """ "correct", "wrong", "no_answer" where the reply gives none, "error" where a reward failed."""
+    """ "open" without a gold answer, "correct", "wrong", "no_answer" where the reply gives none, "error" where a reward
+    failed."""
     from temper.rewards.accuracy import accuracy
 
     if score.failures:
         return "error"
+    if prompt.gold is None:
+        return "open"
     right = score.rewards["accuracy"] if "accuracy" in score.rewards else accuracy(prompt, reply)
     if right == 1.0:
         return "correct"

@@ -57,7 +57,8 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
     model: ModelRef
     preset: Literal[tuple(PRESETS)] | None = None  # type: ignore[valid-type]
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 3e-6  # R1
-    max_steps: Annotated[int, Field(ge=1)]
+    max_steps: Annotated[int, Field(ge=1)] | None = None
+    num_train_epochs: Annotated[float, Field(gt=0)] | None = None  # in place of max_steps: draws of all prompts
     num_generations: Annotated[
         int, Field(ge=2, description="an advantage compares the completions of one prompt: one alone has no other")
     ] = 16  # R1
@@ -91,6 +92,8 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
                 f"prompts_per_step ({self.prompts_per_step}) is not divisible by "
                 f"num_mini_batches ({self.num_mini_batches})"
             )
+        if (self.max_steps is None) == (self.num_train_epochs is None):
+            raise ValueError("max_steps or num_train_epochs: one of the two says how long the stage is")
         if self.lora is not None and self.reference_update_steps:
             raise ValueError("reference_update_steps with lora: the reference is the model without its adapters")
         if isinstance(self.kl_penalty, dict) and set(self.kl_penalty) != set(self.tasks):
@@ -135,16 +138,17 @@ def run(config: Config, ctx: StageContext) -> None:
     """Per step: draw prompts, sample a group for each, score, turn rewards into advantages, update."""
     source = ctx.inputs[config.model]
     chat = ChatFormat.load(source)
-    updates = config.max_steps * config.num_mini_batches * config.num_iterations
+    rollouts = Rollouts(config, chat, ctx)
+    steps = config.max_steps or epoch_steps(config, rollouts)
+    updates = steps * config.num_mini_batches * config.num_iterations
     learner = open_learner(source, config, updates, ctx)
     policy = learner.model
     reference = open_reference(source, policy, config, config.offload_reference) if config.has_kl else None
-    rollouts = Rollouts(config, chat, ctx)
     judge = StepScorer(open_step_rewards(config.step_rewards, ctx, config), config.step_reward_weights)
     loss = PolicyLoss(config, config.temperature)
     others = {"reference": reference} if reference is not None and config.reference_update_steps else {}
     with open_engine(policy, version=lambda: learner.step) as engine:
-        for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping, others, config.max_steps):
+        for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping, others, steps):
             clock = Clock(engine)
             groups = rollouts.collect(engine, step)
             clock.mark_sampled()
@@ -165,10 +169,17 @@ def run(config: Config, ctx: StageContext) -> None:
             if step == 0:
                 metrics |= memory_by_part(learner, reference)
             notes = step_notes(groups, judged) if judged else None
-            rollouts.log(step, config.max_steps, groups, advantages, metrics, clock, notes)
+            rollouts.log(step, steps, groups, advantages, metrics, clock, notes)
     tasks, rewards = ", ".join(config.tasks), ", ".join(config.reward_funcs)
-    how = [f"GRPO: {config.max_steps} steps on {tasks}, rewards {rewards}"]
+    how = [f"GRPO: {steps} steps on {tasks}, rewards {rewards}"]
     finish_model(learner, chat, ctx, config.model, how)
+
+
+def epoch_steps(config: Config, rollouts: Rollouts) -> int:
+    """The steps in which as many prompts are drawn as `num_train_epochs` passes over all tasks have."""
+    assert config.num_train_epochs is not None
+    prompts = sum(map(len, rollouts.prompts.values()))
+    return math.ceil(config.num_train_epochs * prompts / config.prompts_per_step)
 
 
 # -- the reference ----------------------------------------------------------------------------------------------------

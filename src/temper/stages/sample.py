@@ -27,9 +27,10 @@ from temper.stages.models import check_model
 from temper.stages.prompts import check_conversations, check_tasks, known_prompts, open_limited_prompts
 from temper.stages.rewards import RewardsConfig, check_reward_tasks, check_rewards, golds_of, open_rewards, tell_once
 from temper.text.chat import ChatFormat
+from temper.text.languages import LANGUAGES, language_share
 from temper.types import Group, Message, Prompt, Rollout
 
-VERSION = 1
+VERSION = 2
 PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again after a kill
 
 
@@ -44,7 +45,12 @@ class Config(SamplingConfig, RewardsConfig):
     drop_code_blocks: bool = True
     max_paragraph_length: Annotated[int, Field(ge=1)] | None = 2000  # characters, in the thought, or in a plain reply
     max_per_prompt: Annotated[int, Field(ge=1)] = 1
+    # in the language of the prompt: the share of the thought's words whose language can be told, or of a plain reply's
+    min_language_share: Annotated[float, Field(ge=0, le=1)] | None = 0.9
+    max_kept: Annotated[int, Field(ge=1)] | None = None  # drawn from what is kept; R1: about 600,000
     mix: list[DataRef] = []  # conversations added as they are
+    mix_share: Annotated[float, Field(gt=0, lt=1)] | None = None  # of the mix in the data, drawn from it; R1: a quarter
+    mix_count: Annotated[int, Field(ge=1)] | None = None  # or its number of conversations; R1: about 200,000
     columns: dict[str, str] = {}  # of the `mix` files
 
     @model_validator(mode="after")
@@ -54,6 +60,10 @@ class Config(SamplingConfig, RewardsConfig):
                 f"max_per_prompt ({self.max_per_prompt}) is more than num_generations ({self.num_generations})"
             )
         check_reward_tasks(self, list(self.min_rewards), self.tasks)
+        if self.mix_share is not None and self.mix_count is not None:
+            raise ValueError("mix_share and mix_count: one of the two says how much of the mix is taken")
+        if not self.mix and (self.mix_share or self.mix_count):
+            raise ValueError("mix_share or mix_count, and no `mix` to take it from")
         return self
 
 
@@ -100,12 +110,34 @@ def run(config: Config, ctx: StageContext) -> None:
     mixed = [
         _row(messages, "mix") for ref in config.mix for messages in load_conversations(ctx.inputs[ref], config.columns)
     ]
+    kept = drawn(kept, config.max_kept, (ctx.seed, ctx.name, "kept"))
+    mixed = drawn(mixed, mix_size(config, len(kept)), (ctx.seed, ctx.name, "mixed"))
+    if (wanted := mix_size(config, len(kept))) is not None and len(mixed) < wanted:
+        ctx.log.warn(f"the mix has {len(mixed):,} conversations, fewer than the {wanted:,} that the stage asks for")
     rows = kept + mixed
     order = shuffled(len(rows), (ctx.seed, ctx.name, "mix"))
     write_rows(ctx.out / "data.jsonl", [rows[i] for i in order])
     counts = {"verdicts": dict(sorted(verdicts.items())), "kept": len(kept), "mixed": len(mixed)}
     (ctx.out / "harvest.json").write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
     ctx.log.info(f"{verdicts.total():,} completions: {listed(verdicts)}; mixed with {len(mixed):,} conversations")
+
+
+def mix_size(config: Config, kept: int) -> int | None:
+    """How many conversations of the mix join `kept` rows; None for all.
+
+    >>> mix_size(Config(model="m", tasks=["t"], mix=["d"], mix_share=0.25), 600)
+    200
+    """
+    if config.mix_share is not None:
+        return round(kept * config.mix_share / (1 - config.mix_share))
+    return config.mix_count
+
+
+def drawn(rows: Sequence[dict], count: int | None, key: tuple[int | str, ...]) -> list[dict]:
+    """`count` of the rows by the draw that `key` names, in their order; all where there are no more, or it is None."""
+    if count is None or count >= len(rows):
+        return list(rows)
+    return [rows[i] for i in sorted(shuffled(len(rows), key)[:count])]
 
 
 def harvest(groups: Sequence[Group], config: Config) -> list[dict]:
@@ -142,7 +174,22 @@ def reject(rollout: Rollout, config: Config) -> str | None:
         return "code block"
     if config.max_paragraph_length and max(map(len, thinking.split("\n\n"))) > config.max_paragraph_length:
         return "long paragraph"
+    if config.min_language_share and mixes_languages(thinking, rollout.prompt.language, config.min_language_share):
+        return "mixed languages"
     return None
+
+
+def mixes_languages(text: str, language: str, least: float) -> bool:
+    """Whether fewer than `least` of the words whose language can be told are of this one. A text of formulas alone has
+    no such words, and of a language that temper does not know it cannot be told.
+
+    >>> mixes_languages("First 38+33=71. Dann 71-49=22.", "en", 0.9), mixes_languages("38+33=71", "en", 0.9)
+    (True, False)
+    """
+    if language not in LANGUAGES:
+        return False
+    share = language_share(text, language)
+    return share < least and (share > 0 or any(language_share(text, other) > 0 for other in LANGUAGES))
 
 
 def _row(messages: Sequence[Message], source: str) -> dict:
