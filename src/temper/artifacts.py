@@ -7,7 +7,10 @@ A directory without a valid manifest does not exist. A kill at any moment leaves
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -24,6 +27,7 @@ from temper.sealed import seal as sealed
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+MARK = ".making"  # in what is begun and not yet sealed
 _MOST_MANIFEST = 64 << 20
 
 
@@ -96,8 +100,15 @@ def sync(path: Path) -> None:
 
 
 def is_behind_link(path: Path, levels: int) -> bool:
-    """Whether the last `levels` parts of a path, its own name among them, lead through a symbolic link."""
-    return any(part.is_symlink() for part in (path, *path.parents[: levels - 1]))
+    """Whether the last `levels` parts of a path, its own name among them, lead through a symbolic link of somebody
+    else's; the one by which the runs of a sweep share their artifacts is temper's own."""
+    return any(part.is_symlink() and not _is_shared(part) for part in (path, *path.parents[: levels - 1]))
+
+
+def _is_shared(link: Path) -> bool:
+    target = link.parent.parent / "artifacts"
+    has_lock = (target.parent / "lock").is_file()
+    return has_lock and os.readlink(link) == os.path.join("..", "artifacts") and not target.is_symlink()
 
 
 class HashCache:
@@ -140,11 +151,32 @@ def is_artifact_name(path: Path) -> bool:
 
 
 def begin(final: Path) -> Path:
-    """An empty directory beside `final` to fill; what a killed run left there is removed."""
-    aside = final.with_name(f".making-{final.name}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    return aside
+    """A directory beside `final` to fill, empty but for a mark that says whose it is. What a killed run left there is
+    removed; what is somebody else's, or lies behind a link, stays, and another name is taken."""
+    for number in itertools.count(1):
+        aside = final.with_name(f".making-{final.name}{f'-{number}' * (number > 1)}")
+        remove_begun(aside)
+        try:
+            aside.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        (aside / MARK).write_text(final.name, encoding="utf-8")
+        return aside
+    raise AssertionError
+
+
+def remove_begun(aside: Path) -> None:
+    """Delete what `begin` made and nobody sealed; anything else stays."""
+    if is_behind_link(aside, 2) or not aside.is_dir():
+        return
+    with contextlib.suppress(OSError):
+        if re.fullmatch(r"\.making-[0-9a-f]+(-\d+)?", aside.name):
+            aside.rmdir()  # killed before it was marked
+    with contextlib.suppress(OSError, InvalidArtifact):
+        mark = aside / MARK
+        name = mark.read_text(encoding="utf-8") if mark.is_file() else read_manifest(aside).fingerprint
+        if re.fullmatch(re.escape(f".making-{name}") + r"(-\d+)?", aside.name):
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def seal(aside: Path, final: Path, fingerprint: str, about: Mapping[str, Any]) -> Manifest:
@@ -153,7 +185,10 @@ def seal(aside: Path, final: Path, fingerprint: str, about: Mapping[str, Any]) -
     Raises OSError if the disk does not take it and ValueError if something in it is no regular file.
     """
     files: dict[str, tuple[int, str]] = {}
+    mark = aside / MARK
     for path in _everything(aside):
+        if path == mark:
+            continue
         if path.is_symlink() or not path.is_file():
             raise ValueError(f"an artifact holds regular files only, not {path}")
         sync(path)
@@ -161,6 +196,7 @@ def seal(aside: Path, final: Path, fingerprint: str, about: Mapping[str, Any]) -
     listed = {name: {"size": size, "sha256": digest} for name, (size, digest) in files.items()}
     content = {"format": FORMAT, "fingerprint": fingerprint, "files": listed, "about": dict(about)}
     write_atomically(aside / MANIFEST, sealed(MANIFEST, content, indent=1) + b"\n")
+    mark.unlink(missing_ok=True)  # from here on the manifest says whose it is
     for root, _, _ in os.walk(aside):
         sync(Path(root))
     set_aside(final)
@@ -179,11 +215,14 @@ def _everything(folder: Path) -> Iterator[Path]:
 
 
 def set_aside(final: Path) -> Path | None:
-    """Move an artifact that is not to be used out of the way, keeping the last such; None if there is nothing."""
+    """Move an artifact that is not to be used out of the way; None if there is nothing. Raises FileExistsError for one
+    behind a link, where nothing is moved."""
     if not final.exists() and not final.is_symlink():
         return None
-    damaged = final.with_name(f".damaged-{final.name}")
-    shutil.rmtree(damaged, ignore_errors=True)
+    if is_behind_link(final, 2):
+        raise FileExistsError(errno.EEXIST, "it is behind a link, where nothing is moved", str(final))
+    names = (final.with_name(f".damaged-{final.name}{f'-{n}' * (n > 1)}") for n in itertools.count(1))
+    damaged = next(path for path in names if not os.path.lexists(path))
     final.rename(damaged)
     return damaged
 
@@ -253,10 +292,7 @@ def foreign_files(folder: Path, manifest: Manifest) -> list[Path]:
     return sorted(path for path in found if path.relative_to(folder).as_posix() not in known)
 
 
-def clean_leftovers(folder: Path) -> None:
-    """Remove what a killed run began and did not finish anywhere in `folder`: artifacts, files being replaced."""
-    for path in [*folder.rglob(".making-*"), *folder.rglob(".*.tmp")]:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+def clean_leftovers(artifacts: Path) -> None:
+    """Remove the artifacts in a folder that a killed run began and did not finish."""
+    for aside in artifacts.glob(".making-*"):
+        remove_begun(aside)

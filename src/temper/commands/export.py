@@ -5,12 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 DTYPES = ("float32", "bfloat16", "float16")
+OF_MODELS = re.compile(  # what --force may replace
+    r".*\.(safetensors|safetensors\.index\.json|bin|bin\.index\.json|jinja)|[a-z_]*config\.json|README\.md|LICENSE.*"
+    r"|(tokenizer|vocab|special_tokens_map|added_tokens|chat_template|reward[a-z_]*)\.json|merges\.txt|.*\.model"
+)
 OURS = ("manifest.json",)  # what an artifact holds beyond a Hugging Face directory
 
 
@@ -66,6 +71,11 @@ def check_target(target: Path, source: Path, force: bool) -> None:
         raise ConfigError(Fault("the target directory is not empty", where=str(target), fix=fix))
     if not (target / "config.json").is_file():
         why = "it holds no model (no config.json), so --force does not replace it"
+        raise ConfigError(Fault("the target directory is not empty", where=str(target), why=why, fix="a new directory"))
+    others = sorted(path.name for path in target.iterdir() if path.is_dir() or not OF_MODELS.fullmatch(path.name))
+    if others or target.is_symlink():
+        why = f"it holds {', '.join(others[:5])} beside a model" if others else "it is a link"
+        why += ", so --force does not replace it"
         raise ConfigError(Fault("the target directory is not empty", where=str(target), why=why, fix="a new directory"))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from temper.artifacts import begin, clean_leftovers, seal, set_aside, write_atomically
+from temper.artifacts import begin, seal, set_aside, write_atomically
 from temper.environment import give_back_memory, go_offline, settle_torch
 from temper.errors import DataError, Exit, Fault, Preempted, escape
 from temper.pipeline.failure import as_temper_error
@@ -141,12 +141,14 @@ class Run:
 
     def _tidy(self) -> None:
         """Clear what a killed run left, set aside what is damaged, write down what is going to happen."""
-        clean_leftovers(self.root)
+        self.plan.folder.clean()
         for problem in self.plan.folder.damaged_records():
             say(f"warning: {problem.file} is damaged and is written anew: {problem.reason}")
         for path, fault in self.plan.damaged:
             say(fault.render("warning"))
             set_aside(path)
+        for fault in self.plan.ignored:
+            say(fault.render("warning"))
         write_atomically(self.root / "recipe.resolved.yaml", render_recipe(self.plan.recipe))
         write_atomically(self.root / "hashes.json", seal_record("hashes.json", self.plan.hashes))
         self.record.save("running")

@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
+from temper.artifacts import MARK, begin
 from temper.errors import Exit, TemperError
 from temper.pipeline.points import Point
 from temper.planning.plan import Plan
@@ -70,10 +71,10 @@ def share(plan: Plan) -> None:
         made = None if planned.runs or planned.stage.name in works else work_of(root.parent, planned.fingerprint)
         if made is not None:
             target = root / "stages" / planned.stage.folder
-            aside = target.with_name(f".making-{target.name}")
             with writing(root):
-                shutil.rmtree(aside, ignore_errors=True)
-                shutil.copytree(made, aside, ignore=shutil.ignore_patterns("checkpoints"))
+                aside = begin(target)
+                shutil.copytree(made, aside, ignore=shutil.ignore_patterns("checkpoints"), dirs_exist_ok=True)
+                (aside / MARK).unlink()
                 aside.rename(target)
 
 

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from temper.artifacts import Foreign, HashCache, InvalidArtifact, Manifest, read_manifest, verify
+from temper.artifacts import (
+    Foreign,
+    HashCache,
+    InvalidArtifact,
+    Manifest,
+    is_artifact_name,
+    is_behind_link,
+    read_manifest,
+    verify,
+)
 from temper.errors import ArtifactError, ConfigError, DataError, Fault
 from temper.recipe.graph import Ref, is_folder
 from temper.recipe.recipe import Recipe, Stage
@@ -56,6 +65,7 @@ class Plan:
     stages: list[StagePlan] = field(default_factory=list)
     half_done: list[HalfDone] = field(default_factory=list)
     damaged: list[tuple[Path, Fault]] = field(default_factory=list)  # directories that are no artifacts, and why
+    ignored: list[Fault] = field(default_factory=list)  # directories that nothing asks for
     hashes: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
@@ -137,6 +147,10 @@ def _finished(plan: Plan, artifact: Path, fingerprint: str) -> Manifest | None:
     except Foreign as problem:
         raise ArtifactError(problem.faults()) from None
     except InvalidArtifact as problem:
+        if is_behind_link(artifact, 2):
+            why = f"{problem.reason}; behind a link nothing is moved or deleted"
+            fix = "move it away, or remove the link"
+            raise ArtifactError(Fault(f"{artifact} is no whole artifact", str(problem.file), why, fix)) from None
         plan.damaged.append((artifact, _damage(artifact, problem)))
         return None
 
@@ -234,18 +248,18 @@ def _is_whole(artifact: Path, fingerprint: str) -> bool:
 
 
 def _find_damaged(plan: Plan) -> None:
-    """Directories among the artifacts that the recipe does not ask for and that have no manifest to be believed."""
-    known = {path for path, _ in plan.damaged} | {plan.folder.artifact(p.fingerprint) for p in plan.stages}
+    """Directories that are called what artifacts are, that the recipe does not ask for, and that are none."""
+    asked = {plan.folder.artifact(p.fingerprint) for p in plan.stages}
     try:
-        folders = sorted(path for path in plan.folder.artifacts.iterdir() if not path.name.startswith("."))
+        folders = sorted(path for path in plan.folder.artifacts.iterdir() if is_artifact_name(path))
     except OSError:
         return
     for path in folders:
-        if path not in known:
+        if path not in asked:
             try:
                 read_manifest(path)
             except InvalidArtifact as problem:
-                plan.damaged.append((path, _damage(path, problem)))
+                plan.ignored.append(_damage(path, problem))
 
 
 def half_done_error(plan: Plan) -> ConfigError:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from temper.artifacts import sync, write_atomically
+from temper.artifacts import clean_leftovers, is_behind_link, sync, write_atomically
 from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
 from temper.record.checkpoints import owner_of
 from temper.sealed import Damaged, read_sealed, seal, trusted
@@ -30,6 +30,13 @@ OURS = (
     "artifacts", "hashes.json", "lock", "logs", "recipe.resolved.yaml", "report", "run.json", "stages", "tensorboard",
     "trackers.json", "trackers.log", "wandb",
 )  # fmt: skip
+
+
+# What a kill may leave of a file that was being replaced.
+_LEFT = re.compile(
+    r"\.(run\.json|hashes\.json|recipe\.resolved\.yaml|stage\.json|config\.yaml|step-\d{6,}\.jsonl\.gz|\d{5,}\.jsonl"
+    r"|\d\d\.[^/]+\.jsonl?)\.tmp|metrics\.jsonl\.tmp"
+)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -106,6 +113,16 @@ class RunDir:
             why = f"this recipe is `{recipe}`"
             raise ConfigError(Fault(f"`{self.root}` holds a run of `{owner}`", "", why, "name another with --out"))
 
+    def clean(self) -> None:
+        """Remove what a killed run began and did not finish: artifacts, and files being replaced."""
+        clean_leftovers(self.artifacts)
+        works = [work for work in self.work_folders().values() if not is_behind_link(work, 2)]
+        folders = [work / name for work in works for name in ("", "chunks", "samples", "rollouts")]
+        for folder in [self.root, *folders]:
+            for name in _names(folder) if not folder.is_symlink() else ():
+                if _LEFT.fullmatch(name) and (folder / name).is_file():
+                    (folder / name).unlink(missing_ok=True)
+
     # -- writing ------------------------------------------------------------------------------------------------------
 
     def prepare(self) -> Lock:
@@ -122,18 +139,19 @@ class RunDir:
         back."""
         target = self.root / "stages" / folder
         found = self.work_folders().get(name)
-        if found is not None and found != target:
-            found.rename(target)  # the stage has another number now
-        if not set(_names(target)) - {".stage.json.tmp"}:
+        if found is not None and found != target and _is_work(found) and not target.exists():
+            _move(found, target)  # the stage has another number now
+        if target.is_dir() and not is_behind_link(target, 2) and not set(_names(target)) - {".stage.json.tmp"}:
             shutil.rmtree(target, ignore_errors=True)  # killed before it was anything
         if target.exists():
             old = owner_of(target) or "unknown"
             if old != fingerprint:
                 aside = self._old(name, old) or self._old_folder / f"{folder}-{old[:8]}"
-                shutil.rmtree(aside, ignore_errors=True)
-                target.rename(aside)
+                if aside.exists() and owner_of(aside) == old and not is_behind_link(aside, 3):
+                    shutil.rmtree(aside, ignore_errors=True)
+                _move(target, aside)
         if not target.exists() and (returning := self._old(name, fingerprint)) is not None:
-            returning.rename(target)
+            _move(returning, target)
         target.mkdir(exist_ok=True)
         if trusted(target / "stage.json") != about:
             write_atomically(target / "stage.json", seal("stage.json", about, indent=1) + b"\n")
@@ -148,6 +166,27 @@ class RunDir:
     def _old(self, name: str, fingerprint: str) -> Path | None:
         pattern = re.compile(rf"\d+-{re.escape(name)}-{re.escape(fingerprint[:8])}")
         return next((self._old_folder / found for found in _names(self._old_folder) if pattern.fullmatch(found)), None)
+
+
+_OF_STAGES = {"stage.json", "config.yaml", "metrics.jsonl", "log.txt", "checkpoints"}
+
+
+def _is_work(folder: Path) -> bool:
+    """Whether a directory was made for a stage."""
+    return not folder.is_symlink() and bool(_OF_STAGES & set(_names(folder)))
+
+
+def _move(folder: Path, target: Path) -> None:
+    """Rename a stage's directory. Raises ConfigError for one that no stage made, or that is behind a link."""
+    where, fix = str(folder), "move it away yourself"
+    if is_behind_link(folder, 3) or is_behind_link(target, 3):
+        raise ConfigError(Fault("a stage's directory is behind a link", where, "nothing is moved there", fix))
+    if not _is_work(folder):
+        raise ConfigError(Fault(f"`{folder}` has the place of a stage's directory", where, "no stage made it", fix))
+    if os.path.lexists(target):
+        where = str(target)
+        raise ConfigError(Fault(f"`{target}` has the place of a stage's directory", where, "it is another's", fix))
+    folder.rename(target)
 
 
 def _held(path: Path) -> Fault:
