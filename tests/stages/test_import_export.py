@@ -230,8 +230,13 @@ def test_what_is_already_there_is_not_overwritten(model, tmp_path):
     with pytest.raises(ConfigError, match="not empty"):
         exported(model, out)
     assert contents(out) == before
+    with pytest.raises(ConfigError, match="not empty") as error:
+        exported(model, out, "--force")
+    assert "mine.txt" in error.value.faults[0].why
+    (out / "mine.txt").unlink()
+    (out / "pytorch_model.bin").write_text("of the model before")
     assert exported(model, out, "--force") == 0
-    assert "mine.txt" not in contents(out)
+    assert "pytorch_model.bin" not in contents(out)
     assert {path.name for path in tmp_path.iterdir()} == {"source", "artifact", "out"}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 DTYPES = ("float32", "bfloat16", "float16")
 OF_MODELS = re.compile(  # what --force may replace
     r".*\.(safetensors|safetensors\.index\.json|bin|bin\.index\.json|jinja)|[a-z_]*config\.json|README\.md|LICENSE.*"
-    r"|(tokenizer|vocab|special_tokens_map|added_tokens|chat_template|reward[a-z_]*)\.json|merges\.txt|.*\.model"
+    r"|(tokenizer|vocab|special_tokens_map|added_tokens|chat_template|training|reward[a-z_]*)\.json|merges\.txt|.*\.model"
 )
 OURS = ("manifest.json",)  # what an artifact holds beyond a Hugging Face directory
 
