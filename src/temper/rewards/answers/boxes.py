@@ -17,6 +17,7 @@ from temper.rewards.answers.words import is_numeral
 
 MAX_BOXES = 40
 _NEAR = 300  # characters beside a box that decide whether it stands by itself
+_COMMANDS = ("\\boxed", "\\fbox")
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _OPENING = re.compile(r"\s{0,20}\{")
 _BARE = re.compile(r"\s+(-?\d+|[A-Za-z])(?![\w.^/])")
@@ -77,21 +78,37 @@ def boxes_of(text: str, question: str = "") -> list[Box]:
     """
     found: list[Box] = []
     at = 0
-    while start := _BOX.search(text, at):
-        content, at = _content(text, start.end())
+    while (span := _next_box(text, at)) is not None:
+        start, inside = span
+        content, at = _content(text, inside)
         if _BLANK.fullmatch(content):
             if "boxed" in question and content in question:
                 continue  # the blank of "4 + \boxed{\phantom{2}} = 7"
             raise ValueError("a box is empty")
         if len(found) >= MAX_BOXES:
             raise ValueError("there are too many boxes")
-        found.append(_standing(text, start.start(), at, content, question))
+        found.append(_standing(text, start, at, content, question))
     return found
 
 
 def has_box(text: str) -> bool:
     """Whether there is a box at all, whole or not."""
-    return "box" in text and _BOX.search(text) is not None
+    return _next_box(text, 0) is not None
+
+
+def _next_box(text: str, at: int) -> tuple[int, int] | None:
+    """Where the next box command begins and ends; found by plain search, so that long texts take no time."""
+    nearest: tuple[int, int] | None = None
+    for command in _COMMANDS:
+        start = text.find(command, at)
+        while start >= 0:
+            end = start + len(command)
+            if not (text[end : end + 1].isascii() and text[end : end + 1].isalpha()):
+                break
+            start = text.find(command, end)
+        if start >= 0 and (nearest is None or start < nearest[0]):
+            nearest = (start, start + len(command))
+    return nearest
 
 
 def _content(text: str, at: int) -> tuple[str, int]:
