@@ -48,6 +48,7 @@ class Reader:
     units_by_letter: bool = True  # `5 m` is five metres; inside $…$ it is a product
     commas: bool = False  # commas separate items, they do not group digits
     question: str = ""
+    two_values: bool = True  # ± stands somewhere
     written: list[Node] = field(default_factory=list)  # every expression that was read
 
     def text(self, text: str) -> Value:
@@ -55,6 +56,7 @@ class Reader:
         tokens = tokens_of(text, grouped=not self.commas)
         if not tokens:
             raise ValueError("there is nothing")
+        self.two_values = any(token.text in ("pm", "mp") for token in tokens)
         return self.value(tokens)
 
     def value(self, tokens: Sequence[Token]) -> Value:
@@ -159,7 +161,7 @@ class Reader:
         return node
 
     def _evaluated(self, node: Node, sign: int = 0) -> Quotient:
-        if not sign and has_two_values(node):
+        if not sign and self.two_values and has_two_values(node):
             raise ValueError("± makes two values of it")
         normal = Normal(not self.gold, sign or 1, self.powers, self.functions, self.vulgar)
         return normal.of(node)
@@ -323,7 +325,7 @@ class Reader:
                 raise ValueError("it has two units")
             around = Around(((currency, 1),), False, around.nouns)
         node = self._parsed(head)
-        if has_two_values(node):
+        if self.two_values and has_two_values(node):
             if not self.gold and not self.commas:
                 raise ValueError("± makes two values of it")
             both = [Number(self._evaluated(node, one), node, around=around) for one in (1, -1)]

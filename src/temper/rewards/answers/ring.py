@@ -118,7 +118,7 @@ UNIT: dict[Monomial, Fraction] = {(): ONE}
 
 def rational(number: Fraction | int) -> Quotient:
     """A plain number."""
-    number = Fraction(number)
+    number = number if type(number) is Fraction else Fraction(number)
     if max(number.numerator.bit_length(), number.denominator.bit_length()) > MAX_BITS:
         raise TooLarge("a number in it is too large")
     return Quotient({(): number} if number else {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 from typing import NamedTuple
 
 from temper.rewards.answers.layout import BREAK, END_TEXT, TEXT, THOUSANDS
@@ -166,6 +167,7 @@ def _command(name: str, spaced: bool, roman: bool) -> Token:
     return Token("command", name, None, spaced, roman)
 
 
+@lru_cache(maxsize=4096)
 def _decimal(text: str) -> Fraction:
     digits, _, exponent = text.replace("E", "e").partition("e")
     if exponent and (len(exponent) > 6 or abs(int(exponent)) > MAX_EXPONENT):
