@@ -102,7 +102,7 @@ hostile = st.lists(
     st.sampled_from(
         [r"\frac", r"\sqrt", r"\boxed", "{", "}", "(", ")", "[", "]", "^", "_", "$", "\\", "5", "x", "+", "-", ",", "=",
          "<", r"\le ", r"\cup ", r"\text{", "apples", "or", "%", r"\%", "°", "½", "|", "!", "/", "*", ":", ".", "\n",
-         r"\begin{pmatrix}", r"\end{pmatrix}", "&", r"\\", r"\pm ", r"\sin ", r"\infty", "e", "i", "π", "√", "五", "__"]
+         r"\begin{pmatrix}", r"\end{pmatrix}", "&", r"\\", r"\pm ", r"\sin ", r"\infty", "e", "i", "π", "√", "五", "__", "ab", "xyz", "km", "8", "base", ">"]
     ),
     max_size=25,
 ).map("".join)  # fmt: skip

@@ -162,7 +162,8 @@ class Parser:
                 return self._first_digit(token)
             self.at += 1
             return ("num", token.value, "int" if token.text.isdigit() else "decimal")
-        return self.atom()
+        node = self.atom()
+        return ("mul", node[1]) if node[0] == "mul_letters" else node
 
     def _first_digit(self, token: Token) -> Node:
         r"""`\frac12`: one digit of a number; the rest stays. A power `2^10` is read whole."""
