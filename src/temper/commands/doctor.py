@@ -168,7 +168,26 @@ def check_devices() -> Iterator[Check]:
 
 
 def check_sandbox() -> Iterator[Check]:
-    yield Check("sandbox", "ok", "not needed: this release runs no code that a model wrote")
+    """What holds of the sandbox for programs that a model wrote: only the reward `code` needs it, so nothing fails."""
+    from temper.code import Sandbox, SandboxError
+    from temper.code.canaries import examine as try_protections
+    from temper.code.cpp import compiler
+
+    try:
+        with Sandbox(workers=1) as sandbox:
+            yield Check("sandbox", "ok", sandbox.tier)
+            for protection in try_protections(sandbox):
+                detail = f"programs cannot {protection.name}" if protection.on else f"programs could {protection.name}"
+                state = "ok" if protection.on else "warn"
+                yield Check("  protection", state, f"{'on ' if protection.on else 'off'} {detail} ({protection.needs})")
+    except SandboxError as error:
+        fault = error.faults[0]
+        yield Check("sandbox", "warn", f"none here, so no reward `code`: {fault.why or fault.what}", fault.fix)
+        return
+    try:
+        yield Check("c++ programs", "ok", compiler())
+    except SandboxError:
+        yield Check("c++ programs", "ok", "no compiler: rows with tests for C++ programs are refused")
 
 
 def check_optional() -> Iterator[Check]:

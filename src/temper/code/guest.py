@@ -1,0 +1,332 @@
+"""The process that programs are forked from (`python -I -S guest.py`), and what runs in the fork.
+
+Never imported by temper: it loads its neighbours by their path, and of what is asked of a program it knows nothing but
+the descriptors that it is sent.
+
+It holds no thread, reads no program and no input itself (both are behind descriptors that only the child reads), ends
+with the process that started it, and ends what it started when it does.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import types
+from dataclasses import dataclass
+
+MODULES = """
+abc argparse array ast asyncio atexit base64 bisect calendar cmath collections collections.abc contextlib copy
+datetime decimal dis enum fractions functools hashlib heapq inspect io itertools json linecache math numbers
+operator queue random re statistics string struct textwrap threading traceback typing unicodedata uuid zlib
+"""
+for _name in MODULES.split():
+    try:
+        __import__(_name)
+    except ImportError:
+        continue
+
+LINE, REPORT, RULES, READY, FIRST_FREE = 3, 4, 5, 6, 7
+
+
+def neighbour(name: str) -> types.ModuleType:
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"temper_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+confine = neighbour("confine")
+values = neighbour("values")
+speak = neighbour("speak")
+scripts = neighbour("scripts")
+
+
+@dataclass
+class Child:
+    number: int  # what the asker calls it
+    pid: int
+    watch: int  # a pidfd
+    ready: int
+    deadline: float
+    late: bool = False
+
+
+def standard_library() -> list[str]:
+    """What an interpreter reads to import its own modules; what people installed beside them is left out."""
+    folder = os.path.dirname(os.__file__)
+    inside = [
+        os.path.join(folder, name) for name in os.listdir(folder) if name not in ("site-packages", "dist-packages")
+    ]
+    libraries = (
+        "/lib",
+        "/lib64",
+        "/usr/lib",
+        "/usr/lib64",
+        "/etc/ld.so.cache",
+        "/usr/share/zoneinfo",
+        "/etc/localtime",
+    )
+    return [*inside, *libraries, "/dev/null", "/dev/zero", "/dev/urandom", *_own_libraries()]
+
+
+def _own_libraries() -> list[str]:
+    """The folders of shared objects that this interpreter itself was loaded from."""
+    with open("/proc/self/maps") as maps:
+        files = {line.split(maxsplit=5)[5].strip() for line in maps if ".so" in line and line.count("/") > 1}
+    return [file for file in files if file.startswith("/")]
+
+
+def other_user(reads: list[str]) -> int | None:
+    """65534 if root can become it and it still reads the standard library; None: stay, without capabilities."""
+    if os.geteuid() != 0:
+        return None
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(65534, 65534, 65534)
+            os.setresuid(65534, 65534, 65534)
+            for path in (os.__file__, json.__file__, *reads[:1]):
+                with open(path, "rb") if os.path.isfile(path) else open(os.devnull) as stream:
+                    stream.read(1)
+                os.stat(path)
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return 65534 if os.waitpid(child, 0)[1] == 0 else None
+
+
+class Zygote:
+    def __init__(self, line: socket.socket, parent: int, config: dict):
+        self.line, self.parent = line, parent
+        self.base = [*standard_library(), *config["reads"]]
+        self.rules = confine.make_ruleset(self.base)
+        self.user = other_user(config["reads"])
+        self.children: dict[int, Child] = {}
+
+    def serve(self) -> None:
+        gc.collect()
+        gc.freeze()
+        hello = {"hello": os.getpid(), "user": self.user, "abi": confine.landlock_abi()}
+        self.line.send(json.dumps(hello).encode())
+        while os.getppid() == self.parent:
+            poll = select.poll()
+            poll.register(self.line.fileno(), select.POLLIN)
+            for child in self.children.values():
+                poll.register(child.watch, select.POLLIN)
+            wait = min([0.25, *(child.deadline - time.monotonic() for child in self.children.values())])
+            happened = {number for number, _ in poll.poll(max(0, int(wait * 1000) + 1))}
+            if self.line.fileno() in happened and not self.heed():
+                break
+            for child in list(self.children.values()):
+                if child.watch in happened:
+                    self.reap(child)
+                elif time.monotonic() >= child.deadline and not child.late:
+                    child.late = True
+                    self.kill(child)
+        for child in list(self.children.values()):
+            self.kill(child)
+            self.reap(child)
+
+    def heed(self) -> bool:
+        """Does what is asked next; False where nobody asks any more."""
+        message, descriptors, _, _ = socket.recv_fds(self.line, 1 << 16, 8)
+        if not message:
+            return False
+        header = json.loads(message)
+        if "kill" in header:
+            for child in self.children.values():
+                if child.number == header["kill"]:
+                    self.kill(child)
+            return True
+        self.start(header, dict(zip(header["fds"], descriptors, strict=True)))
+        for number in descriptors:
+            os.close(number)
+        return True
+
+    def start(self, header: dict, given: dict[str, int]) -> None:
+        ready, told = os.pipe()
+        parent = os.getpid()
+        rules = self.rules_for(header)
+        pid = os.fork()
+        if pid == 0:
+            begin(header, given, rules, told, self.user, parent)  # does not return
+        os.close(told)
+        if rules != self.rules:
+            os.close(rules)
+        watch = os.pidfd_open(pid)
+        self.children[pid] = Child(header["start"], pid, watch, ready, time.monotonic() + header["wall"])
+
+    def rules_for(self, header: dict) -> int:
+        runs, writes, reads = header.get("runs", []), header.get("writes", []), header.get("reads", [])
+        return confine.make_ruleset([*self.base, *reads], runs, writes) if runs or writes else self.rules
+
+    @staticmethod
+    def kill(child: Child) -> None:
+        for kill in (os.killpg, os.kill):
+            try:
+                kill(child.pid, signal.SIGKILL)
+            except OSError:
+                continue
+
+    def reap(self, child: Child) -> None:
+        _, status, usage = os.wait4(child.pid, 0)
+        self.kill_group(child.pid)
+        os.set_blocking(child.ready, False)
+        try:
+            told = os.read(child.ready, 1000).decode("utf-8", "replace")
+        except BlockingIOError:
+            told = ""
+        os.close(child.ready)
+        os.close(child.watch)
+        del self.children[child.pid]
+        done = {"done": child.number, "status": os.waitstatus_to_exitcode(status), "late": child.late}
+        done |= {"cpu": usage.ru_utime + usage.ru_stime, "memory": usage.ru_maxrss * 1024, "ready": told}
+        try:
+            self.line.send(json.dumps(done).encode())
+        except OSError:
+            return
+
+    @staticmethod
+    def kill_group(group: int) -> None:
+        """Ends what a compiler left behind; this process is the one that inherits it."""
+        try:
+            os.killpg(group, signal.SIGKILL)
+            while True:
+                os.waitpid(-group, 0)
+        except OSError:
+            return
+
+
+# --- in the child -------------------------------------------------------------------------------------------------
+
+
+def begin(header: dict, given: dict[str, int], rules: int, told: int, user: int | None, parent: int) -> None:
+    """Takes its descriptors, gives up everything else and becomes the program. Does not return."""
+    status = 1
+    try:
+        os.setpgid(0, 0)
+        places = {"in": 0, "out": 1, "err": 2, "line": LINE, "report": REPORT, "rules": RULES, "ready": READY}
+        import fcntl
+
+        given = {**given, "rules": rules, "ready": told}
+        high = {name: fcntl.fcntl(number, fcntl.F_DUPFD, 64) for name, number in given.items()}
+        source = _read_all(high.pop("program")) if "program" in high else b""
+        os.closerange(0, 64)
+        for name, number in high.items():
+            os.dup2(number, places[name], inheritable=True)
+        os.closerange(FIRST_FREE, 256)
+        if "cwd" in header:
+            os.chdir(header["cwd"])
+        profile = confine.Profile(**{header["profile"]: True} if header.get("profile") else {})
+        bounds = confine.Bounds(header["cpu"], header["memory"], header["file_size"])
+        sys.set_int_max_str_digits(0)
+        confine.confine(RULES, profile, bounds, user, parent)
+    except BaseException as problem:
+        try:
+            os.write(READY, f"!{type(problem).__name__}: {problem}".encode())
+        finally:
+            os._exit(97)
+    os.write(READY, b"+")
+    os.close(READY)
+    if "argv" in header:
+        try:
+            os.execve(header["argv"][0], header["argv"], {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TMPDIR": "."})
+        finally:
+            os._exit(127)
+    del high, given, told, rules, user, parent
+    status = finish({"run": run, "serve": speak.serve, "check": scripts.check}[header["mode"]], source, header)
+    os._exit(status)
+
+
+def _read_all(number: int) -> bytes:
+    parts = []
+    os.lseek(number, 0, os.SEEK_SET)
+    while part := os.read(number, 1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def run(source: bytes, header: dict) -> None:
+    """The program as people start it: `__main__`, its input on descriptor 0."""
+    module = types.ModuleType("__main__")
+    module.__file__ = "solution.py"
+    sys.modules["__main__"] = module
+    sys.argv = ["solution.py"]
+    exec(compile(source, "solution.py", "exec"), module.__dict__)
+
+
+def finish(program, source: bytes, header: dict) -> int:
+    """Runs it and does what an interpreter does at its end; the exit status."""
+    status = 0
+    try:
+        program(source, header)
+    except SystemExit as stop:
+        status = _status_of(stop)
+    except BaseException as problem:
+        own = _own_part(problem.__traceback__)
+        sys.excepthook(type(problem), problem.with_traceback(own), own)
+        status = 1
+    try:
+        import atexit
+        import threading
+
+        threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
+        atexit._run_exitfuncs()
+    except BaseException:
+        status = status or 1
+    for stream in (sys.stdout, sys.__stdout__, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except BaseException:
+            status = status or 120
+    return status
+
+
+def _own_part(place: types.TracebackType | None) -> types.TracebackType | None:
+    """A traceback from the program's first line on."""
+    while place is not None and place.tb_frame.f_code.co_filename in (__file__, speak.__file__):
+        place = place.tb_next
+    return place
+
+
+def _status_of(stop: SystemExit) -> int:
+    if stop.code is None:
+        return 0
+    if isinstance(stop.code, int):
+        return stop.code & 0xFF
+    print(stop.code, file=sys.stderr)
+    return 1
+
+
+def main() -> None:
+    line = socket.socket(fileno=int(sys.argv[1]))
+    parent, config = int(sys.argv[2]), json.loads(sys.argv[3])
+    sys.argv = ["solution.py"]
+    for folder in config["path"]:
+        sys.path.append(folder)
+    for name in config["imports"]:
+        __import__(name)
+    try:
+        confine.prctl(36, 1)  # what a compiler started and left comes here
+        zygote = Zygote(line, parent, config)
+    except OSError as problem:
+        line.send(json.dumps({"refused": f"{problem}"}).encode())
+        sys.exit(8)
+    zygote.serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""Values that cross between processes: plain data by a notation in JSON, anything else by a number that stands for it.
+
+What comes out of `decode` is made of exact built-in types, whatever the other side sent: no object of a program's own
+class, with its own `__eq__`, ever stands in a comparison. Imported by the guest's interpreter: standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
+
+DEEPEST = 200
+LARGEST = 1 << 53
+
+
+class Foreign(ValueError):
+    """A value that is not plain data, or a notation that is none."""
+
+
+def encode(value: Any, handle: Callable[[Any], Any] | None = None, depth: int = 0) -> Any:
+    """The notation of a value; `handle` gives that of one that is not plain data. Raises Foreign.
+
+    >>> encode((1, {"a": {2}}))
+    {'t': [1, {'d': [['a', {'s': [2]}]]}]}
+    """
+    if depth > DEEPEST:
+        raise Foreign(f"nested more than {DEEPEST} deep")
+    kind = type(value)
+    if value is None or kind is bool or kind is str or kind is float:
+        return value
+    if kind is int:
+        return value if -LARGEST < value < LARGEST else {"i": hex(value)}
+    if kind is list:
+        return [encode(item, handle, depth + 1) for item in value]
+    for tag, base, iterate in _SEQUENCES:
+        if issubclass(kind, base):
+            items = [encode(item, handle, depth + 1) for item in iterate(value)]
+            return items if tag == "l" else {tag: items}
+    if issubclass(kind, dict):
+        pairs = dict.items(value)
+        return {"d": [[encode(k, handle, depth + 1), encode(v, handle, depth + 1)] for k, v in pairs]}
+    return _scalar(value, kind, handle, depth)
+
+
+_SEQUENCES = (
+    ("t", tuple, tuple.__iter__),
+    ("l", list, list.__iter__),
+    ("s", set, set.__iter__),
+    ("f", frozenset, frozenset.__iter__),
+    ("q", deque, deque.__iter__),
+)
+
+
+def _scalar(value: Any, kind: type, handle: Callable[[Any], Any] | None, depth: int) -> Any:
+    if issubclass(kind, int):
+        return encode(int.__add__(value, 0))
+    if issubclass(kind, float):
+        return float.__add__(value, 0.0)
+    if issubclass(kind, str):
+        return str.__str__(value)
+    if kind is complex:
+        return {"c": [value.real, value.imag]}
+    if kind in (bytes, bytearray):
+        return {"b": bytes(value).hex()}
+    if kind is Fraction:
+        return {"r": [encode(value.numerator), encode(value.denominator)]}
+    if kind is Decimal:
+        return {"n": str(value)}
+    if kind is range:
+        return {"g": [value.start, value.stop, value.step]}
+    if (kind.__module__ or "").partition(".")[0] == "numpy" and callable(getattr(value, "tolist", None)):
+        return encode(value.tolist(), handle, depth + 1)
+    if handle is None:
+        raise Foreign(f"a value of type {kind.__name__} is no plain data")
+    return handle(value)
+
+
+def decode(notation: Any, handle: Callable[[str, Any], Any] | None = None) -> Any:
+    """The value of a notation. Raises Foreign for what is none.
+
+    >>> decode({'t': [1, {'d': [['a', {'s': [2]}]]}]})
+    (1, {'a': {2}})
+    """
+    try:
+        return _decode(notation, handle, 0)
+    except Foreign:
+        raise
+    except (TypeError, ValueError, KeyError, ArithmeticError, AttributeError, RecursionError) as problem:
+        raise Foreign(f"not a notation of a value: {type(problem).__name__}") from None
+
+
+def _decode(notation: Any, handle: Callable[[str, Any], Any] | None, depth: int) -> Any:
+    if depth > 2 * DEEPEST:
+        raise Foreign("nested too deep")
+    if isinstance(notation, list):
+        return [_decode(item, handle, depth + 1) for item in notation]
+    if not isinstance(notation, dict):
+        return notation
+    ((tag, inner),) = notation.items()
+    if tag in _MAKE:
+        return _MAKE[tag]([_decode(item, handle, depth + 1) for item in inner])
+    if tag == "d":
+        return {_decode(key, handle, depth + 1): _decode(value, handle, depth + 1) for key, value in inner}
+    if tag == "i":
+        return int(inner, 16)
+    if tag == "b":
+        return bytes.fromhex(inner)
+    if tag == "n":
+        return Decimal(inner)
+    if handle is not None:
+        return handle(tag, inner)
+    raise Foreign(f"a value that is no plain data ({str(inner)[:60]})")
+
+
+_MAKE: dict[str, Callable[[list], Any]] = {
+    "t": tuple,
+    "s": set,
+    "f": frozenset,
+    "q": deque,
+    "c": lambda parts: complex(*parts),
+    "r": lambda parts: Fraction(*parts),
+    "g": lambda parts: range(*parts),
+}
+
+
+def pack(message: Any) -> bytes:
+    """A message as it stands on the line: its length in four bytes, then JSON."""
+    body = json.dumps(message, ensure_ascii=True).encode("ascii")
+    return len(body).to_bytes(4, "big") + body
