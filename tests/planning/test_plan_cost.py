@@ -10,7 +10,9 @@ from pathlib import Path
 import fakes
 import pytest
 
-from temper.planning.estimate import PROCESS_BYTES, ModelSize, Shape, estimate, model_size, model_sizes, step_tokens
+from temper.planning.estimate import PROCESS_BYTES, estimate, model_sizes
+from temper.planning.lengths import stage_tokens
+from temper.planning.shapes import ModelSize, Shape, Training, model_size
 from temper.recipe.graph import ASSETS
 from temper.recipe.recipe import load_recipe
 from temper.record.cost import Cost, Meter
@@ -74,7 +76,7 @@ def test_the_size_of_a_model_is_known_along_the_stages_that_come_from_it(tmp_pat
     assert needs["d"] is None
     assert needs["b"] - needs["a"] == 4 * 800
     assert needs["a"] - PROCESS_BYTES == 16 * 800
-    assert needs["r"] - PROCESS_BYTES == 4 * 800
+    assert needs["r"] - PROCESS_BYTES == 4 * 800 + 4 * 800  # while it is loaded, the file's bytes stand beside it
 
 
 def test_training_on_short_rows_needs_less_than_full_micro_batches():
@@ -86,19 +88,56 @@ def test_training_on_short_rows_needs_less_than_full_micro_batches():
     Path("my.yaml").write_text(text)
     recipe, faults = load_recipe("my.yaml")
     assert not faults
-    tokens, sizes = step_tokens(recipe, {}), model_sizes(recipe, {})
-    mean = tokens["c"] / 64 - 2 * 10 / 8  # rows are 20 characters, and as many tokens, apart: a deviation of 10
-    assert tokens["b"] == pytest.approx(16 * mean + 2 * 10 * 4, rel=0.02)
-    needs = {stage.name: estimate(stage, sizes, tokens.get(stage.name)).memory_bytes for stage in recipe.stages}
-    assert needs["c"] - needs["b"] == 4 * (tokens["c"] - tokens["b"]) * shape_of("tiny-base").activation_floats(False)
+    tokens, sizes = stage_tokens(recipe, {}), model_sizes(recipe, {})
+    rows = tokens["c"].rows
+    assert rows is not None
+    assert rows.deviation == pytest.approx(10, rel=0.02)  # rows are 20 characters, and as many tokens, apart
+    assert rows.step(16) == pytest.approx(16 * rows.mean + 2 * 10 * 4, rel=0.01)
+    needs = {name: estimate(recipe.by_name[name], sizes, tokens[name]).memory_bytes for name in ("b", "c")}
+    shape = shape_of("tiny-base")
+    more = shape.activation_bytes(rows.step(64), Training()) - shape.activation_bytes(rows.step(16), Training())
+    assert needs["c"] - needs["b"] == more
     assert needs["c"] < estimate(recipe.by_name["c"], sizes).memory_bytes
+
+
+def test_rows_that_a_stage_has_yet_to_make_are_told_from_what_its_model_was_trained_on():
+    rows = [{"messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2" * 30}]}] * 20
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    Path("prompts.jsonl").write_text('{"prompt": "1+1", "gold": "2"}\n' * 40)
+    Path("my.yaml").write_text(
+        "tasks:\n  sums: {train: prompts.jsonl}\nstages:\n"
+        "  a: {stage: import_model, model: tiny-base}\n"
+        "  b: {stage: sft, model: '@a', data: rows.jsonl}\n"
+        "  g: {stage: grpo, model: '@b', tasks: [sums], max_steps: 1, max_completion_length: 200}\n"
+        "  h: {stage: sample, model: '@g', tasks: [sums], max_completion_length: 200}\n"
+        "  s: {stage: sft, model: '@a', data: '@h'}\n"
+        "  z: {stage: sample, model: '@a', tasks: [sums], max_completion_length: 20}\n"
+    )
+    recipe, faults = load_recipe("my.yaml")
+    assert not faults
+    found = stage_tokens(recipe, {})
+    trained, sampled, second = found["b"].rows, found["g"].reply, found["s"].rows
+    assert trained is not None
+    assert sampled is not None
+    assert second is not None
+    assert 30 < sampled.mean < 34  # the reply and its end, not the 200 tokens that it may draw
+    assert found["g"].assumed == "replies like those of rows.jsonl"
+    assert second.mean == pytest.approx(trained.mean, abs=2)
+    assert found["s"].assumed == "rows of @h with replies like those of rows.jsonl"
+    assert found["z"].reply is None
+    assert found["z"].assumed == "replies of 20 tokens, the most it draws"
+    sizes = model_sizes(recipe, {})
+    told = estimate(recipe.by_name["s"], sizes, found["s"])
+    assert told.assumed == found["s"].assumed
+    assert told.memory_bytes < estimate(recipe.by_name["s"], sizes).memory_bytes
 
 
 def test_rows_that_cannot_be_read_leave_the_bound():
     Path("rows.jsonl").write_text("{}\n")
     Path("my.yaml").write_text("stages:\n  b: {stage: sft, model: tiny-base, data: rows.jsonl}\n")
     recipe, _ = load_recipe("my.yaml")
-    assert step_tokens(recipe, {}) == {}
+    assert stage_tokens(recipe, {})["b"].rows is None
+    assert "full micro-batches" in stage_tokens(recipe, {})["b"].assumed
 
 
 def test_a_teacher_takes_the_memory_of_its_weights_and_not_of_training(tmp_path):

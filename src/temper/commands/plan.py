@@ -54,19 +54,20 @@ def run(args: argparse.Namespace) -> int:
 
 def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({})) -> dict[str, Any]:
     """The plan as one JSON value; what cannot be known before a stage ran is None."""
-    from temper.planning.estimate import estimate, model_sizes, step_tokens
+    from temper.planning.estimate import UNKNOWN, estimate, model_sizes
+    from temper.planning.lengths import stage_tokens
     from temper.planning.preflight import disk_free
     from temper.record.cost import memory_available
     from temper.record.rundir import holder
 
     artifacts = plan.artifacts()
-    sizes, tokens = model_sizes(plan.recipe, artifacts), step_tokens(plan.recipe, artifacts)
+    sizes, tokens = model_sizes(plan.recipe, artifacts), stage_tokens(plan.recipe, artifacts)
     before = plan.folder.record().get("stages")
     works = plan.folder.work_folders()
     held = holder(plan.folder.root / "lock")
     stages = []
     for planned in plan.stages:
-        need = estimate(planned.stage, sizes, tokens.get(planned.stage.name))
+        need = estimate(planned.stage, sizes, tokens.get(planned.stage.name, UNKNOWN))
         entry = before.get(planned.stage.name, {}) if isinstance(before, dict) else {}
         stages.append(
             {
@@ -79,6 +80,7 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
                 "seconds": entry.get("seconds") if entry.get("state") == "done" and _is_like(planned, works) else None,
                 "memory_bytes": need.memory_bytes if planned.runs else None,
                 "cache_bytes": need.cache_bytes if planned.runs else None,
+                "assumed": need.assumed if planned.runs and need.memory_bytes is not None else "",
                 "disk_bytes": need.disk_bytes if planned.runs else 0,
                 **_describe_probe(probes.get(planned.stage.name)),
             }
@@ -167,12 +169,23 @@ def render(data: dict[str, Any]) -> str:
         f"memory:  {available} available: {fits[data['fits']]}",
         f"disk:    {free} free",
     ]
+    lines += [f"assumed: {text}" for text in _assumed_lines(data["stages"])]
     lines += [f"probe:   {text}" for text in _probe_lines(data["stages"])]
     for half in data["half_done"]:
         changes = "; ".join(half["changes"]) or "its config changed"
         lines.append(f"note:    `{half['stage']}` stopped at step {half['step']} under another config ({changes});")
         lines.append("         `temper run` asks for `--changed` before it starts that stage again")
     return "\n".join(lines)
+
+
+def _assumed_lines(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What the memory of stages that were not tried is told from, beside what was measured, each once."""
+    names: dict[str, list[str]] = {}
+    for stage in stages:
+        if stage["assumed"] and "rehearsed_steps" not in stage.get("probe", {}):
+            names.setdefault(stage["assumed"], []).append(stage["stage"])
+    for assumed, of in names.items():
+        yield f"{', '.join(of)}: {assumed}"
 
 
 def _probe_lines(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from temper.errors import DataError, Exit, Fault, ResourceError, TemperError
 from temper.planning.estimate import estimate, model_sizes
+from temper.planning.given import inputs, tasks
+from temper.planning.lengths import stage_tokens
 from temper.planning.plan import Plan, make_plan
-from temper.recipe.graph import Ref
-from temper.recipe.recipe import Recipe, Stage, load_recipe
+from temper.recipe.recipe import Recipe, load_recipe
 from temper.record.cost import memory_available, show_bytes
 from temper.record.rundir import RunDir
-from temper.stages.context import StageContext, Task
+from temper.stages.context import StageContext
 from temper.trackers import missing_trackers
 
 SPARE_BYTES = 64_000_000  # beside what the stages write: metrics, rollouts, the report
@@ -99,38 +100,6 @@ def check_stages(recipe: Recipe, plan: Plan, log: CheckLog) -> list[Fault]:
     return faults
 
 
-# -- what a stage is given --------------------------------------------------------------------------------------------
-
-
-def locate(ref: Ref, artifacts: Mapping[str, Path]) -> Path | None:
-    """The path of what a reference names; None if the stage that makes it has not run."""
-    if ref.stage is None:
-        return ref.path
-    folder = artifacts.get(ref.stage)
-    if folder is None or ref.kind in ("model", "reward"):
-        return folder
-    return folder / (ref.file or "data.jsonl")
-
-
-def inputs(stage: Stage, artifacts: Mapping[str, Path]) -> dict[str, Path]:
-    """The paths of everything a stage's config names that exists already."""
-    found = {ref.text: locate(ref, artifacts) for ref in stage.references if ref.kind != "task"}
-    return {text: path for text, path in found.items() if path is not None}
-
-
-def tasks(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[str, Task]:
-    """The tasks that a stage's config names, then those of other stages, with their files as far as they exist: what
-    one stage is tested on, another should not have been trained on."""
-    paths = {text: path for other in recipe.stages for text, path in inputs(other, artifacts).items()}
-    paths |= inputs(stage, artifacts)
-    names = dict.fromkeys((*stage.tasks, *(name for other in recipe.stages for name in other.tasks)))
-    return {
-        name: Task(name, paths.get(config.train or ""), paths.get(config.test or ""), config)
-        for name in names
-        if (config := recipe.tasks.get(name))
-    }
-
-
 # -- resources --------------------------------------------------------------------------------------------------------
 
 
@@ -144,8 +113,9 @@ def disk_free(folder: Path) -> int:
 
 def check_resources(plan: Plan) -> list[str]:
     """Warnings about memory. Raises ResourceError if the disk cannot hold what the stages will write."""
-    sizes = model_sizes(plan.recipe, plan.artifacts())
-    needs = [(p.stage.name, estimate(p.stage, sizes)) for p in plan.running]
+    artifacts = plan.artifacts()
+    sizes, tokens = model_sizes(plan.recipe, artifacts), stage_tokens(plan.recipe, artifacts)
+    needs = [(p.stage.name, estimate(p.stage, sizes, tokens[p.stage.name])) for p in plan.running]
     disk = sum(need.disk_bytes or 0 for _, need in needs) + (SPARE_BYTES if needs else 0)
     free = disk_free(plan.folder.root)
     if free < disk:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from temper.planning.given import inputs
 from temper.planning.plan import Plan, StagePlan
-from temper.planning.preflight import inputs
 from temper.planning.rehearsal import MIN_STEPS, Rehearsed
 from temper.record.checkpoints import last_checkpoint
 from temper.stages import STAGES

@@ -18,7 +18,8 @@ from typing import Any
 
 from temper.environment import go_offline, settle_torch
 from temper.errors import DataError, Preempted, TemperError
-from temper.planning.preflight import CheckLog, inputs, tasks
+from temper.planning.given import inputs, tasks
+from temper.planning.preflight import CheckLog
 from temper.recipe.recipe import Recipe, Stage, load_recipe
 from temper.record.cost import Meter
 from temper.stages.context import StageContext

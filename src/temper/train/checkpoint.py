@@ -45,7 +45,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         if not remove(leftover):
             raise FileExistsError(17, "something else has the place of a checkpoint", str(leftover))
     aside.mkdir(parents=True)
-    tensors = {name: tensor.to("cpu", copy=True).contiguous() for name, tensor in checkpoint.tensors.items()}
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
     save_file(tensors, aside / STATE)
     for name in RECORDS:
         if (folder.parent / name).is_file():

@@ -1,0 +1,192 @@
+"""The sizes of a model, read without loading it, and what its layers keep in training, counted tensor by tensor.
+
+Letters as in the kernels: E hidden size, I intermediate size, L layers, H heads, D head size, V vocabulary, N tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+HEAD_CHUNKS = 2 * (16 << 20)  # two chunks of logits of `train/head.py`
+
+
+@dataclass(frozen=True)
+class ModelSize:
+    """What can be told of a model without loading it; `config` has Hugging Face's keys."""
+
+    parameters: int
+    bytes: int
+    config: Mapping[str, Any]
+
+    @property
+    def shape(self) -> Shape | None:
+        return Shape.of(self.config)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes that memory depends on, named as in config.json."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    vocab_size: int
+    max_position_embeddings: int
+    tie_word_embeddings: bool = True
+
+    @staticmethod
+    def of(config: Mapping[str, Any]) -> Shape | None:
+        """None where the config does not tell (another kind of model than a decoder of attention and MLP layers)."""
+
+        def number(key: str, default: int | None = None) -> int:
+            value = config.get(key)
+            value = default if value is None else value
+            if not isinstance(value, int) or value < 1:
+                raise KeyError(key)
+            return value
+
+        try:
+            hidden, heads = number("hidden_size"), number("num_attention_heads")
+            return Shape(
+                hidden, number("intermediate_size", 4 * hidden), number("num_hidden_layers"), heads,
+                number("num_key_value_heads", heads), number("head_dim", hidden // heads), number("vocab_size"),
+                number("max_position_embeddings", 4096), config.get("tie_word_embeddings", True) is not False,
+            )  # fmt: skip
+        except KeyError:
+            return None
+
+    @property
+    def query_size(self) -> int:
+        return self.num_attention_heads * self.head_dim
+
+    @property
+    def key_size(self) -> int:
+        return self.num_key_value_heads * self.head_dim
+
+    @property
+    def embedding(self) -> int:
+        """Numbers of the embedding, or of a head of its own."""
+        return self.vocab_size * self.hidden_size
+
+    @property
+    def linears(self) -> dict[str, tuple[int, int]]:
+        """The linear layers of a Llama-like layer, by name: size in, size out."""
+        hidden, inner, query, key = self.hidden_size, self.intermediate_size, self.query_size, self.key_size
+        return {
+            "q_proj": (hidden, query), "k_proj": (hidden, key), "v_proj": (hidden, key), "o_proj": (query, hidden),
+            "gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden),
+        }  # fmt: skip
+
+    @property
+    def parameters(self) -> int:
+        """Of a Llama-like model, its norms and biases left out."""
+        of_layer = sum(size_in * size_out for size_in, size_out in self.linears.values())
+        embeddings = 1 if self.tie_word_embeddings else 2
+        return self.num_hidden_layers * of_layer + embeddings * self.embedding
+
+    def adapter_parameters(self, rank: int, targets: str | Sequence[str] = "all-linear") -> int:
+        """Of low-rank adapters on the linear layers that `targets` names."""
+        chosen = self.linears if isinstance(targets, str) else {n: s for n, s in self.linears.items() if n in targets}
+        return self.num_hidden_layers * sum(rank * sum(sizes) for sizes in chosen.values())
+
+    def activation_bytes(self, tokens: int, training: Training) -> int:
+        """What an update holds at its peak beside weights, gradients and moments, for a micro-batch of `tokens`: what
+        the forward pass keeps, and the largest work space of the backward pass while all of that is still held."""
+        again = self._layer_bytes(tokens, training) if training.checkpointing else 0
+        return self.kept_bytes(tokens, training) + again + self._work_space(tokens, training)
+
+    def kept_bytes(self, tokens: int, training: Training) -> int:
+        """What the forward pass keeps for the backward pass."""
+        of_layer = self._layer_bytes(tokens, training)
+        if training.checkpointing:
+            of_layer = training.width * self.hidden_size * tokens  # what goes in
+        norm = 2 * self.hidden_size * training.width + (0 if training.fused else 4 * self.hidden_size)
+        return self.num_hidden_layers * of_layer + (norm + 2 * self.head_dim * training.width) * tokens
+
+    def _layer_bytes(self, tokens: int, training: Training) -> int:
+        return self._kept_by_layer(training) * tokens + self._copied_weights(tokens, training)
+
+    def _kept_by_layer(self, training: Training) -> int:
+        """Bytes a token. Fused (`kernels/fused.py`): both residuals and what the norms make of them, queries, keys and
+        values in one tensor, both rotated, what they mix to, gate and up and their product. Plain (transformers): each
+        norm keeps a float32 copy too, the gate its two sides. Either: a float32 a head, and what adapters narrow to."""
+        width, hidden, inner, query, key = (
+            training.width, self.hidden_size, self.intermediate_size, self.query_size, self.key_size,
+        )  # fmt: skip
+        adapters = training.rank * len(self.linears) * width
+        if training.fused:
+            return width * (4 * hidden + 3 * query + 3 * key + 3 * inner) + 4 * self.num_attention_heads + adapters
+        norms = 2 * (4 + width) * hidden  # the row in float32, and the normed row before its weight
+        return norms + width * (2 * hidden + 2 * query + 2 * key + 4 * inner) + 4 * self.num_attention_heads + adapters
+
+    def _copied_weights(self, tokens: int, training: Training) -> int:
+        """Bytes a layer: products of the same rows are made in one, from weights laid side by side, which the backward
+        pass needs; where there are fewer rows than columns, and with adapters, they are made apart."""
+        if not training.fused or training.rank or tokens <= self.hidden_size:
+            return 0
+        return 4 * self.hidden_size * (2 * self.intermediate_size + self.query_size + 2 * self.key_size)
+
+    def _work_space(self, tokens: int, training: Training) -> int:
+        """The backward pass of the last MLP: the gradients of its rows and of its weights, beside that of the head's
+        weight, which waits for the embedding's."""
+        rows = training.width * (2 * self.hidden_size + 3 * self.intermediate_size) * tokens
+        if training.rank:
+            return max(rows, HEAD_CHUNKS)
+        weights = training.width * 2 * self.hidden_size * self.intermediate_size
+        return 4 * self.embedding + max(rows + weights, HEAD_CHUNKS)
+
+    def prefill_bytes(self, tokens: int, width: int) -> int:
+        """What laying down prompts of `tokens` tokens together takes: one layer's rows, and all keys and values."""
+        keys = 2 * self.num_hidden_layers * self.key_size
+        return width * (3 * self.intermediate_size + 4 * self.hidden_size + self.query_size + keys) * tokens
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a model is trained, as far as memory depends on it: bytes of a number that is computed with, layers computed
+    again in the backward pass, the rank of adapters (0: none), the fused forwards of float32 on a CPU."""
+
+    width: int = 4
+    checkpointing: bool = False
+    rank: int = 0
+    fused: bool = True
+
+
+def model_size(folder: Path) -> ModelSize | None:
+    """The size of a model directory, from the headers of its weights; without weights from its config alone. None if
+    neither can be read."""
+    parameters = total = 0
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        config = config.get("text_config") or config
+        for path in sorted(folder.glob("*.safetensors")):
+            with path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
+                header = json.loads(file.read(min(length, 64 << 20)))
+            for name, tensor in header.items():
+                if name != "__metadata__":
+                    begin, end = tensor["data_offsets"]
+                    total += end - begin
+                    parameters += prod(map(int, tensor["shape"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    if not isinstance(config, dict):
+        return None
+    return ModelSize(parameters, total, config) if parameters else size_by_config(config)
+
+
+def size_by_config(config: Mapping[str, Any]) -> ModelSize | None:
+    """Of the model that a config.json describes, stored in its dtype; None where the shape cannot be told."""
+    shape = Shape.of(config)
+    if shape is None:
+        return None
+    dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    return ModelSize(shape.parameters, shape.parameters * (4 if dtype == "float32" else 2), config)
