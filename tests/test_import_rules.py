@@ -229,7 +229,7 @@ def test_nothing_imports_what_the_library_does_not_declare():
     allowed |= {name for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "rich")
                 if f'"{name}' in project}  # fmt: skip
     allowed |= {"pyarrow", "datasets", "peft", "triton", "bitsandbytes", "torchao"}
-    allowed |= {"tensorboard", "wandb", "trackio"}  # extras, imported lazily
+    allowed |= {"tensorboard", "wandb", "trackio", "math_verify"}  # extras, imported lazily
     import sys
 
     for module, path in modules().items():

@@ -71,6 +71,10 @@ def load_rewards(
                 raise ConfigError(Fault(f"reward `{name}` is named twice", fix="give it one weight instead"))
             if name in known:
                 loaded[name] = known[name]
+            elif name == "math_verify":
+                from temper.rewards.second_judge import SecondJudge
+
+                loaded[name] = SecondJudge(limits)
             elif ".py" in name:
                 loaded[name] = load_reward(name, folder, limits)
             else:

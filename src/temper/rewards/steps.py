@@ -79,9 +79,7 @@ class StepScorer:
         """Every reward of every step of every reply, in order. A reward that raises on a reply, or gives anything but
         one finite number a step, counts as 0 for all steps of that reply and is named in `reasons`."""
         columns = [_outcomes(reward, asked) for reward in self.rewards.values()]
-        return [
-            self._weigh([column[i] for column in columns], len(steps)) for i, (_, _, steps) in enumerate(asked)
-        ]
+        return [self._weigh([column[i] for column in columns], len(steps)) for i, (_, _, steps) in enumerate(asked)]
 
     def _weigh(self, outcomes: Sequence[tuple[float, ...] | BaseException], count: int) -> StepScore:
         named = list(zip(self.rewards, outcomes, strict=True))

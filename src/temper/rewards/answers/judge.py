@@ -177,6 +177,21 @@ def answer_of(gold: Gold, text: str, question: str = "") -> Answer | None:
         return None
 
 
+def final_form(gold: Gold, text: str, question: str = "") -> str | None:
+    r"""The text of the one final form that a model answered with, None where it is none; right or wrong.
+
+    >>> gold = read_gold("5")
+    >>> final_form(gold, r"so $x = \boxed{7}$."), final_form(gold, "2+3")
+    ('7', None)
+    """
+    if answer_of(gold, text, question) is None:
+        return None
+    if not has_box(text):
+        return words_of(undress(text))
+    box = boxes_of(text, question)[0]
+    return box.money + box.content + box.unit
+
+
 def _answer(gold: Gold, text: str, question: str) -> Answer | None:
     if has_box(text):
         return _boxed_answer(gold, text, question)
