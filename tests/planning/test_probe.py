@@ -18,7 +18,7 @@ from temper.planning.preflight import prepare
 from temper.planning.probe import NotProbed
 from temper.planning.rehearsal import MIN_STEPS, Rehearsed, Watch, rehearse
 from temper.recipe.recipe import load_recipe
-from temper.record.cost import Meter, children_bytes
+from temper.record.cost import Cost, Meter, children_bytes
 from temper.record.progress import StageLog
 from temper.stages import STAGES
 
@@ -77,6 +77,51 @@ def test_a_step_is_the_median_and_the_first_step_is_set_apart():
     watch = Watch(Meter(), 1)
     watch.marks = [(10.0, 20.0), (11.0, 22.0), (12.0, 24.0), (22.0, 44.0)]
     assert watch.times((3.0, 4.0)) == ((1.0, 2.0), (12.0, 22.0))
+
+
+def test_where_a_step_is_long_one_is_enough_and_what_came_before_it_is_no_part_of_it(monkeypatch):
+    watch = Watch(Meter(), 10)
+    spent = iter([(6.0, 3.0), (9.0, 5.0), (14.0, 9.0)])
+    monkeypatch.setattr(watch.meter, "spent", lambda: Cost(*next(spent)))
+    watch.resume_at(0)
+    assert not watch.stopping()  # nine of ten seconds
+    assert watch.stopping()
+    one = Watch(Meter(), 1)
+    one.began, one.marks = (6.0, 3.0), [(14.0, 9.0)]
+    assert one.times((0.5, 0.5)) == ((8.0, 6.0), (6.5, 3.5))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_probe_that_is_stopped_tells_what_it_has(number, code, fake_recipe, in_this_process, monkeypatch, capsys):
+    here = probe.rehearse_apart
+
+    def second_is_stopped(spec):
+        if spec["stage"] == "second":
+            os.kill(os.getpid(), number)
+            time.sleep(1)
+        return here(spec)
+
+    monkeypatch.setattr(probe, "rehearse_apart", second_is_stopped)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background may ignore it
+    try:
+        assert main(["plan", fake_recipe, "--probe", "0.001", "--json"]) == code
+    finally:
+        signal.signal(signal.SIGINT, before)
+    stages = {stage["stage"]: stage for stage in json.loads(capsys.readouterr().out)["stages"]}
+    assert stages["first"]["probe"]["steps"] == 60
+    assert stages["second"]["probe"] == {"error": probe.STOPPED}
+
+
+def test_a_stage_whose_first_step_does_not_end_is_given_up_in_time(monkeypatch, tmp_path):
+    monkeypatch.setattr(probe, "LOADING", 0.2)
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text("#!/bin/sh\nsleep 60\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(sleeper))
+    began = time.monotonic()
+    with pytest.raises(NotProbed, match="not one step of it ended"):
+        probe.rehearse_apart({"seconds": 0.1})
+    assert time.monotonic() - began < 10
 
 
 def test_a_rehearsal_ends_after_its_time_but_not_before_some_steps(fake_recipe, in_this_process, tmp_path):

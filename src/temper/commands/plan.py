@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from temper.commands.run import add_recipe_arguments
+from temper.errors import Exit
 
 if TYPE_CHECKING:
     from temper.planning.plan import Plan, StagePlan
@@ -39,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from temper.pipeline.run import say
     from temper.planning.preflight import prepare
 
+    code = Exit.OK
     plan, warnings = prepare(args.recipe, args.settings, args.out)
     for text in [*warnings, *(f"{fault.what} ({fault.why})" for _, fault in plan.damaged)]:
         say(f"warning: {text}")
@@ -46,10 +50,37 @@ def run(args: argparse.Namespace) -> int:
     if args.probe is not None:
         from temper.planning.probe import probe
 
-        probes = probe(plan, args.recipe, args.settings, args.probe, say)
+        try:
+            with _ended_as_interrupted():
+                probe(plan, args.recipe, args.settings, args.probe, say, probes)
+        except KeyboardInterrupt as stop:
+            code = Exit.PREEMPTED if isinstance(stop, Terminated) else Exit.INTERRUPTED
+            say("the probe was stopped: what it found until then follows")
     data = describe(plan, probes)
     print(json.dumps(data, ensure_ascii=False) if args.json else render(data))
-    return 0
+    return int(code)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM."""
+
+
+@contextmanager
+def _ended_as_interrupted() -> Iterator[None]:
+    """Within it SIGTERM does what Ctrl-C does."""
+
+    def take(number: int, frame: object) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, take)
+    except ValueError:  # not the main thread: signals are somebody else's
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({})) -> dict[str, Any]:

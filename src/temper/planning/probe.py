@@ -20,11 +20,13 @@ from typing import Any
 
 from temper.planning.given import inputs
 from temper.planning.plan import Plan, StagePlan
-from temper.planning.rehearsal import MIN_STEPS, Rehearsed
+from temper.planning.rehearsal import Rehearsed
 from temper.record.checkpoints import last_checkpoint
 from temper.stages import STAGES
 
-PATIENCE = 10  # a stage is given up after this many times the seconds it was to take
+PATIENCE = 2  # a stage is given up after this many times the seconds it was to take, and …
+LOADING = 20.0  # … so many more, to import libraries and read models
+STOPPED = "the probe was stopped before it was through with it"
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,14 @@ class NotProbed(Exception):
 
 
 def probe(
-    plan: Plan, recipe: str, settings: Sequence[str], seconds: float, tell: Callable[[str], None]
-) -> dict[str, Probed | str]:
+    plan: Plan, recipe: str, settings: Sequence[str], seconds: float, tell: Callable[[str], None],
+    found: dict[str, Probed | str] | None = None,
+) -> dict[str, Probed | str]:  # fmt: skip
     """Each stage that will run, by name: what it will take, or why that is not known. `recipe` and `settings` are those
-    of the plan; a stage is rehearsed for about `seconds`."""
-    found: dict[str, Probed | str] = {}
+    of the plan; a stage is rehearsed for about `seconds`, and given up where not one step ends in time. `found` is
+    filled as it goes, so that whoever is interrupted has what was found until then."""
+    found = {} if found is None else found
+    found |= {planned.stage.name: STOPPED for planned in plan.running}
     artifacts = plan.artifacts()
     stand_ins: dict[str, str] = {}
     warm = False
@@ -121,11 +126,12 @@ def rehearse_apart(spec: Mapping[str, Any]) -> Rehearsed:
         [sys.executable, "-P", "-m", "temper.planning.rehearsal"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    limit = 60 + PATIENCE * spec["seconds"]
+    limit = LOADING + PATIENCE * spec["seconds"]
     try:
         output, errors = process.communicate(json.dumps(spec), timeout=limit)
     except subprocess.TimeoutExpired:
-        raise NotProbed(f"no {MIN_STEPS} steps of it were done in {limit:.0f} s") from None
+        why = f"not one step of it ended within {limit:.0f} s; --probe {10 * spec['seconds']:.0f} waits longer"
+        raise NotProbed(why) from None
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # and the sampler processes it may have left

@@ -25,6 +25,7 @@ from temper.record.cost import Meter
 from temper.stages.context import StageContext
 
 MIN_STEPS = 3  # the first warms up: it starts sampler processes, and memory is touched for the first time
+OVERTIME = 1.0  # seconds: where a step takes longer, fewer steps do
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,12 @@ class Watch(CheckLog):
         super().__init__()
         self.meter, self.limit = meter, seconds
         self.total = 0
+        self.began: tuple[float, float] | None = None  # when the first step did, where the stage says so
         self.marks: list[tuple[float, float]] = []  # after each step, since the stage began: wall and CPU seconds
+
+    def resume_at(self, step: object) -> None:
+        spent = self.meter.spent()
+        self.began = (spent.seconds, spent.cpu_seconds)
 
     def step(self, step: int, total: int, metrics: Mapping[str, object]) -> None:
         self.total = total
@@ -60,7 +66,9 @@ class Watch(CheckLog):
     def stopping(self) -> bool:
         spent = self.meter.spent()
         self.marks.append((spent.seconds, spent.cpu_seconds))
-        return len(self.marks) >= MIN_STEPS and spent.seconds >= self.limit
+        before = self.marks[-2][0] if len(self.marks) > 1 else (self.began or (0.0, 0.0))[0]
+        enough = len(self.marks) >= MIN_STEPS or spent.seconds - before > OVERTIME
+        return enough and spent.seconds >= self.limit
 
     def times(self, after: tuple[float, float]) -> tuple[tuple[float, float], tuple[float, float]]:
         """(wall, CPU) of a step, the median without the first, and of what is not steps; `after` is what leaving the
@@ -73,7 +81,8 @@ class Watch(CheckLog):
         """
         first = self.marks[0]
         if len(self.marks) == 1:
-            return first, after
+            began = self.began or (0.0, 0.0)
+            return (first[0] - began[0], first[1] - began[1]), (began[0] + after[0], began[1] + after[1])
         steps = [(end[0] - start[0], end[1] - start[1]) for start, end in pairwise(self.marks)]
         wall, cpu = (median(times) for times in zip(*steps, strict=True))
         return (wall, cpu), (max(0.0, first[0] - wall) + after[0], max(0.0, first[1] - cpu) + after[1])
