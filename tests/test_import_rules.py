@@ -31,7 +31,7 @@ LAYERS = (
         "rng",
         "environment",
         "modelfiles",
-        "sealed",
+        "halting", "sealed",
         "__init__",
     ),
 )

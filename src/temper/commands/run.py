@@ -44,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from temper.pipeline.stopping import Stopper
+
+    with Stopper(idle="stopped"):  # also while modules are loaded and the report is written
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     from temper.pipeline.run import Stopped, run_recipe, say
 
     if args.tied:

@@ -14,6 +14,7 @@ from typing import Any
 from temper.artifacts import begin, seal, set_aside, write_atomically
 from temper.environment import give_back_memory, go_offline, settle_torch
 from temper.errors import DataError, Exit, Fault, Preempted, escape
+from temper.halting import Halt, rescue
 from temper.pipeline.failure import as_temper_error
 from temper.pipeline.run_record import Record
 from temper.pipeline.stopping import Stopper
@@ -84,7 +85,10 @@ def run_recipe(
         warnings += preflight.check_resources(plan)
         if not locks:
             lock(plan.folder)
-        return Run(plan, locks[0], stopper, meter, command, settings).whole(warnings)
+        try:
+            return Run(plan, locks[0], stopper, meter, command, settings).whole(warnings)
+        except Halt:  # between two stages
+            raise Stopped("what is done is kept", stopper.code or Exit.PREEMPTED) from None
 
 
 @dataclass
@@ -228,9 +232,11 @@ class Run:
         work = self.root / "stages" / planned.stage.folder
         try:
             yield
-        except Preempted as stopped:
+        except (Preempted, Halt) as stopped:
+            self.stopper.settle()
+            kept = self._rescued(planned, work) or str(stopped) or "what it was at is done again"
             self._note(planned, meter, work, "stopped")
-            raise Stopped(f"{planned.stage.name}: {stopped}", self.stopper.code or Exit.PREEMPTED) from None
+            raise Stopped(f"{planned.stage.name}: {kept}", self.stopper.code or Exit.PREEMPTED) from None
         except KeyboardInterrupt:
             self._note(planned, meter, work, "stopped")
             raise
@@ -238,6 +244,16 @@ class Run:
             self._note(planned, meter, work, "failed")
             known = as_temper_error(error, planned.stage.name, self.lock, last_checkpoint(work))
             if known is None or known is error:
+                raise
+            raise known from error
+
+    def _rescued(self, planned: StagePlan, work: Path) -> str:
+        """What was saved of the steps before one that was given up; "" where none was."""
+        try:
+            return rescue()
+        except Exception as error:
+            known = as_temper_error(error, planned.stage.name, self.lock, last_checkpoint(work))
+            if known is None:
                 raise
             raise known from error
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: the first asks the running stage to save and stop; a second Ctrl-C stops at once."""
+"""SIGTERM and Ctrl-C: the first asks the running stage to save and stop, within seconds; a second one does not wait."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from temper.errors import Exit
+from temper.halting import Halt, is_shielded
 
 
 def _say(text: str) -> None:
@@ -18,25 +19,30 @@ def _say(text: str) -> None:
         os.write(2, f"\n{text}\n".encode())
 
 
+GRACE = 2.0  # seconds to reach the end of a step once asked to stop; then it is given up
+
+
 class Stopper:
     """A context in which signals are requests. `code` is the exit code of the first that came, None before.
 
-    Whatever is being written when the process ends is whole or absent, so a second Ctrl-C loses at most one step. A
-    second SIGTERM changes nothing: the checkpoint is on its way. While nothing runs yet (`busy` is false) a signal ends
-    the process at once.
+    A stage that reaches the end of its step within `GRACE` seconds saves and stops; else, or at a second SIGTERM, Halt
+    is raised in the main thread, wherever it is. A second Ctrl-C ends the process at once: whatever is being written
+    then is whole or absent. While nothing runs yet (`busy` is false) a signal ends the process at once.
     """
 
-    def __init__(self, say: Callable[[str], None] | None = None):
+    def __init__(self, say: Callable[[str], None] | None = None, idle: str = "stopped before anything ran"):
         self.code: Exit | None = None
         self.busy = False
         self._say = say or _say
+        self._idle = idle
+        self._is_settled = False
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
         return self.code is not None
 
     def __enter__(self) -> Stopper:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM):
             try:
                 self._before[number] = signal.signal(number, self._take)
             except ValueError:  # not the main thread: signals are somebody else's
@@ -46,19 +52,36 @@ class Stopper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.settle()
         for number, before in self._before.items():
             signal.signal(number, before)
 
+    def settle(self) -> None:
+        """From here on the stop is under way: nothing is given up any more."""
+        self._is_settled = True
+        if self._before:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
     def _take(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGALRM:
+            self._halt()
+            return
         if not self.busy:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
-            self._say("stopped before anything ran; run the same command again")
+            self._say(f"{self._idle}; run the same command again")
             raise SystemExit(int(Exit.PREEMPTED))
         if self.code is not None:
             if number == signal.SIGINT:
                 raise KeyboardInterrupt
+            self._halt()
             return
         self.code = Exit.PREEMPTED if number == signal.SIGTERM else Exit.INTERRUPTED
         more = " (Ctrl-C again stops at once)" if number == signal.SIGINT else ""
-        self._say(f"stopping: this step is finished and a checkpoint saved{more}")
+        self._say(f"stopping: a checkpoint is saved{more}")
+        signal.setitimer(signal.ITIMER_REAL, GRACE, GRACE)  # again and again: somebody may swallow what it raises
+
+    def _halt(self) -> None:
+        if self.code is not None and not self._is_settled and not is_shielded():
+            raise Halt
+

@@ -71,6 +71,7 @@ class Learner:
         self.config = config
         self.total_steps = total_steps
         self.step = 0
+        self.is_moving = False  # while an update changes weights and moments
         self.weights = Weights(model, getattr(torch, pick_dtype(config.dtype, next(model.parameters()).device)))
         betas = (config.adam_beta1, config.adam_beta2)
         self.optimizer = make_optimizer(
@@ -122,11 +123,13 @@ class Learner:
         torch.nn.utils.clip_grads_with_norm_(self.weights.masters.values(), self.config.max_grad_norm, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        self.is_moving = True
         self.optimizer.step()
         self.weights.round_into_model()
         if self.weights.scale is not None:
             self.weights.scale.count()
         self.step += 1
+        self.is_moving = False
 
     def _compile(self, make_loss: Callable[[], LossSum]) -> dict[str, float]:
         """Compile by a first pass, forward and backward, whose gradient is thrown away; without a compiler go on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from temper.errors import Preempted
+from temper.halting import rescued_by, shielded
+from temper.record.checkpoints import last_checkpoint
 from temper.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from temper.train.learner import Learner
 
@@ -47,15 +50,30 @@ def resumable_steps(
         start = found.step
         log.info(f"resuming after step {start} of {total}")
     log.resume_at(start, found.folder if found is not None else None)
+    learners = [learner, *(other for other in others.values() if isinstance(other, Learner))]
+
+    def save(step: int) -> None:
+        tensors, meta = learner.state(), {"updates": learner.step}
+        for name, other in others.items():
+            tensors |= {f"{name}.{key}": tensor for key, tensor in _state(other).items()}
+            meta |= {f"{name}.updates": other.step} if isinstance(other, Learner) else {}
+        save_checkpoint(folder, Checkpoint(step, tensors, meta))
+
+    def give_up(step: int, updates: list[int]) -> str:
+        """Save the state before `step`, which is given up, unless it has moved a weight already."""
+        is_untouched = [one.step for one in learners] == updates and not any(one.is_moving for one in learners)
+        if step and is_untouched and step % learner.config.save_steps:
+            save(step)
+        kept = (step if is_untouched else last_checkpoint(folder.parent)) or 0
+        return f"step {step + 1} of {total} was given up and is taken again; checkpoint after step {kept}"
+
     for step in range(start, total):
-        yield step
-        stop = stopping()
-        if stop or (step + 1) % learner.config.save_steps == 0:
-            tensors, meta = learner.state(), {"updates": learner.step}
-            for name, other in others.items():
-                tensors |= {f"{name}.{key}": tensor for key, tensor in _state(other).items()}
-                meta |= {f"{name}.updates": other.step} if isinstance(other, Learner) else {}
-            save_checkpoint(folder, Checkpoint(step + 1, tensors, meta))
+        with rescued_by(partial(give_up, step, [one.step for one in learners])):
+            yield step
+        with shielded():
+            stop = stopping()
+            if stop or (step + 1) % learner.config.save_steps == 0:
+                save(step + 1)
         if stop:
             raise Preempted(f"checkpoint saved after step {step + 1} of {total}")
 
