@@ -20,7 +20,7 @@ from temper.rewards.answers.parser import Node
 from temper.rewards.answers.read import Reader
 from temper.rewards.answers.ring import bounded
 from temper.rewards.answers.units import NOTHING
-from temper.rewards.answers.values import Number, Several, Value, Words, same
+from temper.rewards.answers.values import Number, Relation, Several, Value, Words, same
 from temper.rewards.answers.words import (
     choice,
     choice_with_text,
@@ -38,6 +38,8 @@ _LOOSE_SPACE = re.compile(r"[ \t\r\n]+(?=\W|$)|(?<=\W)[ \t\r\n]+")
 ANSWER_WORK = 1_500  # products of terms that one verdict may take: some ten milliseconds
 GOLD_WORK = 100_000
 _NO_FORM = "it is no final form: no value, no choice, no few words ({})"
+_FRACTION = re.compile(r"-?(?:\d+/\d+|\\[dt]?frac\{\d+\}\{\d+\})")
+_DECIMAL = re.compile(r"-?[\d,]*\.?\d+")
 _ECHO = 6  # characters from which on an expression that stands in the question is a copy of it
 
 
@@ -219,19 +221,25 @@ def _echoes(text: str, question: str, content: str) -> bool:
     return len("".join(undress(text).split())) > len("".join(content.split())) + len("\\boxed{}.")
 
 
-def _unless_copied(gold: Gold, text: str, question: str, answer: Answer) -> Answer | None:
-    """An expression that stands in the question is no answer, unless the gold answer is written like it."""
-    if not answer.right or not isinstance(answer.value, Number):
+def _unless_copied(gold: Gold, text: str, question: str, answer: Answer) -> Answer:
+    """What stands in the question is no answer where the gold answer is written in another way: an expression, an
+    equation, a fraction for a decimal, a number where a fraction or a power of ten is asked for."""
+    if not answer.right or not isinstance(answer.value, Number | Relation) or not question:
         return answer
     said = "".join(text.split()).strip("$.")
-    if len(said) < _ECHO or said.replace(".", "").replace(",", "").isdigit() or not question:
+    if said not in "".join(question.split()) or said in "".join(gold.text.split()):
         return answer
-    copied = said in "".join(question.split()) and said not in "".join(gold.text.split())
-    return replace(answer, right=False, apart=("copied",)) if copied and _computes(said) else answer
+    copied = _is_copy(said, gold, question) if isinstance(answer.value, Number) else True
+    return replace(answer, right=False, apart=("copied",)) if copied else answer
 
 
-def _computes(said: str) -> bool:
-    return "sqrt" in said or any(sign in said[1:] for sign in "+-*/^(")
+def _is_copy(said: str, gold: Gold, question: str) -> bool:
+    if _FRACTION.fullmatch(said):
+        return not gold.fractions
+    if _DECIMAL.fullmatch(said):
+        asked = (gold.fractions and "fraction" in question) or (gold.powers and "scientific" in question)
+        return asked
+    return len(said) >= _ECHO and ("sqrt" in said or any(sign in said[1:] for sign in "+-*/^("))
 
 
 def _read(gold: Gold, text: str, question: str) -> Answer:

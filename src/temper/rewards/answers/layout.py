@@ -47,7 +47,7 @@ _NOUN = (
 )
 _ARTICLE = r"(?:(?:the|my|our|die|das|unser|mein)\s+)?"
 _INTRODUCTION = re.compile(
-    r"(?:(?:so|thus|hence|therefore|then|finally|also|damit|somit|daher),?\s+|∴\s*)?"
+    rf"{TEXT}?(?:(?:so|thus|hence|therefore|then|finally|also|damit|somit|daher),?\s+|∴\s*)?"
     rf"(?:{_ARTICLE}{_NOUN}\s*(?:(?:to\s+the\s+(?:problem|question)|(?:of|to)\s+the\s+(?:equation|expression))\s*)?"
     r"(?:(?:is|are|equals|ist|lautet|beträgt)(?![\w'’])(?:\s+equal\s+to\b|\s+gleich\b|\s+therefore\b)?\s*:?|[:：=]|\n)"
     rf"|(?:ist|lautet)\s+{_ARTICLE}{_NOUN}(?![\w'’])\s*:?"

@@ -415,6 +415,9 @@ def _union(items: Sequence[Value]) -> Value:
 
 def _in_base(tokens: Sequence[Token]) -> Value | None:
     """Digits with the base as a subscript: `2516_8`, `1A3_{16}`."""
+    words = [token for token in tokens if token.text not in ("(", ")", "{", "}")]
+    if len(words) == 3 and words[1].text.lower() == "base" and words[0].kind == "number":
+        tokens = [words[0], words[1]._replace(text="_"), words[2]]
     at = next((i for i, token in enumerate(tokens) if token.text == "_"), 0)
     if not at or any(token.kind not in ("number", "word", "name") for token in tokens[:at]):
         return None
