@@ -95,21 +95,21 @@ def test_where_a_step_is_long_one_is_enough_and_what_came_before_it_is_no_part_o
 def test_a_probe_that_is_stopped_tells_what_it_has(number, code, fake_recipe, in_this_process, monkeypatch, capsys):
     here = probe.rehearse_apart
 
-    def second_is_stopped(spec):
-        if spec["stage"] == "second":
+    def first_is_stopped(spec):
+        if spec["stage"] == "first":
             os.kill(os.getpid(), number)
             time.sleep(1)
         return here(spec)
 
-    monkeypatch.setattr(probe, "rehearse_apart", second_is_stopped)
+    monkeypatch.setattr(probe, "rehearse_apart", first_is_stopped)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background may ignore it
     try:
         assert main(["plan", fake_recipe, "--probe", "0.001", "--json"]) == code
     finally:
         signal.signal(signal.SIGINT, before)
     stages = {stage["stage"]: stage for stage in json.loads(capsys.readouterr().out)["stages"]}
-    assert stages["first"]["probe"]["steps"] == 60
-    assert stages["second"]["probe"] == {"error": probe.STOPPED}
+    assert stages["data"]["probe"]["steps"] == 1
+    assert stages["first"]["probe"] == stages["report"]["probe"] == {"error": probe.STOPPED}
 
 
 def test_a_stage_whose_first_step_does_not_end_is_given_up_in_time(monkeypatch, tmp_path):
