@@ -230,3 +230,12 @@ def test_writing_atomically_replaces_the_whole_content(tmp_path):
         write_atomically(path, json.dumps(value, ensure_ascii=False))
     assert path.read_text(encoding="utf-8") == '"é"'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_damaged_mark_is_nobodys_and_harms_nothing(tmp_path):
+    aside = begin(tmp_path / ("f00d" * 8))
+    mark = next(path for path in aside.iterdir() if path.name.startswith("."))
+    mark.write_bytes(b"\xc3\xff")
+    clean_leftovers(tmp_path)
+    assert mark.exists()
+    assert begin(tmp_path / ("f00d" * 8)) != aside

@@ -172,7 +172,7 @@ def remove_begun(aside: Path) -> None:
     with contextlib.suppress(OSError):
         if re.fullmatch(r"\.making-[0-9a-f]+(-\d+)?", aside.name):
             aside.rmdir()  # killed before it was marked
-    with contextlib.suppress(OSError, InvalidArtifact):
+    with contextlib.suppress(OSError, ValueError, InvalidArtifact):  # a mark that is no text is nobody's
         mark = aside / MARK
         name = mark.read_text(encoding="utf-8") if mark.is_file() else read_manifest(aside).fingerprint
         if re.fullmatch(re.escape(f".making-{name}") + r"(-\d+)?", aside.name):
