@@ -98,8 +98,8 @@ def test_a_unit_is_the_gold_answers_or_left_out(number: int, unit: str) -> None:
     assert not is_right(f"{number} {unit}", f"{number + 1} {unit}")
 
 
-PIECES = r"""\frac \sqrt \boxed { } ( ) [ ] ^ _ $ \ 5 8 x + - , = < > \le \cup \text{ apples or % \% ° ½ | ! / * : . & \\
-\pm \begin{pmatrix} \end{pmatrix} \sin \infty e i π √ 五 __ ab xyz km base"""
+PIECES = r"""\frac \sqrt \boxed { } ( ) [ ] ^ _ $ \ 5 8 x + - , = < > \le \cup \text{ apples or % \% ° ½ | ! / * : . &
+\\ \pm \begin{pmatrix} \end{pmatrix} \sin \infty e i π √ 五 __ ab xyz km base"""
 hostile = st.lists(st.sampled_from([*PIECES.split(), "\n", " ", "\\le ", "\\pm "]), max_size=25).map("".join)
 
 
