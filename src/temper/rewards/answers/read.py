@@ -97,6 +97,8 @@ class Reader:
             items = [_renamed(item, "") for item in items]
         if all(isinstance(item, Interval | Union) for item in items) and set(joints) & {"or", "lor", "vee", "或"}:
             return _union(items)
+        if set(joints) <= {"and", "land", "wedge"} and (both := _intersection(items)):
+            return both
         if not self.gold and _repeats(items) and set(joints) & {"or", "and"}:
             raise ValueError("a value stands twice")
         return Several("list", tuple(items))
@@ -380,6 +382,17 @@ _MEASURED = frozenset(_MEASURES.split())
 
 def _renamed(value: Value, name: str) -> Value:
     return value if value.name == name else replace(value, name=name)
+
+
+def _intersection(items: Sequence[Value]) -> Value | None:
+    """`x >= -2 and x <= 7`: what lies in two half lines that point at each other."""
+    ends = [item for item in items if isinstance(item, Interval) and item.name]
+    if len(items) != 2 or len(ends) != 2 or ends[0].name != ends[1].name:
+        return None
+    up, down = ends if ends[0].low is not None else ends[::-1]
+    if up.low is None or up.high is not None or down.low is not None or down.high is None:
+        return None
+    return Interval(up.brackets[0] + down.brackets[1], up.low, down.high, name=up.name)
 
 
 def _repeats(items: Sequence[Value]) -> bool:
