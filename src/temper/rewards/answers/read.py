@@ -90,6 +90,8 @@ class Reader:
         for part in parts:
             value = self.value(part)
             items += value.items if isinstance(value, Several) and value.form == "list" else [value]
+        if set(joints) <= {"and", "land", "wedge"} and (both := _intersection(items)):
+            return both
         names = [item.name for item in items]
         if names[0] and not any(names[1:]):
             items = [_renamed(item, "") for item in items]  # x = 1, -2
@@ -97,8 +99,6 @@ class Reader:
             items = [_renamed(item, "") for item in items]
         if all(isinstance(item, Interval | Union) for item in items) and set(joints) & {"or", "lor", "vee", "或"}:
             return _union(items)
-        if set(joints) <= {"and", "land", "wedge"} and (both := _intersection(items)):
-            return both
         if not self.gold and _repeats(items) and set(joints) & {"or", "and"}:
             raise ValueError("a value stands twice")
         return Several("list", tuple(items))
