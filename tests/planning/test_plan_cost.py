@@ -10,6 +10,7 @@ from pathlib import Path
 import fakes
 import pytest
 
+from temper.cli import main
 from temper.planning.estimate import PROCESS_BYTES, estimate, model_sizes
 from temper.planning.lengths import stage_tokens
 from temper.planning.shapes import ModelSize, Shape, Training, model_size
@@ -197,3 +198,23 @@ def test_a_meter_measures_time_cpu_and_memory():
     assert spent.seconds >= 0.1
     assert spent.cpu_seconds >= 0.08
     assert spent.peak_memory_bytes > 5_000_000
+
+
+def test_strict_ends_with_code_4_where_memory_or_disk_will_not_do(monkeypatch, capsys):
+    Path("my.yaml").write_text("stages:\n  a: {stage: import_model, model: tiny-base}\n")
+    assert main(["plan", "my.yaml", "--strict"]) == 0
+    monkeypatch.setattr("temper.record.cost.memory_available", lambda: 1000)
+    assert main(["plan", "my.yaml"]) == 0
+    capsys.readouterr()
+    assert main(["plan", "my.yaml", "--strict"]) == 4
+    assert "stage a needs" in capsys.readouterr().err
+    monkeypatch.undo()
+
+
+def test_the_disk_is_part_of_the_verdict(monkeypatch, capsys):
+    Path("my.yaml").write_text("stages:\n  a: {stage: import_model, model: tiny-base}\n")
+    monkeypatch.setattr("temper.planning.preflight.disk_free", lambda folder: 1000)
+    assert main(["plan", "my.yaml", "--strict"]) == 4
+    found = capsys.readouterr()
+    assert "will be written" in found.err
+    assert "IT DOES NOT FIT" in found.out

@@ -9,7 +9,7 @@ import pytest
 
 from temper.commands import samples
 from temper.errors import ArtifactError, ConfigError, TemperError
-from temper.report.find import Query, find
+from temper.report.find import Query, find, folded
 
 
 def parse(*words: str) -> Query:
@@ -60,7 +60,6 @@ def test_sorting_is_by_any_reward_and_reverses(finished_run):
     [
         (["--stage", "reasonin_rl"], ["reasonin_rl", "did you mean `reasoning_rl`"]),
         (["--task", "arithmetik"], ["arithmetik", "did you mean `arithmetic`"]),
-        (["--stage", "final_rl", "--step", "7"], ["step 7", "kept steps: 30"]),
         (["--sort", "accurracy"], ["accurracy", "did you mean `accuracy`"]),
         (["--reward-below", "acuracy=1"], ["acuracy", "did you mean `accuracy`"]),
         (["--reward-below", "accuracy"], ["accuracy", "--reward-below accuracy=0.5"]),
@@ -100,3 +99,26 @@ def test_rows_are_json(finished_run):
     row = find(finished_run, Query(stage="base"))[0]
     assert json.loads(json.dumps(row))["stage"] == "base"
     assert issubclass(ConfigError, TemperError)
+
+
+def test_a_step_of_which_nothing_was_kept_is_the_nearest_that_has_some_and_said_to_be(finished_run, capsys):
+    assert samples.run(arguments(finished_run, "--step", "7")) == 0
+    found = capsys.readouterr()
+    assert "no rollouts of step 7 were kept; these are of step 30" in found.err
+    assert "step 30" in found.out
+    assert samples.run(arguments(finished_run, "--step", "30")) == 0
+    assert "note" not in capsys.readouterr().err
+
+
+def arguments(run_dir, *words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    samples.add_arguments(parser)
+    return parser.parse_args([str(run_dir), "--stage", "final_rl", "-n", "1", *words])
+
+
+def test_equal_replies_to_a_prompt_are_shown_once_and_counted():
+    row = {"stage": "rl", "prompt_id": "a:1", "reply": "4", "total": 1.0}
+    rows = [row | {"sample": 0}, row | {"sample": 1, "reply": "5"}, row | {"sample": 2}, row | {"prompt_id": "a:2"}]
+    assert [(one.get("sample"), count) for one, count in folded(rows)] == [(0, 2), (1, 1), (None, 1)]
+    assert "2 equal replies" in samples.render(rows[0], 2)
+    assert "equal" not in samples.render(rows[0])

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from temper.commands.run import add_recipe_arguments
-from temper.errors import Exit
+from temper.errors import Exit, Fault, ResourceError
 
 if TYPE_CHECKING:
     from temper.planning.plan import Plan, StagePlan
@@ -28,6 +28,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="run a few steps of each stage, in a directory that is thrown away, to tell its time and memory "
         f"(about {PROBE_SECONDS:.0f} seconds a stage)",
     )  # fmt: skip
+    parser.add_argument("--strict", action="store_true", help="exit code 4 if memory or disk will not do")
+
+
+def _verdict(data: Mapping[str, Any]) -> list[str]:
+    """What does not fit, in words."""
+    from temper.record.cost import show_bytes
+
+    found = []
+    if data["fits"] is False:
+        worst = max((s for s in data["stages"] if s["memory_bytes"] is not None), key=lambda s: s["memory_bytes"])
+        need, free = show_bytes(worst["memory_bytes"]), show_bytes(data["memory_available_bytes"])
+        found.append(f"stage {worst['stage']} needs {need} of memory, {free} are available")
+    if data["disk_bytes"] > data["disk_free_bytes"]:
+        free = show_bytes(data["disk_free_bytes"])
+        found.append(f"{show_bytes(data['disk_bytes'])} will be written, {free} are free")
+    return found
 
 
 def _seconds(text: str) -> float:
@@ -58,6 +74,10 @@ def run(args: argparse.Namespace) -> int:
             say("the probe was stopped: what it found until then follows")
     data = describe(plan, probes)
     print(json.dumps(data, ensure_ascii=False) if args.json else render(data))
+    if args.strict and (lacking := _verdict(data)):
+        fix = "`temper plan` without --strict shows every stage; gradient_checkpointing, lora and a smaller "
+        fix += "micro_batch_tokens take less memory"
+        raise ResourceError([Fault("the recipe does not fit this machine", why=why, fix=fix) for why in lacking])
     return int(code)
 
 
@@ -129,6 +149,7 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
         "memory_bytes": max(needs, default=None),
         "memory_available_bytes": available,
         "fits": None if not needs or available is None else max(needs) <= available,
+        "disk_bytes": sum(stage["disk_bytes"] or 0 for stage in stages),
         "disk_free_bytes": disk_free(plan.folder.root),
     }
 
@@ -198,7 +219,8 @@ def render(data: dict[str, Any]) -> str:
         f"stages:  {count} to run, {len(data['stages']) - count} done",
         *([f"in use:  by another process ({data['in_use']})"] if data["in_use"] else []),
         f"memory:  {available} available: {fits[data['fits']]}",
-        f"disk:    {free} free",
+        f"disk:    {show_bytes(data['disk_bytes'])} at most, {free} free"
+        + ("" if data["disk_bytes"] <= data["disk_free_bytes"] else ": IT DOES NOT FIT"),
     ]
     lines += [f"assumed: {text}" for text in _assumed_lines(data["stages"])]
     lines += [f"probe:   {text}" for text in _probe_lines(data["stages"])]

@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run directory, or the name of one under runs/")
     parser.add_argument("--stage", help="only this stage's (default: all that have some)")
     parser.add_argument("--task", help="only this task's")
-    parser.add_argument("--step", type=int, help="rollouts of this training step (default: held-out samples)")
+    parser.add_argument(
+        "--step", type=int, help="rollouts of this training step, or of the nearest kept (default: held-out samples)"
+    )
     for side, word in (("below", "less"), ("above", "more")):
         text = f"only rewards (or total) {word} than VALUE, for example accuracy=0.5; may be repeated"
         parser.add_argument(f"--reward-{side}", metavar="NAME=VALUE", action="append", default=[], help=text)
@@ -32,17 +34,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from temper.report.find import find
+    from temper.report.find import find, folded
     from temper.runs import find_run
 
     query = to_query(args)
     rows = find(Path(find_run(args.run)), query)
-    shown = rows[: args.number]
+    nearest = next((row["step"] for row in rows if args.step not in (None, row["step"])), None)
+    if nearest is not None:
+        print(f"note: no rollouts of step {args.step} were kept; these are of step {nearest}", file=sys.stderr)
     if args.json:
-        print("[" + ",\n ".join(json.dumps(row, ensure_ascii=False) for row in shown) + "]")
-    elif shown:
-        print("\n\n".join(render(row) for row in shown))
-    print(f"{len(shown)} of {len(rows)} completions that fit", file=sys.stderr)
+        number = len(rows[: args.number])
+        print("[" + ",\n ".join(json.dumps(row, ensure_ascii=False) for row in rows[: args.number]) + "]")
+    else:
+        shown = folded(rows)[: args.number]
+        number = sum(count for _, count in shown)
+        if shown:
+            print("\n\n".join(render(row, count) for row, count in shown))
+    print(f"{number} of {len(rows)} completions that fit", file=sys.stderr)
     return 0
 
 
@@ -72,8 +80,9 @@ def to_query(args: argparse.Namespace) -> Query:
     return Query(args.stage, args.task, args.step, below, above, args.verdict, args.sort, args.reverse)
 
 
-def render(row: dict[str, Any]) -> str:
-    """One completion for a terminal or a pipe; control characters are shown as escapes.
+def render(row: dict[str, Any], count: int = 1) -> str:
+    """One completion, which `count` samples have in common, for a terminal or a pipe; control characters are shown as
+    escapes.
 
     >>> print(render({"stage": "final_rl", "prompt_id": "a:1", "sample": 0, "prompt": "1+1", "gold": "2",
     ...               "reply": "<answer>2</answer>", "rewards": {"accuracy": 1.0}, "total": 1.0, "tokens": 9}))
@@ -90,6 +99,7 @@ def render(row: dict[str, Any]) -> str:
     head += [f"{name} {row[name]}" for name in ("step", "sample") if row.get(name) is not None]
     head += [f"{row['tokens']} tokens"] if row.get("tokens") is not None else []
     head += [str(row["coverage"])] if row.get("coverage") else []
+    head += [f"{count} equal replies"] if count > 1 else []
     head += ["truncated"] if row.get("finish_reason") == "length" else []
     scores = [("total", row.get("total")), *(rewards or {}).items()]
     scores += [("advantage", row["advantage"])] if row.get("advantage") is not None else []

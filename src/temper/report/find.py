@@ -60,7 +60,8 @@ def sources(run_dir: Path) -> list[Source]:
 def find(run_dir: Path, query: Query) -> list[Row]:
     """The rows that fit, each with its `stage` (and `step` in training).
 
-    Without a step: held-out samples, or, of a stage that was not evaluated, its last kept rollouts.
+    Of a step of which none were kept, those of the nearest that has some; without a step: held-out samples, or, of a
+    stage that was not evaluated, its last kept rollouts.
     Raises ConfigError for a stage, task, step or reward that the run does not have, with the nearest name;
     ArtifactError for a run without completions.
     """
@@ -86,14 +87,38 @@ def _chosen(found: Sequence[Source], query: Query) -> list[Source]:
     mine = [source for source in found if query.stage in (None, source.stage)]
     if query.step is not None:
         steps = sorted({source.step for source in mine if source.step is not None})
-        if query.step not in steps:
-            kept = ", ".join(map(str, steps)) or "none"
-            why = "rollouts are kept at every `keep_rollouts_steps`-th step"
-            raise ConfigError(Fault(f"no rollouts of step {query.step}", why=why, fix=f"kept steps: {kept}"))
-        return [source for source in mine if source.step == query.step]
+        if not steps:
+            why = "rollouts are kept at every `keep_rollouts_steps`-th step of stages that train on their own samples"
+            raise ConfigError(Fault(f"no rollouts of step {query.step}", why=why, fix="kept steps: none"))
+        nearest = nearest_step(steps, query.step)
+        return [source for source in mine if source.step == nearest]
     held_out = {source.stage for source in mine if source.step is None}
     last = {source.stage: source.step for source in mine if source.stage not in held_out}
     return [s for s in mine if (s.step is None if s.stage in held_out else s.step == last[s.stage])]
+
+
+def nearest_step(kept: Sequence[int], wanted: int) -> int:
+    """The kept step nearest to the wanted one; of two, the earlier.
+
+    >>> nearest_step([1, 10, 30], 20), nearest_step([1, 10, 30], 21)
+    (10, 30)
+    """
+    return min(kept, key=lambda step: (abs(step - wanted), step))
+
+
+def folded(rows: Sequence[Row]) -> list[tuple[Row, int]]:
+    """Rows in order, equal replies to the same prompt once, each with how many there are of it.
+
+    >>> reply = {"stage": "rl", "prompt_id": "a:1", "reply": "4", "total": 1.0}
+    >>> [(row["sample"], count) for row, count in folded([{**reply, "sample": i} for i in range(3)])]
+    [(0, 3)]
+    """
+    counts: dict[tuple[Any, ...], tuple[Row, int]] = {}
+    for row in rows:
+        key = tuple(str(row.get(name)) for name in ("stage", "step", "task", "prompt_id", "reply", "total"))
+        first, count = counts.get(key, (row, 0))
+        counts[key] = first, count + 1
+    return list(counts.values())
 
 
 def _rows(source: Source) -> Iterator[Row]:
