@@ -42,6 +42,16 @@ def load_conversations(
     return conversations
 
 
+def placed_conversations(path: Path | str, columns: Mapping[str, str] | None = None) -> list[tuple[str, Conversation]]:
+    """The good conversations of a file, each with its file and line. Raises `DataError` for a file that cannot be read;
+    bad rows are left out."""
+    found = Findings(str(path), skip_bad=True)
+    rows = list(read_rows(path, found))
+    shape = shape_of_rows(rows, found, columns, CONVERSATIONS)
+    made = [(row, BUILDERS[shape.name](row, shape, found)) for row in rows]
+    return [(row.place(str(path)), one) for row, one in made if one is not None]
+
+
 def load_texts(
     path: Path | str, columns: Mapping[str, str] | None = None, *, skip_bad: bool = False, tell: Tell | None = None
 ) -> list[str]:

@@ -156,6 +156,15 @@ def load_prompts(
     return [replace(prompt, coverage=coverage) for prompt in prompts]
 
 
+def placed_prompts(path: Path | str, task: str, config: TaskSettings) -> list[tuple[str, Prompt]]:
+    """The good prompts of a file, gold answers or not, each with its file and line. Raises `DataError` for a file that
+    cannot be read; bad rows are left out."""
+    found = Findings(str(path), skip_bad=True)
+    rows = list(read_rows(path, found))
+    pairs = prompts_of(rows, _shape(rows, found, config, golds=False), task, config, found, golds=False)
+    return [(row.place(str(path)), prompt) for row, prompt in pairs]
+
+
 def _shape(rows: Sequence[Row], found: Findings, config: TaskSettings, golds: bool) -> Shape:
     try:
         return shape_of_rows(rows, found, config.columns, ("verifiable",))

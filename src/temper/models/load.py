@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from temper.errors import ArtifactError, Fault
+from temper.errors import ArtifactError, Exit, Fault
 from temper.kernels.attention import NAME, register
 from temper.kernels.packing import share_prefixes
 from temper.modelfiles import read_json
@@ -93,6 +94,31 @@ def read_model(path: Path, head: HeadName, dtype: Dtype, attention: str = NAME) 
         raise ArtifactError(_named("config.json asks for fewer layers than the weights have", path, surplus))
     check_finite(model, str(path))
     return model, bool(missing)
+
+
+def architecture_faults(path: Path) -> list[Fault]:
+    """What keeps a directory whose files are sound from being loaded as a causal language model: an architecture that
+    is none, tensors missing or of another shape than config.json says. No weight is read."""
+    quiet_transformers()
+    import transformers
+
+    try:
+        blank = _blank_model(path, _read_config(path, "CausalLM"), transformers.AutoModelForCausalLM)
+        _check_shapes(path, blank)
+    except ArtifactError as error:
+        return list(error.faults)
+    stored = {_bare(name) for name in read_headers(path)}
+    asked = [name for name, _ in blank.named_parameters()]
+    absent = [name for name in asked if _bare(name) not in stored]
+    if 2 * len(absent) > len(asked):  # older names of some tensors are no other architecture
+        what = "the weights are those of another architecture than config.json names: it asks for"
+        return [replace(_named(what, path, absent), code=Exit.ARTIFACT)]
+    return []
+
+
+def _bare(name: str) -> str:
+    """A tensor's name without what an architecture calls the whole: `model.`, `transformer.`."""
+    return re.sub(r"^(model|transformer|base_model|gpt_neox|backbone)\.", "", name)
 
 
 def slow_way(model: Any) -> str:

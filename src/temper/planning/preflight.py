@@ -9,7 +9,8 @@ from pathlib import Path
 
 from temper.errors import DataError, Exit, Fault, ResourceError, TemperError
 from temper.planning.estimate import estimate, model_sizes
-from temper.planning.given import inputs, tasks
+from temper.planning.fit import Fit
+from temper.planning.given import inputs, locate, tasks
 from temper.planning.lengths import stage_tokens
 from temper.planning.plan import Plan, make_plan
 from temper.recipe.recipe import Recipe, load_recipe
@@ -68,6 +69,7 @@ def prepare(
             faults = list(error.faults)
     log = CheckLog()
     faults += check_stages(recipe, plan, log)
+    faults += Fit(recipe, lambda ref: locate(ref, plan.artifacts())).faults()
     if faults:
         raise TemperError(dict.fromkeys(faults), min(fault.code or Exit.CONFIG for fault in faults))
     return plan, log.warnings

@@ -102,6 +102,7 @@ class Recipe:
     tasks: Mapping[str, TaskConfig]
     stages: tuple[Stage, ...]
     origins: Mapping[str, str]
+    task_files: Mapping[str, Sequence[Ref]]  # those of tasks that no stage names, as far as they are there
 
     @cached_property
     def by_name(self) -> dict[str, Stage]:
@@ -143,6 +144,7 @@ def load_recipe(reference: str, settings: Sequence[str] = ()) -> tuple[Recipe, l
         threads=top.threads,
         trackers=tuple(dict.fromkeys(top.trackers)),
         tasks=reader.tasks,
+        task_files=reader.unused_files(),
         stages=stages,
         origins=_preset_origins(stages) | {".".join(path): _origin(node.place) for path, node in leaves(tree.table)},
     )
@@ -199,6 +201,7 @@ class _Reader:
         self.task_references: dict[str, list[Ref]] = {}
         self.kinds: dict[str, str | None] = {}  # of every stage written, in order
         self.uses: dict[str, list[tuple[str, Ref]]] = {}
+        self.named: set[str] = set()  # the tasks that stages name
 
     # -- the top ------------------------------------------------------------------------------------------------------
 
@@ -310,6 +313,7 @@ class _Reader:
         """The references of a stage, found, and the tasks it names; None if one is not there or has faults itself."""
         before = len(self.faults)
         named = [ref for ref in refs if ref.kind == "task"]
+        self.named |= {ref.text for ref in named}
         tasks = list(dict.fromkeys(ref.text for ref in named))
         for ref in named:
             self._unknown_task(ref)
@@ -340,6 +344,22 @@ class _Reader:
         if len(self.faults) > before or any(task not in self.tasks for task in tasks):
             return None
         return tuple(found), tuple(tasks)
+
+    def unused_files(self) -> dict[str, list[Ref]]:
+        """The files of tasks that no stage names; faults for those that are not there."""
+        makes: dict[str, Makes | None] = {
+            name: STAGES[kind].makes if kind in STAGES else None for name, kind in self.kinds.items()
+        }
+        files: dict[str, list[Ref]] = {}
+        for name in (name for name in self.tasks if name not in self.named):
+            for ref in self.task_references[name]:
+                if ref.stage is not None:
+                    self.faults += check_stage_reference(ref, makes, "")
+                else:
+                    found, faults = find_external(ref, list(self.kinds))
+                    self.faults += faults
+                    files.setdefault(name, []).append(found)
+        return files
 
     def _unknown_task(self, ref: Ref) -> None:
         node = self.table.get("tasks")

@@ -45,7 +45,9 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
     path = ctx.inputs.get(config.model)
     if path is None:
         return []
-    if faults := check_model_dir(path):
+    from temper.models.load import architecture_faults
+
+    if faults := check_model_dir(path) or architecture_faults(path):
         return faults
     if faults := _missing_layers(config, path):
         return faults

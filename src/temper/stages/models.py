@@ -9,7 +9,7 @@ from typing import Any
 from temper.errors import Exit, Fault, TemperError
 from temper.models.adapters import FOLDER, add_adapters, merge_adapters, missing_peft
 from temper.models.device import missing_device, pick_device, pick_dtype, pin
-from temper.models.load import load_model
+from temper.models.load import architecture_faults, load_model
 from temper.models.reward_card import is_reward_model
 from temper.models.save import save_model
 from temper.models.scalar import SharedTrunk
@@ -30,6 +30,8 @@ def check_model(ref: str, ctx: StageContext, scores: bool = False, chats: bool =
     if path is None or ref.startswith("@"):
         return []
     faults = list(check_model_dir(path))
+    if not faults and not is_reward_model(path):
+        faults = architecture_faults(path)
     if not faults:
         try:
             chat = ChatFormat.load(path)
