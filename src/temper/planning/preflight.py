@@ -41,7 +41,8 @@ class CheckLog:
     def note(self, text: str, key: str = "") -> None:
         """Nor of what asks for no change."""
 
-    resume_at = info
+    def resume_at(self, step: int, kept: Path | None = None) -> None:
+        """Nothing was recorded."""
 
 
 def prepare(
