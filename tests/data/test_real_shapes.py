@@ -136,6 +136,29 @@ VERIFIABLE: dict[str, tuple[list[dict[str, Any]], str, list[str]]] = {
     ),
     "svamp": ([{"Body": "Two bags", "Question": ASK, "Answer": 9.0, "ID": "chal-1"}], "Two bags\n" + ASK, ["9.0"]),
     "mawps": ([{"input": ASK, "target": 9.0, "type": "singleeq"}], ASK, ["9.0"]),
+    "orz": (
+        [[{"from": "human", "value": ASK}, {"from": "assistant", "ground_truth": {"value": "9"}}]] * 2,
+        ASK,
+        ["9", "9"],
+    ),
+    "an answer in an object": ([{"problem": ASK, "answer": {"ground_truth": "9", "style": "rule"}}], ASK, ["9"]),
+    "a list as Python prints it": ([{"question": ASK, "answer": "['9']", "answer_type": "Numerical"}], ASK, ["9"]),
+    "tal": (
+        [
+            {
+                "problem": ASK,
+                "answer_option_list": [[{"aoVal": "A", "content": "8 "}], [{"aoVal": "B", "content": "9 "}]],
+                "answer_value": "B",
+            }
+        ],
+        "B) 9",
+        ["B"],
+    ),
+    "tabmwp": (
+        [{"question": ASK, "table": "bag | balls", "choices": None, "answer": "9", "ans_type": "integer_number"}],
+        "bag | balls\n" + ASK,
+        ["9"],
+    ),
     "cmath": ([{"grade": 1, "question": ASK, "golden": "9", "reasoning_step": 1}], ASK, ["9"]),
     "mmlu": ([{"question": ASK, "choices": ["7", "8", "9", "10"], "answer": 2}], "C) 9", ["C"]),
     "mmlu-pro": (

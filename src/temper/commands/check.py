@@ -33,6 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_reply_argument(parser)
     parser.add_argument("--rewards", default="accuracy,format", help="default: accuracy,format; also my.py:function")
     parser.add_argument("--model", default=None, metavar="MODEL", help="measure rows in the tokens of this model")
+    drop = "error (the default) or drop, as in a task: rows whose answer cannot be verified are left out"
+    parser.add_argument("--unverifiable", choices=("error", "drop"), default="error", help=drop)
     parser.add_argument("--skip-bad", action="store_true", help="go on without bad rows, and say which")
     parser.add_argument("--write", default=None, metavar="FILE", help="write the good rows of one data file, as .jsonl")
     parser.add_argument("--json", action="store_true")
@@ -89,7 +91,8 @@ def read_options(args: argparse.Namespace) -> Options:
         raise ConfigError(faults)
     rewards = tuple(split(args.rewards))
     form = args.reply or "tags"
-    return Options(args.shape, columns, args.answer, args.language, rewards, args.model, args.skip_bad, reply=form)
+    how = {"unverifiable": args.unverifiable, "reply": form}
+    return Options(args.shape, columns, args.answer, args.language, rewards, args.model, args.skip_bad, **how)
 
 
 def read_columns(text: str) -> tuple[dict[str, str], list[Fault]]:

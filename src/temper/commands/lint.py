@@ -137,7 +137,7 @@ def lint_data(file: str, options: Options) -> FileReport:
         report = replace(report, faults=error.faults, code=error.code)
         notes = found.warnings()
         rows = []
-    good = tuple(row for row in rows if row.number not in found.bad_rows)
+    good = tuple(row for row in rows if row.number not in found.bad_rows | found.dropped)
     return replace(report, rows=found.rows, bad_rows=len(found.bad_rows), notes=tuple(notes), good=good)
 
 

@@ -108,20 +108,26 @@ def read_options(value: Any) -> Options | None:
     ('3', '4')
     """
     if isinstance(value, str):
-        value = _opened(value)
+        value = as_python(value)
     if isinstance(value, str):
         return _labelled_text(value)
     if isinstance(value, dict):
         return _from_object(value)
     if not isinstance(value, list) or not 1 < len(value) <= len(LETTERS):
         return None
+    value = [item[0] if isinstance(item, list) and len(item) == 1 else item for item in value]
     if all(isinstance(item, dict) for item in value):
         return _from_objects(value)
     texts = [text for item in value for text in _texts(item)]
     return _unlabelled(texts) if len(texts) == len(value) else None
 
 
-def _opened(text: str) -> Any:
+def as_python(text: str) -> Any:
+    """The list or object that a text holds, as JSON or as Python prints it; else the text.
+
+    >>> as_python("['a', 'b']"), as_python('["a"]'), as_python("[1, 2)")
+    (['a', 'b'], ['a'], '[1, 2)')
+    """
     value = opened(text)
     if value is text and text.lstrip()[:1] in ("[", "{") and len(text) < 20_000:
         try:
@@ -155,7 +161,8 @@ def _from_object(value: Mapping[str, Any]) -> Options | None:
     return _pairs(list(value), list(value.values())) if all(len(key.strip()) == 1 for key in value) else None
 
 
-_LABELS, _TEXTS = ("label", "labels", "key", "letter", "id"), ("text", "texts", "content", "value", "option", "answer")
+_LABELS = ("label", "labels", "key", "letter", "id", "aoVal")
+_TEXTS = ("text", "texts", "content", "value", "option", "answer")
 
 
 def _from_objects(items: Sequence[Mapping[str, Any]]) -> Options | None:

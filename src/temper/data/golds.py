@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from temper.data.choices import LETTERS, TEMPLATE, laid_out, stand_in
-from temper.data.columns import opened, value_at
+from temper.data.choices import LETTERS, TEMPLATE, as_python, laid_out, stand_in
+from temper.data.columns import value_at
 from temper.data.findings import Findings, clip
 from temper.data.gold import gold_of
 from temper.data.rows import Number, Row, type_name
@@ -112,11 +112,11 @@ def one_answer(value: Any, together: bool = False) -> str | None:
     """The one answer in a value: a text, a number, a list of one, or of several that belong `together`. None where it
     is no answer at all; raises ValueError for a list of several, any of which could be meant.
 
-    >>> one_answer(["5"]), one_answer('["7"]'), one_answer(["1", "2"], together=True)
-    ('5', '7', '1, 2')
+    >>> one_answer(["5"]), one_answer('["7"]'), one_answer("['8']"), one_answer(["1", "2"], together=True)
+    ('5', '7', '8', '1, 2')
     """
     if isinstance(value, str):
-        inside = opened(value)
+        inside = as_python(value)
         value = inside if isinstance(inside, list) and all(isinstance(item, str) for item in inside) else value
     if not isinstance(value, list):
         return value.text if isinstance(value, Number) else value if _says(value) else None

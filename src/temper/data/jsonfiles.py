@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from temper.data import sources
 from temper.data.characters import suspicious
 from temper.data.findings import Findings, clip
+from temper.data.messages import is_messages, row_of_messages
 from temper.data.rows import (
     Decoded,
     Row,
@@ -100,6 +102,8 @@ def _mend(text: str) -> str:
 def _row(decoded: Decoded, row: Row, written: str, found: Findings) -> Row | None:
     """The row of a decoded value, None when it cannot be one. `written` is the text it was read from."""
     where = row.place(found.path)
+    if is_messages(decoded.value):
+        decoded = replace(decoded, value=row_of_messages(decoded.value))
     if not isinstance(decoded.value, dict):
         detail = f"found {type_name(decoded.value)}: `{clip(written, 40)}`"
         found.bad(row.number, where, "not an object", detail, "write each row as `{…}`")

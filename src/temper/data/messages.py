@@ -86,6 +86,18 @@ def _content(message: dict) -> Any:
     return content
 
 
+def row_of_messages(value: list) -> dict[str, Any]:
+    """A row that is nothing but its messages, as Open-Reasoner-Zero writes it: the gold answer is the last one's.
+
+    >>> row_of_messages([{"from": "human", "value": "1+1?"}, {"from": "assistant", "ground_truth": {"value": "2"}}])
+    {'messages': [{'from': 'human', 'value': '1+1?'}], 'ground_truth': '2'}
+    """
+    golds = [item["ground_truth"] for item in value if isinstance(item, dict) and "ground_truth" in item]
+    told = [gold.get("value") if isinstance(gold, dict) else gold for gold in golds]
+    said = [item for item in value if not isinstance(item, dict) or "ground_truth" not in item or is_message(item)]
+    return {"messages": said, **({"ground_truth": told[-1]} if told else {})}
+
+
 def messages_of(row: Row, value: Any, column: str, found: Findings) -> Conversation | None:
     """The messages that stand in a column, roles and contents checked one by one; None (and a bad row) where one is
     not right."""

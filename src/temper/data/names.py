@@ -49,12 +49,14 @@ NAMES |= {role: (role,) for role in _ROLES if role not in NAMES and role != "opt
 AFTER: dict[str, tuple[tuple[str, ...], ...]] = {
     "prompt": (
         ("query", "instruction", "question_text", "problem_text", "problem_statement", "question_stem"),
-        ("input", "text_question", "sent", "ctx", "goal"),
+        ("input", "text_question", "sent", "ctx", "goal", "original_text", "content"),
     ),
     "answer": (
         ("reward_model.ground_truth", "verification_info.ground_truth"),
-        ("target", "numerical_answer", "correct", "answerkey", "answer_key", "label.ground_truth", "answer.value"),
-        ("solution", "gold_solution", "reference_answer", "reference_solution"),
+        ("target", "numerical_answer", "ground_truth_answer", "ground_truth_final_answer", "reference_answer", "ans"),
+        ("correct", "answerkey", "answer_key", "answer_value", "label.ground_truth"),
+        ("answer.value", "answer.ground_truth", "answer.answer", "answer.final_answer"),
+        ("solution", "gold_solution", "ground_truth_solution", "reference_solution"),
     ),
     "completion": (("response", "output", "reply", "generated_solution", "generation"),),
     "messages": (("dialogue", "dialog", "chat", "turns"),),
@@ -62,7 +64,7 @@ AFTER: dict[str, tuple[tuple[str, ...], ...]] = {
     "rejected": (("rejected_response", "response_rejected", "dispreferred", "worse", "loser"),),
     "steps": (("completions",),),
     "id": (("unique_id", "uuid"),),
-    "context": (("input",),),  # beside an `instruction`
+    "context": (("table", "article", "story"), ("input",)),  # `input` beside an `instruction`
 }
 
 # Names that other data sets use for something that temper cannot be sure of: offered as a mapping.
@@ -77,7 +79,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
 
 # Columns that hold the options of a choice, one name or one name for each option; and the letter, number or text of the
 # right one, the surest first.
-OPTIONS: tuple[str, ...] = ("options", "choices", "endings", "candidates")
+OPTIONS: tuple[str, ...] = ("options", "choices", "endings", "candidates", "answer_option_list")
 OPTION_SETS: tuple[tuple[str, ...], ...] = (
     ("a", "b", "c", "d", "e", "f", "g", "h", "i", "j"),
     ("option_a", "option_b", "option_c", "option_d", "option_e", "option_f"),
@@ -91,8 +93,8 @@ OPTION_SETS: tuple[tuple[str, ...], ...] = (
 )
 RIGHT_OPTION: tuple[str, ...] = (
     "answer_letter", "answer_idx", "answer_index", "answerkey", "answer_key", "correct_option", "correct_choice",
-    "correct_idx", "correct", "answer", "gold", "gold_index", "label", "cop", "target", "correct_answer", "solution",
-    "ground_truth", "golden", "reward_model.ground_truth",
+    "correct_idx", "correct", "answer_value", "answer", "gold", "gold_index", "label", "cop", "target",
+    "correct_answer", "solution", "ground_truth", "golden", "reward_model.ground_truth",
 )  # fmt: skip
 # One right option and several wrong ones, each in a column of its own.
 RIGHT_ONE = ("correct_answer", "best_answer")
