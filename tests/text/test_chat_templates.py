@@ -7,8 +7,11 @@ import subprocess
 import sys
 
 import pytest
-from model_zoo import CHATS
+from model_zoo import CHATS, make
 
+from temper.errors import Exit, TemperError
+from temper.models.checks import check_model_dir
+from temper.text.chat import ChatFormat
 from temper.text.template import TemplateRefused, render, try_template
 from temper.text.templates import TEMPLATES
 
@@ -81,7 +84,7 @@ tried = {}
 for name, source in json.load(sys.stdin).items():
     before = children()
     refused = try_template(source)
-    tried[name] = refused, children().ru_utime + children().ru_stime - before.ru_utime - before.ru_stime
+    tried[name] = refused and refused.why, children().ru_utime + children().ru_stime - before.ru_utime - before.ru_stime
 try:  # Linux: ru_maxrss would count the process that started this one
     status = open("/proc/self/status").read()
     own = int(status.split("VmHWM:")[1].split()[0])
@@ -150,3 +153,67 @@ def test_limits_hold_after_the_trial_too():
 def test_a_long_message_is_no_bomb():
     messages = [{"role": "user", "content": "word " * 400_000}]
     assert len(render("{{ messages[0].content }}", messages, True, {})) == 2_000_000
+
+
+SOME = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}{{ '<assistant>' }}"
+
+
+def turns(of: str) -> str:
+    return SOME.replace("in messages", f"in {of}")
+
+
+def content(what: str) -> str:
+    return SOME.replace("m.content", what)
+
+
+MISFITS = {
+    "no turn of the assistant": (turns("messages if m.role != 'assistant'"), "leaves out turn 2, the assistant's"),
+    "an empty turn of the assistant": (content("m.content if m.role != 'assistant'"), "leaves out turn 2"),
+    "earlier replies left out": (content("m.content if loop.last or m.role == 'user'"), "leaves out turn 2"),
+    "the last turn only": ("{{ messages[-1].content }}", "leaves out turn 1, the user's"),
+    "the first turn only": ("{{ messages[0].content }}", "leaves out turn 2, the assistant's"),
+    "turns reversed": (turns("messages | reverse"), "before an earlier one"),
+    "turns reversed by a slice": (turns("messages[::-1]"), "before an earlier one"),
+    "replies before questions": (turns("messages | sort(attribute='role')"), "before an earlier one"),
+    "turns beyond the tenth": (turns("messages[:10]"), "leaves out turn 11"),
+    "another case": (content("m.content | upper"), "leaves out turn 1"),
+    "long turns cut": (content("m.content[:300]"), "leaves out turn 1"),
+    "every turn twice": (content("m.content ~ m.content"), "more than once"),
+    "a clock": ("{{ strftime_now('%S.%f') }}" + SOME, "it writes a clock"),
+    "hours": ("{{ strftime_now('Today is %d %B, %H:%M') }}" + SOME, "it writes a clock"),
+    "an address": ("{{ cycler('a') }}" + SOME, "an address in memory"),
+}
+
+
+@pytest.mark.parametrize(("source", "why"), MISFITS.values(), ids=MISFITS)
+def test_what_cannot_be_a_conversation_is_refused_with_what_was_seen(source, why):
+    refused = try_template(source)
+    assert refused is not None
+    assert refused.misfit
+    assert why in refused.why
+
+
+def test_the_date_is_one_day_in_the_form_that_was_asked_for():
+    source = "{{ strftime_now('%Y-%m-%d') }} {{ strftime_now('%A, %B %d') }}" + SOME
+    assert try_template(source) is None
+    assert render(source, [{"role": "user", "content": "a"}], False, {}).startswith("2024-07-26 Friday, July 26<user>a")
+
+
+def test_a_random_choice_is_no_filter():
+    assert "random" in try_template("{{ ['a', 'b'] | random }}" + SOME).why
+
+
+def test_the_code_says_whether_the_recipe_or_the_model_is_wrong(tmp_path):
+    backwards = SOME.replace("in messages", "in messages | reverse")
+    model = make("qwen2", tmp_path / "model")
+    for template, code in ((backwards, Exit.CONFIG), ("{{ 'a' * 10**9 }}", Exit.ARTIFACT)):
+        (model / "chat_template.jinja").write_text(template, encoding="utf-8")
+        with pytest.raises(TemperError) as error:
+            ChatFormat.load(model)
+        assert error.value.code == code
+        assert [fault.code for fault in check_model_dir(model)] == [code]
+    (tmp_path / "t.jinja").write_text(backwards, encoding="utf-8")
+    with pytest.raises(TemperError) as error:
+        ChatFormat.load(model, str(tmp_path / "t.jinja"))
+    assert error.value.code == Exit.CONFIG
+    assert "t.jinja" in error.value.faults[0].where

@@ -11,6 +11,7 @@ from temper.environment import versions
 from temper.planning.plan import Plan, StagePlan
 from temper.record.cost import Cost, Meter
 from temper.sealed import seal
+from temper.text.template import DATE
 
 FORMAT = 1
 
@@ -48,6 +49,7 @@ class Record:
             "settings": list(settings),
             "command": list(command),
             "versions": versions(),
+            "template_date": DATE.date().isoformat(),  # the day that chat templates are told
             "started": before.get("started") or _now(),
             "state": "running",
             "stages": stages,

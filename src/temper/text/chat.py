@@ -61,7 +61,7 @@ class ChatFormat:
         tokenizer = load_tokenizer(path)
         template = find_template(path, chat_template)
         if template is not None and (refused := vet(template, tokenizer.special)):
-            error = ArtifactError if chat_template is None else ConfigError
+            error = ArtifactError if chat_template is None and not refused.misfit else ConfigError
             raise error(template_fault(refused, str(path if chat_template is None else chat_template)))
         return cls(tokenizer, template, detect(path, tokenizer, template))
 

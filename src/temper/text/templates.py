@@ -7,7 +7,7 @@ from pathlib import Path
 
 from temper.errors import ConfigError, Exit, Fault, TemperError
 from temper.modelfiles import MAX_TOKENIZER, read_json_if_there, read_text
-from temper.text.template import MAX_SOURCE, TemplateRefused, compile_template, try_template
+from temper.text.template import MAX_SOURCE, Refusal, TemplateRefused, compile_template, try_template
 
 # R1-Zero's template (2501.12948, table 1), word for word. The space after `Assistant:` belongs to the reply: at the end
 # of the prompt it would be a token of its own, which a base model has hardly seen before a word.
@@ -84,7 +84,7 @@ def own_template(path: Path) -> str | None:
     return template if isinstance(template, str) and template.strip() else None
 
 
-def vet(template: str, special: Mapping[str, str]) -> str | None:
+def vet(template: str, special: Mapping[str, str]) -> Refusal | None:
     """What is wrong with a template, or None. One that is not ours is first tried in a process of its own."""
     if template in TEMPLATES.values():
         return None
@@ -93,16 +93,17 @@ def vet(template: str, special: Mapping[str, str]) -> str | None:
     try:
         compile_template(template)
     except TemplateRefused as refusal:
-        return str(refusal)
+        return Refusal(str(refusal))
     return None
 
 
-def template_fault(refused: str, where: str) -> Fault:
+def template_fault(refused: Refusal, where: str) -> Fault:
     """The fault for what `vet` said."""
     return Fault(
-        "the chat template cannot be used",
+        "the chat template cannot be right" if refused.misfit else "the chat template cannot be used",
         where=where,
-        why=refused,
+        why=refused.why,
+        code=Exit.CONFIG if refused.misfit else None,
         fix="mend the template, or set `chat_template` to `r1`, `r1_short`, `plain` or a file of your own",
     )
 
