@@ -183,11 +183,25 @@ def _special_tokens(path: Path) -> dict[str, str]:
 
 def _check_vocabulary(path: Path, rows: int) -> list[Fault]:
     """Token ids beyond the embedding. The one exception: tokens for images and sounds, which text never contains."""
-    tokenizer = read_json(path / "tokenizer.json", MAX_TOKENIZER)
     settings = read_json_if_there(path / "tokenizer_config.json", MAX_TOKENIZER)
     media = {token for name, token in _special_tokens(path).items() if name.startswith(("image", "audio", "video"))}
     extra = settings.get("extra_special_tokens")
     media |= {str(token) for token in extra.values()} if isinstance(extra, dict) else set()
+    ids = token_ids(path)
+    beyond = sorted((i, token) for token, i in ids.items() if i >= rows and token not in media)
+    if not beyond:
+        return []
+    last, token = beyond[-1]
+    what = f"the tokenizer has token ids up to {last:,} (`{token}`), the embedding only {rows:,} rows"
+    fix = "use the tokenizer that belongs to these weights, or enlarge the embedding (`resize_token_embeddings`)"
+    return [Fault(what, where=str(path / "tokenizer.json"), fix=fix)]
+
+
+def token_ids(path: Path) -> dict[str, int]:
+    """The ids of all tokens in the directory's tokenizer.json; nothing where there is none. Raises ArtifactError."""
+    if not (path / "tokenizer.json").exists():
+        return {}
+    tokenizer = read_json(path / "tokenizer.json", MAX_TOKENIZER)
     model = tokenizer.get("model")
     words = model.get("vocab") if isinstance(model, dict) else None
     ids: dict[str, int] = {}
@@ -198,10 +212,4 @@ def _check_vocabulary(path: Path, rows: int) -> list[Fault]:
     for token in tokenizer.get("added_tokens") or []:
         if isinstance(token, dict) and isinstance(token.get("id"), int):
             ids[str(token.get("content"))] = token["id"]
-    beyond = sorted((i, token) for token, i in ids.items() if i >= rows and token not in media)
-    if not beyond:
-        return []
-    last, token = beyond[-1]
-    what = f"the tokenizer has token ids up to {last:,} (`{token}`), the embedding only {rows:,} rows"
-    fix = "use the tokenizer that belongs to these weights, or enlarge the embedding (`resize_token_embeddings`)"
-    return [Fault(what, where=str(path / "tokenizer.json"), fix=fix)]
+    return ids

@@ -18,6 +18,7 @@ from temper.modelfiles import read_json
 from temper.models.causal import looks_ahead
 from temper.models.checks import check_model_dir
 from temper.models.safetensors import read_headers
+from temper.models.spare import find_spare
 from temper.text.tokenizer import one_line, quiet_transformers
 
 if TYPE_CHECKING:
@@ -39,11 +40,14 @@ def load_model(
     """The model in `path`, in evaluation mode. `dtype` "auto" keeps the stored one.
 
     `attention` "temper" is called through temper's packed forward only; "sdpa" (or "eager") is for plain calls. A model
-    that cannot be packed keeps its own attention (`supports_shared_prefix` tells), and `warn` is told so. Raises
-    ArtifactError: broken files, an architecture that transformers does not know as a causal language model, tensors
-    missing or of another shape than config.json says, NaN or infinity, a model that looks at the tokens to come.
+    that cannot be packed keeps its own attention (`supports_shared_prefix` tells), and `warn` is told so, and of rows
+    of its head that are no token (`models/spare.py`). Raises ArtifactError: broken files, an architecture that
+    transformers does not know as a causal language model, tensors missing or of another shape than config.json says,
+    NaN or infinity, a model that looks at the tokens to come.
     """
     model, _ = read_model(Path(path), "CausalLM", dtype, attention)
+    if (told := find_spare(model, Path(path))) and warn is not None:
+        warn(told)
     if attention == NAME and not share_prefixes(model):
         _check_causal(model, Path(path))
         if warn is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from temper.kernels.layers import in_place, scoring_forwards
+from temper.models.spare import without_spare
 from temper.rollout.cache import Cache, Shared
 from temper.rollout.draw import draw_tokens, uniform
 from temper.rollout.engine import Finished, Request, Sampling, Watch
@@ -129,7 +130,7 @@ class NativeEngine:
             use_cache=False,
         ).logits[:, 0]
         cache.advance()
-        return logits
+        return without_spare(self.model, logits)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from temper.kernels.packing import agree, probe_ids
 from temper.models.causal import takes
+from temper.models.spare import without_spare
 from temper.rollout.draw import draw_tokens, uniform
 from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.memory import is_out_of_memory
@@ -102,7 +103,7 @@ class PlainEngine:
         keys = torch.tensor([row.request.key for row in rows], device=logits.device)
         positions = torch.tensor([len(row.request.drawn) for row in rows], device=logits.device)
         while True:
-            tokens, logprobs = draw_tokens(logits, uniform(keys, positions), sampling)
+            tokens, logprobs = draw_tokens(without_spare(self.model, logits), uniform(keys, positions), sampling)
             for row, token, logprob in zip(rows, tokens.tolist(), logprobs.tolist(), strict=True):
                 row.take(token, logprob, sampling, watch)
                 if row.ended and finished is not None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from temper.kernels.attention import Layers
 from temper.kernels.packed import AttentionPlan
 from temper.kernels.runs import Row
+from temper.models.spare import without_spare
 
 COMMON_PREFIX = 64  # tokens that all prompts must begin with for them to be computed once
 TOKENS_A_FORWARD = 16_384  # activations of a forward pass stay bounded, however many prompts there are
@@ -76,7 +77,7 @@ def _forward(
         use_cache=False,
     ).logits[0]
     assert plan.kept is not None
-    return logits, plan.kept, places
+    return without_spare(model, logits), plan.kept, places
 
 
 def chunks(lengths: Sequence[int]) -> Iterator[range]:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from temper.models.spare import without_spare
 from temper.rollout.buffers import ALIVE, Buffers, Heads, Layout, SlotAttention, bucket, fitting
 from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.graphs import Graphs
@@ -171,7 +172,7 @@ def decode_step(model: Any, buffers: Buffers, slots: int, sampling: Sampling, st
     logits = model(
         input_ids=last[:, None], position_ids=plan.positions[:, None], attention_plan=plan, use_cache=False
     ).logits[:, 0]
-    buffers.draw(plan.slots, logits, sampling, stop_ids)
+    buffers.draw(plan.slots, without_spare(model, logits), sampling, stop_ids)
 
 
 class Flight:

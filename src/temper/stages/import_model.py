@@ -83,7 +83,7 @@ def run(config: Config, ctx: StageContext) -> None:
         raise ConfigError(missing_template_fault(str(path)))
     for warning in chat.warnings:
         ctx.log.note(f"{warning.what}: {warning.why}")
-    model = load_model(path, dtype=config.dtype, attention="sdpa")
+    model = load_model(path, dtype=config.dtype, attention="sdpa", warn=ctx.log.note)
     template = "its own" if config.chat_template is None else f"`{config.chat_template}`"
     how = ["imported in its own precision" if config.dtype == "auto" else f"imported as {config.dtype}"]
     if config.layers is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from temper.kernels.layers import in_place, scoring_forwards
 from temper.kernels.packed import AttentionPlan
 from temper.kernels.runs import Row
 from temper.models.load import supports_shared_prefix
+from temper.models.spare import spare_ids, without_spare
 from temper.train.head import Parts, score_hidden, take_apart
 from temper.train.plain import plain_logits
 from temper.types import Example
@@ -56,7 +57,8 @@ def score_targets(
 
 def take_model_apart(model: Any) -> Parts | None:
     """The backbone and the head of a packed model, where they are all of it."""
-    return take_apart(model, _probe) if supports_shared_prefix(model) else None
+    parts = take_apart(model, _probe) if supports_shared_prefix(model) else None
+    return parts if parts is None else replace(parts, head=replace(parts.head, spare=spare_ids(model)))
 
 
 def target_hidden(parts: Parts, batch: Batch, plan: AttentionPlan) -> Tensor:
@@ -67,8 +69,10 @@ def target_hidden(parts: Parts, batch: Batch, plan: AttentionPlan) -> Tensor:
 def target_logits(model: Any, batch: Batch, plan: AttentionPlan) -> Tensor:
     """The logits [M, V] that predict the targets of `batch`, of any model, all at once."""
     if supports_shared_prefix(model):
-        return run_packed(model, batch, plan, logits_to_keep=batch.sources).logits[0]
-    return plain_logits(model, batch)
+        logits = run_packed(model, batch, plan, logits_to_keep=batch.sources).logits[0]
+    else:
+        logits = plain_logits(model, batch)
+    return without_spare(model, logits)
 
 
 def run_packed(module: Any, batch: Batch, plan: AttentionPlan, **options: Any) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from temper.kernels.product import multiply
+from temper.models.spare import NEVER
 
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # as config.json calls them
 SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")  # factors in some models, divisors in others
@@ -24,11 +25,13 @@ _LOUD = 256  # the probe's second volume: at it a softcap shows, at the first a 
 
 @dataclass(frozen=True)
 class Head:
-    """How a model turns hidden states into logits: `linear`, times `scale`, then softcap·tanh(x / softcap)."""
+    """How a model turns hidden states into logits: `linear`, times `scale`, then softcap·tanh(x / softcap). The rows
+    `spare` are no token and get no probability."""
 
     linear: nn.Linear
     scale: float = 1.0
     softcap: float | None = None
+    spare: Tensor | None = None
 
     def logits(self, hidden_RE: Tensor, temperature: float, out: Tensor) -> Tensor:
         """logits / temperature [R, V], in `out` or in a new tensor. Leaves no gradient."""
@@ -40,8 +43,10 @@ class Head:
         if bias is not None:
             out.add_(bias.detach())
         if self.softcap is not None:
-            return out.mul_(self.scale / self.softcap).tanh_().mul_(self.softcap / temperature)
-        return out if self.scale == temperature else out.mul_(self.scale / temperature)
+            out.mul_(self.scale / self.softcap).tanh_().mul_(self.softcap / temperature)
+        elif self.scale != temperature:
+            out.mul_(self.scale / temperature)
+        return out if self.spare is None else out.index_fill_(-1, self.spare, NEVER)
 
 
 def score_hidden(
@@ -122,6 +127,8 @@ class _Scores(torch.autograd.Function):
 def through_transform(gradient: Tensor, logits: Tensor, head: Head, temperature: float) -> None:
     """From the gradient of logits / temperature to that of what `linear` gave, in place; `logits` is used up."""
     if head.softcap is not None:
+        if head.spare is not None:
+            logits.index_fill_(-1, head.spare[head.spare < logits.shape[-1]], 0)  # squared, NEVER would be infinite
         gradient.mul_(logits.mul_(temperature / head.softcap).square_().neg_().add_(1))
     if head.scale != temperature:
         gradient.mul_(head.scale / temperature)
