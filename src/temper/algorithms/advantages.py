@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 ROUNDING = 8  # units in the last place that rewards may differ by and are still equal: 0.1 + 0.2 is 0.3
-EPSILON = 1e-4  # keeps std finite for nearly equal rewards; the value of DeepSeekMath's released code and of TRL
+EPSILON = 1e-4  # keeps std finite for nearly equal rewards; the value of TRL (DeepSeekMath states none)
 
 
 def is_dead(rewards_NG: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def standardised_population(rewards_NG: Tensor) -> Tensor:
 
 
 def batch_standardised(rewards_NG: Tensor) -> Tensor:
-    """A = (r − group mean) / (std over all rewards of the step + eps) (ScaleRL 2510.13786, section 3.2; 2508.08221).
+    """A = (r − group mean) / (std over all rewards of the step + eps) (Lite PPO 2508.08221).
 
     >>> batch_standardised(torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
     tensor([[ 0.9998, -0.9998],
@@ -81,8 +81,9 @@ def batch_standardised(rewards_NG: Tensor) -> Tensor:
 
 
 def batch_normalised(rewards_NG: Tensor) -> Tensor:
-    """A = (r − group mean) / (its std over the step + eps) (REINFORCE++-baseline 2501.03262, section 3.2). This
-    std, unlike that of `batch_standardised`, does not see how unlike the prompts are.
+    """A = (r − group mean) / (its std over the step + eps) (REINFORCE++-baseline 2501.03262, section 3.2;
+    ScaleRL 2510.13786, section 3.2). This std, unlike that of `batch_standardised`, does not see how unlike the
+    prompts are.
 
     >>> batch_normalised(torch.tensor([[1.0, 0.0], [3.0, 2.0]]))
     tensor([[ 0.8659, -0.8659],

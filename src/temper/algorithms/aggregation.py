@@ -26,7 +26,8 @@ def sequence_mean(counts: Counts, max_length: int = 0) -> Weights:
 
 
 def token_mean(counts: Counts, max_length: int = 0) -> Weights:
-    """The mean over all tokens of the step (DAPO 2503.14476, equation 12; CISPO).
+    """The mean over all tokens of the step: `token-mean` of verl, on which DAPO is built; CISPO. DAPO's own equation 12
+    (2503.14476) is written for one prompt: its mean over prompts is `prompt_mean`.
 
     >>> token_mean([[2, 4], [1, 0]])
     ([[1.0, 1.0], [1.0, 1.0]], 7.0)
@@ -35,7 +36,8 @@ def token_mean(counts: Counts, max_length: int = 0) -> Weights:
 
 
 def prompt_mean(counts: Counts, max_length: int = 0) -> Weights:
-    """The mean over prompts of the mean over all tokens of the prompt's completions (ScaleRL 2510.13786, section 3.2).
+    """The mean over prompts of the mean over all tokens of the prompt's completions (DAPO 2503.14476, equation 12, as
+    it is written; ScaleRL 2510.13786, section 3.2).
 
     >>> prompt_mean([[2, 2], [1, 0]])
     ([[0.25, 0.25], [1.0, 1.0]], 2.0)

@@ -6,10 +6,13 @@ the forward KL's, and that of `k1` is 0 on average (`tests/test_bandit.py` enume
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from temper.algorithms.ratios import powers
 
 
 def k1(logprobs_M: Tensor, reference_logprobs_M: Tensor, log_ratio_M: Tensor | float = 0.0) -> Tensor:
@@ -37,7 +40,7 @@ def k3(logprobs_M: Tensor, reference_logprobs_M: Tensor, log_ratio_M: Tensor | f
     (tensor([0.]), tensor([0.3679]))
     """
     u = reference_logprobs_M - logprobs_M
-    return torch.expm1(u) - u
+    return torch.expm1(u.clamp(max=_most(u))) - u
 
 
 def k3_corrected(logprobs_M: Tensor, reference_logprobs_M: Tensor, log_ratio_M: Tensor | float = 0.0) -> Tensor:
@@ -46,7 +49,14 @@ def k3_corrected(logprobs_M: Tensor, reference_logprobs_M: Tensor, log_ratio_M: 
     >>> k3_corrected(torch.tensor([0.0]), torch.tensor([-1.0]), torch.tensor([2.0]).log())
     tensor([0.7358])
     """
-    return torch.exp(torch.as_tensor(log_ratio_M)) * k3(logprobs_M, reference_logprobs_M)
+    u = (reference_logprobs_M - logprobs_M).detach()
+    room = torch.maximum(u, u.abs().log1p())  # the product must be finite too
+    return powers(torch.as_tensor(log_ratio_M, dtype=logprobs_M.dtype), room) * k3(logprobs_M, reference_logprobs_M)
+
+
+def _most(u_M: Tensor) -> float:
+    """The largest u whose e^u is finite."""
+    return math.log(torch.finfo(u_M.dtype).max) - 0.01
 
 
 KL: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

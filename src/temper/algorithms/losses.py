@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from temper.algorithms.ratios import powers
+
 
 def negative_log_likelihood(logprobs_M: Tensor) -> Tensor:
     """Supervised fine-tuning: −log π."""
@@ -38,7 +40,7 @@ def clip(logprobs_M: Tensor, log_ratio_M: Tensor, advantages_M: Tensor, bounds: 
     >>> clip(two, two, one, Bounds()), clip(two, two, -one, Bounds()), clip(two, two, -one, Bounds(negative=1.5))
     (tensor([-1.2000]), tensor([2.]), tensor([1.5000]))
     """
-    ratio = torch.exp(log_ratio_M)
+    ratio = powers(log_ratio_M)
     clipped = ratio.clamp(1 - bounds.low, 1 + bounds.high) * advantages_M
     bounded = torch.where(advantages_M < 0, ratio.clamp(max=bounds.negative), ratio)
     return -torch.minimum(bounded * advantages_M, clipped)
@@ -51,7 +53,7 @@ def cispo(logprobs_M: Tensor, log_ratio_M: Tensor, advantages_M: Tensor, bounds:
     >>> cispo(torch.tensor([-0.5]), torch.tensor([8.0]).log(), torch.tensor([1.0]), Bounds(cap=5.0))
     tensor([2.5000])
     """
-    return -torch.exp(log_ratio_M.detach()).clamp(max=bounds.cap) * advantages_M * logprobs_M
+    return -powers(log_ratio_M.detach()).clamp(max=bounds.cap) * advantages_M * logprobs_M
 
 
 def reinforce(logprobs_M: Tensor, log_ratio_M: Tensor, advantages_M: Tensor, bounds: Bounds) -> Tensor:

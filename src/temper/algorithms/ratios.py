@@ -4,10 +4,22 @@ another policy than the one that is trained. Shapes: M target tokens, `rows_M` t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+
+def powers(log_M: Tensor, room_M: Tensor | float = 0.0) -> Tensor:
+    """e^x, with x held below what its type can hold (88.7 in float32), less `room`: beyond it the value stays and the
+    gradient is 0, where ∞ times 0 would be no number.
+
+    >>> powers(torch.tensor([0.0, 89.0])) < float("inf")
+    tensor([True, True])
+    """
+    limit = math.log(torch.finfo(log_M.dtype).max) - 0.01 - torch.as_tensor(room_M, device=log_M.device)
+    return torch.exp(torch.minimum(log_M, limit.to(log_M.dtype)))
 
 
 def of_sequences(values_M: Tensor, rows_M: Tensor, mean: bool) -> Tensor:

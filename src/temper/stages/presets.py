@@ -56,9 +56,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # ScaleRL 2510.13786, section 4: CISPO, prompt-level mean, batch-level std, groups without signal replaced; 48 × 16
     "scalerl": {
-        "surrogate": "cispo", "ratio_cap": 5.0, "advantage": "batch", "aggregation": "prompt_mean", "kl_penalty": 0.0,
-        "dynamic_sampling_tries": 10, "num_generations": 16, "prompts_per_step": 48, "learning_rate": 5e-7,
-        "sampler_correction": "token_truncate",
+        "surrogate": "cispo", "ratio_cap": 5.0, "advantage": "batch_centred", "aggregation": "prompt_mean",
+        "kl_penalty": 0.0, "dynamic_sampling_tries": 10, "num_generations": 16, "prompts_per_step": 48,
+        "learning_rate": 5e-7, "sampler_correction": "token_truncate",
     },
     # DeepSeek-V3.2 2512.02556, section 3.1: no std, unbiased KL, off-policy sequences masked (threshold not stated)
     "v32": {

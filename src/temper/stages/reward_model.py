@@ -52,10 +52,13 @@ class Config(OptimizerConfig):
     batch_size: Annotated[int, Field(ge=1)] = 64  # pairs or replies an optimiser step
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 9e-6
     center_rewards_coefficient: Annotated[float, Field(ge=0)] = 0.0  # of (r⁺ + r⁻)²; 0.01 in 2312.09244
+    use_margins: bool = False  # a pair's `margin` is by how much the chosen score must be higher (2307.09288, eq. 2)
     step_separator: str = ""  # between steps; "\n" for files whose steps are lines without their ends
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
+        if self.use_margins and self.kind != "bradley_terry":
+            raise ValueError(f"use_margins with kind `{self.kind}`: only pairs (`bradley_terry`) have margins")
         if self.kind == "process" and self.reads == "answer":
             raise ValueError("reads: answer, but a process reward model reads the steps of the whole reply")
         if self.kind != "bradley_terry" and self.center_rewards_coefficient:
@@ -173,6 +176,8 @@ def read_rows(config: Config, path: Path, ctx: StageContext) -> list[Judged]:
     """The rows of a file whose replies say something in the part that is read; the others are told of."""
     rows = load_judged(path, SHAPES[config.kind], config.columns, tell=tell_warnings(ctx))
     kept = [row for row in rows if all(part_of(text, config.part) is not None for text in _replies(row))]
+    if not config.use_margins and any(isinstance(row, Pair) and row.margin for row in rows):
+        ctx.log.note(f"the margins in {path.name} are not used: `use_margins: true` asks for them", key=path.name)
     if len(kept) < len(rows):
         what = f"{len(rows) - len(kept):,} of {len(rows):,} rows of {path.name} left out: nothing after the thinking"
         ctx.log.warn(what, key=f"unread {path.name}")
@@ -204,10 +209,17 @@ def units_of(rows: Sequence[Judged], config: Config, chat: ChatFormat) -> list[U
     texts = [part_of(text, config.part) or "" for row in rows for text in _replies(row)]
     examples = iter(text_examples(chat, prompts, texts))
     return [
-        Unit(tuple(next(examples) for _ in _replies(row)), (row.margin if isinstance(row, Pair) else row.label,))
+        Unit(tuple(next(examples) for _ in _replies(row)), (aim_of(row, config),))
         for row in rows
         if not isinstance(row, LabelledSteps)
     ]
+
+
+def aim_of(row: Pair | Rated, config: Config) -> float:
+    """A pair's margin, 0 unless the config asks for margins; a reply's label."""
+    if isinstance(row, Pair):
+        return row.margin if config.use_margins else 0.0
+    return row.label
 
 
 # -- one step ---------------------------------------------------------------------------------------------------------
