@@ -167,7 +167,7 @@ def is_allowed_across(module: str, name: str) -> bool:
 STAGE_HELPERS = {
     "stages",
     "stages.__init__",
-    *(f"stages.{name}" for name in ("context", "models", "rewards", "prompts", "draws", "chunks", "rollouts")),
+    *(f"stages.{name}" for name in ("context", "models", "rewards", "prompts", "draws", "chunks", "rollouts", "idle")),
     "stages.presets",
 }
 

@@ -73,7 +73,7 @@ def prepare(
     faults += Fit(recipe, lambda ref: locate(ref, plan.artifacts())).faults()
     if faults:
         raise TemperError(dict.fromkeys(faults), min(fault.code or Exit.CONFIG for fault in faults))
-    return plan, log.warnings
+    return plan, [*recipe.warnings, *log.warnings]
 
 
 def check_stages(recipe: Recipe, plan: Plan, log: CheckLog) -> list[Fault]:

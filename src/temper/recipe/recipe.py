@@ -103,6 +103,7 @@ class Recipe:
     stages: tuple[Stage, ...]
     origins: Mapping[str, str]
     task_files: Mapping[str, Sequence[Ref]]  # those of tasks that no stage names, as far as they are there
+    warnings: tuple[str, ...] = ()  # of what is written and has little effect
 
     @cached_property
     def by_name(self) -> dict[str, Stage]:
@@ -147,6 +148,7 @@ def load_recipe(reference: str, settings: Sequence[str] = ()) -> tuple[Recipe, l
         task_files=reader.unused_files(),
         stages=stages,
         origins=_preset_origins(stages) | {".".join(path): _origin(node.place) for path, node in leaves(tree.table)},
+        warnings=tuple(reader.warnings),
     )
     return recipe, in_order(dict.fromkeys(reader.faults))
 
@@ -197,6 +199,7 @@ class _Reader:
     def __init__(self, table: Table):
         self.table = table
         self.faults: list[Fault] = []
+        self.warnings: list[str] = []
         self.tasks: dict[str, TaskConfig] = {}
         self.task_references: dict[str, list[Ref]] = {}
         self.kinds: dict[str, str | None] = {}  # of every stage written, in order
@@ -307,7 +310,23 @@ class _Reader:
         bare = _without(table, "stage")
         config, faults = build(cls, bare, ("stages", name), table.place, lambda key: self.homes(key, kind))
         self.faults += faults
+        if config is not None:
+            self._tell_idle(name, kind, config, table)
         return config
+
+    def _tell_idle(self, name: str, kind: str, config: StrictModel, table: Table) -> None:
+        """A fault, or a warning, for each written key that does nothing beside another."""
+        told: set[str] = set()
+        for one in getattr(importlib.import_module(STAGES[kind].module), "idle", lambda _: ())(config):
+            entry = table.entries.get(one.key)
+            if entry is None or one.key in told:
+                continue
+            told.add(one.key)
+            fault = Fault(f"`stages.{name}.{one.key}` does nothing here", str(entry.key), one.why)
+            if one.harmless:
+                self.warnings.append(f"{fault.what}: {one.why} ({entry.key})")
+            else:
+                self.faults.append(replace(fault, fix="remove the key, or change what stands beside it"))
 
     def _found(self, name: str, refs: list[Ref]) -> tuple[tuple[Ref, ...], tuple[str, ...]] | None:
         """The references of a stage, found, and the tasks it names; None if one is not there or has faults itself."""

@@ -5,7 +5,7 @@ Distillation of *data* (R1's own, 2501.12948 section 2.4) needs no stage of its 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.statistics import count_tokens
 from temper.stages.context import StageContext
 from temper.stages.draws import draw_prompts, shuffled, too_few
+from temper.stages.idle import Idle, idle_optimizer, idle_tails
 from temper.stages.models import check_model, check_training, finish_model, open_learner
 from temper.stages.prompts import check_conversations, check_lengths, check_tasks, conversation_examples, open_prompts
 from temper.stages.rollouts import Clock
@@ -90,6 +91,13 @@ class Batches:
     steps: int
     draw: Callable[[int, Any], tuple[list[Example], dict[str, float]]]
     about: str
+
+
+def idle(config: Config) -> Iterator[Idle]:
+    """Keys that do nothing beside another."""
+    yield from idle_optimizer(config)
+    if config.mode == "on_policy":
+        yield from idle_tails(config)
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,6 +27,7 @@ from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.paired import PromptScore, paired, prompt_score, read_score, set_hash
 from temper.stages.chunks import kept_rows
 from temper.stages.context import StageContext
+from temper.stages.idle import Idle, idle_greedy, idle_judge
 from temper.stages.models import check_model
 from temper.stages.prompts import check_lengths, check_tasks, in_form, known_prompts, open_prompts
 from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards, reward_label
@@ -109,6 +110,14 @@ class Config(SamplingConfig, RewardsConfig):
         """What a claim can name."""
         own = [reward_label(name) for name in self.reward_funcs]
         return [*SCORES, *own, *(f"pass@{k}" for k in self.ks), "cons@k", f"cons@{self.num_samples}"]
+
+
+def idle(config: Config) -> Iterator[Idle]:
+    """Keys that do nothing beside another."""
+    yield from idle_judge(config, config.reward_funcs)
+    yield from idle_greedy(config)
+    if config.temperature == 0 and config.num_samples > 1:
+        yield Idle("num_samples", "temperature 0 gives the same completion each time", harmless=True)
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:

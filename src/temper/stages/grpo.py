@@ -4,7 +4,7 @@ algorithms that differ from it in a choice: `preset` names them."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,7 @@ from temper.rollout.statistics import Advantages, dead_share
 from temper.rollout.steps import JudgedSteps, judge_steps, step_advantages, step_metrics, step_notes
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
+from temper.stages.idle import Idle, idle_optimizer, idle_policy, idle_rollouts
 from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
 from temper.stages.presets import PRESETS, preset_values
 from temper.stages.prompts import known_prompts
@@ -47,6 +48,7 @@ from temper.types import Group, PolicyExample
 
 VERSION = 3
 POOLED = ("std", "std_population", "none")  # advantages that mean something for step rewards pooled, of any number
+ANCHORED = ("reference_update_steps", "reference_update_share", "offload_reference")  # keys of a reference
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
@@ -123,6 +125,23 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
     @property
     def has_kl(self) -> bool:
         return any(self.kl_penalties.values())
+
+
+def idle(config: Config) -> Iterator[Idle]:
+    """Keys that do nothing beside another."""
+    yield from idle_optimizer(config)
+    yield from idle_rollouts(config, config.max_steps)
+    yield from idle_policy(config, config.num_mini_batches * config.num_iterations)
+    if config.reward_aggregation == "decoupled":
+        why = "reward_aggregation `decoupled` standardises every reward by itself: `sum` has an advantage to choose"
+        yield Idle("advantage", why)
+    if not config.has_kl:
+        for key in ("kl_estimator", "kl_placement", *ANCHORED):
+            yield Idle(key, "kl_penalty is 0: there is no reference", harmless=True)
+    elif config.kl_placement == "reward":
+        yield Idle("kl_estimator", "kl_placement `reward` charges the sum of k1 over the completion")
+    if not config.reference_update_steps:
+        yield Idle("reference_update_share", "reference_update_steps is 0: the reference never moves")
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -25,6 +25,7 @@ from temper.rng import seed_for
 from temper.rollout.open import open_engine
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
+from temper.stages.idle import Idle, idle_optimizer, idle_policy, idle_rollouts
 from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
 from temper.stages.rollouts import Clock, RolloutConfig, Rollouts, check_rollouts, policy_examples
 from temper.text.chat import ChatFormat
@@ -97,6 +98,15 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
     def updates(self) -> int:
         """Optimiser updates a step."""
         return self.num_mini_batches * self.num_iterations
+
+
+def idle(config: Config) -> Iterator[Idle]:
+    """Keys that do nothing beside another."""
+    yield from idle_optimizer(config)
+    yield from idle_rollouts(config, config.max_steps)
+    yield from idle_policy(config, config.updates)
+    if not config.kl_penalty:
+        yield from (Idle(key, "kl_penalty is 0", harmless=True) for key in ("kl_estimator", "offload_reference"))
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
 from typing import Annotated
@@ -28,6 +28,7 @@ from temper.rollout.options import SamplingConfig, sampling_of
 from temper.stages.chunks import chunked_rows, listed
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
+from temper.stages.idle import Idle, idle_judge
 from temper.stages.models import check_model
 from temper.stages.prompts import check_tasks, known_prompts, open_limited_prompts
 from temper.stages.rewards import RewardsConfig, check_reward_tasks, check_rewards, golds_of, open_rewards, tell_once
@@ -63,6 +64,11 @@ class Config(SamplingConfig, RewardsConfig):
             raise ValueError("judge_margin is set, and there is no judge")
         check_reward_tasks(self, self.reward_funcs, self.tasks)
         return self
+
+
+def idle(config: Config) -> Iterator[Idle]:
+    """Keys that do nothing beside another."""
+    yield from idle_judge(config, config.reward_funcs, compares=config.judge_margin is not None)
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import torch
@@ -18,6 +19,7 @@ from temper.models.load import load_model
 from temper.rng import seed_for
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
+from temper.stages.idle import Idle, idle_optimizer
 from temper.stages.models import check_model, check_training, finish_model, open_learner
 from temper.text.chat import ChatFormat
 from temper.text.train_tokenizer import train_tokenizer
@@ -74,6 +76,11 @@ class Config(OptimizerConfig):
         if self.model is not None and (given := OF_A_NEW_MODEL & self.model_fields_set):
             raise ValueError(f"`{min(given)}` is settled by `model`")
         return self
+
+
+def idle(config: Config) -> Iterator[Idle]:
+    """Keys that do nothing beside another."""
+    yield from idle_optimizer(config)
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +23,7 @@ from temper.models.scalar import load_scalar
 from temper.rng import seed_for
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
+from temper.stages.idle import Idle, idle_optimizer
 from temper.stages.models import check_model, check_training, open_learner
 from temper.stages.prompts import tell_warnings
 from temper.text.chat import ChatFormat
@@ -77,6 +78,15 @@ class Unit:
 
     examples: tuple[AskedExample, ...]
     aims: tuple[float, ...]
+
+
+def idle(config: Config) -> Iterator[Idle]:
+    """Keys that do nothing beside another."""
+    yield from idle_optimizer(config)
+    if not config.replay:
+        yield Idle("replay_share", "there is no `replay` to take rows from")
+    if config.kind != "process":
+        yield Idle("step_separator", f"kind `{config.kind}` knows no steps: `process` does")
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:

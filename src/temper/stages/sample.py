@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -23,6 +23,7 @@ from temper.rollout.options import SamplingConfig, sampling_of
 from temper.stages.chunks import chunked_rows, listed
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
+from temper.stages.idle import Idle, idle_judge
 from temper.stages.models import check_model
 from temper.stages.prompts import check_conversations, check_tasks, known_prompts, open_limited_prompts
 from temper.stages.rewards import RewardsConfig, check_reward_tasks, check_rewards, golds_of, open_rewards, tell_once
@@ -65,6 +66,13 @@ class Config(SamplingConfig, RewardsConfig):
         if not self.mix and (self.mix_share or self.mix_count):
             raise ValueError("mix_share or mix_count, and no `mix` to take it from")
         return self
+
+
+def idle(config: Config) -> Iterator[Idle]:
+    """Keys that do nothing beside another."""
+    yield from idle_judge(config, list(config.min_rewards))
+    if not config.mix:
+        yield Idle("columns", "they are of the files in `mix`: a task has `columns` of its own")
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:

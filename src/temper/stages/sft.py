@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import Field
@@ -13,6 +14,7 @@ from temper.data.batching import make_batch, split_by_tokens
 from temper.errors import Fault
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
+from temper.stages.idle import Idle, idle_optimizer
 from temper.stages.models import check_model, check_training, finish_model, open_learner
 from temper.stages.prompts import check_conversations, conversation_examples
 from temper.text.chat import ChatFormat
@@ -33,6 +35,11 @@ class Config(OptimizerConfig):
     num_train_epochs: Annotated[int, Field(ge=1)] = 2
     batch_size: Annotated[int, Field(ge=1)] = 32  # conversations an optimiser step
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-5
+
+
+def idle(config: Config) -> Iterator[Idle]:
+    """Keys that do nothing beside another."""
+    yield from idle_optimizer(config)
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:

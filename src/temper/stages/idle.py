@@ -1,0 +1,92 @@
+"""Keys that do nothing beside another: refused where they are written, with what counts instead, never ignored.
+
+A stage with such keys has a function `idle(config)` made of the rules here. Only keys that somebody wrote are told of:
+defaults and a preset's values are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from temper.rollout.options import SamplingConfig
+from temper.stages.rewards import RewardsConfig
+from temper.stages.rollouts import RolloutConfig
+from temper.train.learner import OptimizerConfig
+from temper.train.policy import PolicyConfig
+
+BOUNDS = ("clip_range", "clip_range_high", "clip_range_negative")
+TAILS = ("top_p", "top_k", "min_p")
+WIDE = 0.05  # a range that the mean log-ratio of a completion hardly ever leaves; GSPO's are 3e-4 and 4e-4
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A key that does nothing as things are, and what counts instead. `harmless`: a value such as a coefficient of 0
+    makes it so, which a sweep may pass through: a warning, no error."""
+
+    key: str
+    why: str
+    harmless: bool = False
+
+
+def idle_optimizer(config: OptimizerConfig) -> Iterator[Idle]:
+    if config.lr_scheduler_type == "constant":
+        yield Idle("min_lr_ratio", "lr_scheduler_type `constant` never falls: set `linear` or `cosine`")
+
+
+def idle_judge(config: RewardsConfig, names: Sequence[str], compares: bool = False) -> Iterator[Idle]:
+    """`names` are the stage's rewards; `compares` says that its judge is asked for more than the reward."""
+    if config.judge is not None and "judge" not in names and not compares:
+        yield Idle("judge", "nobody asks it: name the reward `judge`")
+
+
+def idle_tails(config: SamplingConfig) -> Iterator[Idle]:
+    """Sampling that cuts the tail away while the whole distribution is trained: allowed, and told."""
+    defaults = SamplingConfig()
+    for key in TAILS:
+        if getattr(config, key) != getattr(defaults, key):
+            why = "log-probs and gradient are of the whole distribution at this temperature, not of what is left to draw"
+            yield Idle(key, f"{why}: T 0.6 with top-p 0.95 is a setting for evaluation", harmless=True)
+
+
+def idle_greedy(config: SamplingConfig) -> Iterator[Idle]:
+    """Keys of sampling that say nothing at temperature 0."""
+    if config.temperature == 0:
+        yield from (Idle(key, "temperature 0 always takes the likeliest token") for key in TAILS)
+
+
+def idle_policy(config: PolicyConfig, updates: int) -> Iterator[Idle]:
+    """`updates`: optimiser updates that one rollout is used for."""
+    yield from _bounds(config)
+    if config.surrogate != "reinforce" and updates == 1:
+        why = "with one update a rollout the ratio is exactly 1: `num_mini_batches` or `num_iterations` above 1 move it"
+        keys = (*BOUNDS, "ratio") if config.surrogate == "clip" else ("ratio_cap", "ratio")
+        yield from (Idle(key, why, harmless=True) for key in keys)
+        if config.surrogate == "cispo":
+            yield Idle("surrogate", f"this is plain REINFORCE: {why}", harmless=True)
+    elif config.surrogate == "clip" and config.ratio == "sequence" and config.clip_range >= WIDE:
+        why = f"a completion's mean ratio hardly leaves 1 ± {config.clip_range:g}, so nothing is clipped"
+        yield Idle("ratio", f"{why}: GSPO's `clip_range` is 3e-4, `clip_range_high` 4e-4", harmless=True)
+    if config.sampler_correction == "none":
+        for key in ("sampler_correction_min", "sampler_correction_max"):
+            yield Idle(key, "sampler_correction is `none`: `token_truncate`, say, has bounds")
+
+
+def _bounds(config: PolicyConfig) -> Iterator[Idle]:
+    if config.surrogate == "cispo":
+        yield from (Idle(key, "surrogate `cispo` has one bound, `ratio_cap`") for key in BOUNDS)
+    if config.surrogate == "clip":
+        yield Idle("ratio_cap", "surrogate `clip` is bounded by `clip_range`; `ratio_cap` is for `cispo`")
+    if config.surrogate == "reinforce":
+        why = "surrogate `reinforce` knows no ratio: `clip` or `cispo` does"
+        yield from (Idle(key, why) for key in (*BOUNDS, "ratio_cap", "ratio"))
+
+
+def idle_rollouts(config: RolloutConfig, steps: int) -> Iterator[Idle]:
+    """`steps` is how many the stage takes."""
+    yield from idle_judge(config, config.reward_funcs)
+    yield from idle_tails(config)
+    late = [name for name, start in config.reward_start_steps.items() if start >= steps]
+    if late:
+        yield Idle("reward_start_steps", f"`{late[0]}` would start after the last of {steps:,} steps (`max_steps`)")
