@@ -46,7 +46,7 @@ def idle_tails(config: SamplingConfig) -> Iterator[Idle]:
     defaults = SamplingConfig()
     for key in TAILS:
         if getattr(config, key) != getattr(defaults, key):
-            why = "log-probs and gradient are of the whole distribution at this temperature, not of what is left to draw"
+            why = "log-probs and gradient are of the whole distribution at this temperature, not of what is drawn from"
             yield Idle(key, f"{why}: T 0.6 with top-p 0.95 is a setting for evaluation", harmless=True)
 
 
