@@ -48,6 +48,7 @@ class Prompt:
     reply: ReplyForm = "tags"  # the form in which its replies are read
     # how many of its file's rows could be verified, where not all ("410 of 500 rows"): shown beside every score
     coverage: str = field(default="", compare=False, repr=False)
+    place: str = field(default="", compare=False, repr=False)  # where it stands: file and line
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "row", MappingProxyType(dict(self.row)))

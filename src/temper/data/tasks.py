@@ -200,8 +200,9 @@ def prompts_of(
         if messages and asked and answer_type and language:
             name, values = own.get(row.number, f"{task}:{row.number}"), plain(dict(row.values))
             prompt = Prompt(
-                name, task, asked.messages, asked.gold, asked.answer_type, language, values, reply=config.reply
-            )
+                name, task, asked.messages, asked.gold, asked.answer_type, language, values, reply=config.reply,
+                place=row.place(found.path),
+            )  # fmt: skip
             made.append((row, prompt))
     if golds:
         _tell_numbers(rows, shape, found)

@@ -20,6 +20,8 @@ from temper.types import Example, Prompt, ReplyForm
 Split = Literal["train", "test"]
 Golds = Mapping[str, str]  # by task, the reward that asks for a gold answer; a task that is not there needs none
 
+SHOWN = 3  # prompts named one by one
+
 
 def check_tasks(names: Sequence[str], split: Split, ctx: StageContext, golds: Golds) -> list[Fault]:
     """Faults of the tasks' prompts, for files that already exist."""
@@ -129,8 +131,29 @@ def tell_warnings(ctx: StageContext) -> Callable[[Note], None]:
 
 
 def check_lengths(prompts: Sequence[Prompt], chat: ChatFormat) -> None:
-    """Raise DataError for prompts that leave no room for a completion in the model's context."""
-    chat.prompts_ids([prompt.messages for prompt in prompts], room=1)
+    """Raise DataError for prompts that the template refuses, or that leave no room for a completion in the model's
+    context."""
+    if faults := misfits(prompts, chat):
+        raise DataError(faults)
+
+
+def misfits(prompts: Sequence[Prompt], chat: ChatFormat) -> list[Fault]:
+    """A fault, by file and line, for the first prompts that the template refuses or that leave no room for a completion
+    in the model's context; of the others how many."""
+    try:
+        chat.prompts_ids([prompt.messages for prompt in prompts], room=1)
+        return []
+    except DataError:
+        pass  # now one by one, to name them
+    faults: list[Fault] = []
+    for prompt in prompts:
+        try:
+            chat.prompts_ids([prompt.messages], room=1)
+        except DataError as error:
+            where = prompt.place or prompt.id
+            faults.append(replace(error.faults[0], where=f"{where} (task `{prompt.task}`)"))
+    rest = len(faults) - SHOWN
+    return [*faults[:SHOWN], *([replace(faults[0], what=f"… and {rest:,} more prompts", why="", fix="")] * (rest > 0))]
 
 
 def open_limited_prompts(
