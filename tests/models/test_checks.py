@@ -468,3 +468,18 @@ def test_weights_larger_than_the_memory_are_not_read(model, monkeypatch):
     [fault] = check_model_dir(model)
     assert fault.code == Exit.RESOURCES
     assert "memory" in fault.what
+
+
+def test_a_whole_file_beside_an_index_of_shards_is_refused(model):
+    (model / "model-00001-of-00001.safetensors").write_bytes((model / "model.safetensors").read_bytes())
+    index = {"metadata": {}, "weight_map": dict.fromkeys(read_headers(model), "model-00001-of-00001.safetensors")}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(model, "stands beside an index of shards")
+    (model / "model.safetensors").unlink()
+    assert check_model_dir(model) == []
+
+
+def test_an_index_of_the_one_whole_file_is_fine(model):
+    index = {"metadata": {}, "weight_map": dict.fromkeys(read_headers(model), "model.safetensors")}
+    (model / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert check_model_dir(model) == []

@@ -220,6 +220,8 @@ def _measure(
     folder = resolve_model(model)
     chat = ChatFormat.load(folder)
     context = _context(folder)
+    if told := chat.ends_written(messages for _, messages in rows):
+        found.note(told)
     counts = []
     for row, messages in rows:
         where = row.place(found.path)

@@ -9,7 +9,7 @@ from typing import Any
 
 from temper.errors import ArtifactError, Exit, Fault
 from temper.modelfiles import MAX_TOKENIZER, read_json, read_json_if_there
-from temper.models.safetensors import StoredTensor, non_finite, read_headers, weight_files
+from temper.models.safetensors import StoredTensor, non_finite, read_headers, stray_file, weight_files
 from temper.text.templates import own_template, template_fault, vet
 from temper.text.tokenizer import check_tokenizer_files, remote_code_fault
 
@@ -94,6 +94,8 @@ def _check_weights(path: Path, values: bool) -> list[Fault]:
         files = weight_files(path)
         if len(files) == 1 and not files[0].exists() and not files[0].is_symlink():
             return [_no_weights(path)]
+        if stray := stray_file(path):
+            return [stray]
         tensors = read_headers(path)
     except ArtifactError as error:
         return list(error.faults)

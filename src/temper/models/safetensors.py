@@ -51,6 +51,19 @@ def weight_files(path: Path) -> list[Path]:
     return [path / name for name in sorted(set(_weight_map(index).values()))]
 
 
+def stray_file(path: Path) -> Fault | None:
+    """A fault for a whole `model.safetensors` beside an index of shards: transformers would read it and no shard."""
+    whole, index = path / "model.safetensors", path / "model.safetensors.index.json"
+    if not whole.exists() or not index.exists():
+        return None
+    shards = set(_weight_map(index).values())
+    if whole.name in shards:
+        return None
+    why = f"only one of the two can be the model: `{whole.name}` would be read, the {len(shards):,} shards would not"
+    fix = f"remove `{whole.name}`, or `{index.name}` and its shards"
+    return Fault(f"`{whole.name}` stands beside an index of shards", str(index), why, fix)
+
+
 def read_headers(path: Path) -> dict[str, StoredTensor]:
     """Every tensor of a model directory. Raises ArtifactError with a fault for each file that is broken."""
     index = path / "model.safetensors.index.json"

@@ -26,7 +26,7 @@ def as_temper_error(error: Exception, stage: str, lock: Lock, step: int | None) 
         return ResourceError(faults)
     text = str(error)
     if isinstance(error, FloatingPointError):
-        fix = "lower the learning rate, or look at the metrics for where it began; the last good checkpoint is kept"
+        fix = "lower the learning rate, or look at the metrics for where it began"
         return TemperError(Fault(f"stage `{stage}` stopped: {text}", str(root), safe, fix), Exit.GUARD)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _MEMORY.search(text)):
         fix = "lower `micro_batch_tokens` or the batch, then run the same command again"

@@ -174,7 +174,7 @@ def open_teacher(path: Path, config: Config, learner: Learner) -> Any:
 def given_tokens(config: Config, chat: ChatFormat, ctx: StageContext) -> Batches:
     """Conversations of a file, every one once an epoch."""
     assert config.data is not None
-    examples = conversation_examples(ctx.inputs[config.data], config.columns, chat)
+    examples = conversation_examples(ctx.inputs[config.data], config.columns, chat, ctx.log.note)
     steps_per_epoch = -(-len(examples) // config.batch_size)
 
     def draw(step: int, _: Any) -> tuple[list[Example], dict[str, float]]:

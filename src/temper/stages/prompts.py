@@ -184,5 +184,11 @@ def check_conversations(ref: str, columns: Mapping[str, str], ctx: StageContext)
     return []
 
 
-def conversation_examples(path: Path, columns: Mapping[str, str], chat: ChatFormat) -> list[Example]:
-    return chat.conversation_examples(load_conversations(path, columns))
+def conversation_examples(
+    path: Path, columns: Mapping[str, str], chat: ChatFormat, note: Callable[[str], None]
+) -> list[Example]:
+    """The training rows of a file; `note` hears of replies that hold the letters of an end token."""
+    conversations = load_conversations(path, columns)
+    if told := chat.ends_written(conversations):
+        note(f"{path.name}: {told}")
+    return chat.conversation_examples(conversations)

@@ -51,7 +51,7 @@ def run(config: Config, ctx: StageContext) -> None:
     """Per step: a batch of conversations, −log π of every assistant token, averaged over the step's tokens."""
     source = ctx.inputs[config.model]
     chat = ChatFormat.load(source)
-    examples = conversation_examples(ctx.inputs[config.data], config.columns, chat)
+    examples = conversation_examples(ctx.inputs[config.data], config.columns, chat, ctx.log.note)
     steps_per_epoch = -(-len(examples) // config.batch_size)
     learner = open_learner(source, config, config.num_train_epochs * steps_per_epoch, ctx)
     for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping):

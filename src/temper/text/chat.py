@@ -111,7 +111,7 @@ class ChatFormat:
 
         Raises DataError with a fault for the conversations that cannot be used.
         """
-        rows = _each(conversations, self._prompt_pieces)
+        rows = _each([self._spoken(messages) for messages in conversations], self._prompt_pieces)
         prompts = [tuple(chain.from_iterable(ids)) for ids in self._encode(rows)]
         self._check_lengths([len(prompt) for prompt in prompts], room)
         return prompts
@@ -139,7 +139,8 @@ class ChatFormat:
 
         Raises DataError with a fault for the conversations that cannot be used.
         """
-        rows = list(chain.from_iterable(_each(conversations, self._conversation_rows)))
+        spoken = [self._spoken(messages) for messages in conversations]
+        rows = list(chain.from_iterable(_each(spoken, self._conversation_rows)))
         examples = [
             Example(
                 token_ids=tuple(chain.from_iterable(ids)),
@@ -158,7 +159,9 @@ class ChatFormat:
 
         Raises DataError with a fault for the rows that cannot be used.
         """
-        rows = _each(list(zip(conversations, replies, strict=True)), lambda row: self._reply_pieces(*row))
+        written = [[*pieces[:-1], self.without_end(pieces[-1])] for pieces in replies]
+        spoken = [self._spoken(messages) for messages in conversations]
+        rows = _each(list(zip(spoken, written, strict=True)), lambda row: self._reply_pieces(*row))
         lengths, made = [], []
         for row, ids in zip(rows, self._encode(rows), strict=True):
             first = next(i for i, piece in enumerate(row) if piece.trained)
@@ -172,6 +175,30 @@ class ChatFormat:
         starts inside it: `parse_reply(text, chat.thinking_opened)`."""
         dropped = {*self.eos_ids, self.pad_id}
         return self.tokenizer.decode_on([i for i in ids if i not in dropped]).removeprefix(self.detected.lead)
+
+    def without_end(self, reply: str) -> str:
+        """A written reply without the letters of an end token at its end, as notebooks of other trainers have them:
+        they mean the token, which follows every reply anyway. Elsewhere they stay letters."""
+        left = reply.rstrip()
+        while end := next((text for text in self._end_texts if left.endswith(text)), None):
+            reply = left.removesuffix(end)
+            left = reply.rstrip()
+        return reply
+
+    def ends_written(self, conversations: Iterable[Sequence[Message]]) -> str | None:
+        """What is to be told of replies that hold the letters of an end token; None where none does."""
+        ended = inside = 0
+        for message in chain.from_iterable(conversations):
+            if message.role == "assistant":
+                reply = self.without_end(message.content)
+                ended += reply != message.content
+                inside += any(text in reply for text in self._end_texts)
+        told = []
+        if ended:
+            told.append(f"{ended:,} replies end with the letters of an end token, which are taken for the token itself")
+        if inside:
+            told.append(f"{inside:,} replies hold them further in, where they stay letters")
+        return "; ".join(told) + f" ({', '.join(self._end_texts)})" if told else None
 
     # ---- conversations as pieces ----------------------------------------------------------------------------------
 
@@ -259,6 +286,15 @@ class ChatFormat:
     def _control_pattern(self) -> re.Pattern[str]:
         tokens = sorted(self._control, key=len, reverse=True)
         return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
+
+    def _spoken(self, messages: Sequence[Message]) -> list[Message]:
+        """The conversation with replies as they were meant (`without_end`)."""
+        return [replace(m, content=self.without_end(m.content)) if m.role == "assistant" else m for m in messages]
+
+    @cached_property
+    def _end_texts(self) -> tuple[str, ...]:
+        texts = (self.tokenizer.backend.id_to_token(i) for i in self.eos_ids)
+        return tuple(text for text in texts if text and text.strip())
 
     @cached_property
     def _end_text(self) -> str:
