@@ -83,10 +83,10 @@ def _bounds(config: PolicyConfig) -> Iterator[Idle]:
         yield from (Idle(key, why) for key in (*BOUNDS, "ratio_cap", "ratio"))
 
 
-def idle_rollouts(config: RolloutConfig, steps: int) -> Iterator[Idle]:
-    """`steps` is how many the stage takes."""
+def idle_rollouts(config: RolloutConfig, steps: int | None) -> Iterator[Idle]:
+    """`steps` is how many the stage takes, where that is known."""
     yield from idle_judge(config, config.reward_funcs)
     yield from idle_tails(config)
-    late = [name for name, start in config.reward_start_steps.items() if start >= steps]
+    late = [name for name, start in config.reward_start_steps.items() if steps and start >= steps]
     if late:
         yield Idle("reward_start_steps", f"`{late[0]}` would start after the last of {steps:,} steps (`max_steps`)")
