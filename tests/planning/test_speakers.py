@@ -55,7 +55,8 @@ def test_a_system_prompt_that_the_template_refuses(plan):
     assert "sums.jsonl:1" in said
     assert "held_out.jsonl:1" in said
     assert "leave out `system_prompt`" in said
-    assert plan(SHORT, ["What is 7+7?"], task=", system_prompt: Be brief", template=", chat_template: plain")[0] == 0
+    code, said = plan(SHORT, ["What is 7+7?"], task=", system_prompt: Be brief", template=", chat_template: plain")
+    assert code == 0, said
 
 
 def test_a_prompt_longer_than_the_context(plan):

@@ -79,7 +79,7 @@ def test_the_targets_are_the_reply_and_the_end_token(chat, question, reply):
     assert all(example.mask[len(prompt) :])
     spoken = example.token_ids[len(prompt) :]
     assert spoken[-1] == format.end_id
-    assert format.decode(spoken) == comes_back(chat, reply)
+    assert format.decode(spoken) == comes_back(chat, format.without_end(reply))
     # nothing in between ends the reply, or a sampler would have stopped there
     assert not set(spoken[:-1]) & set(format.eos_ids)
 
@@ -105,7 +105,7 @@ def test_a_longer_conversation_starts_with_the_ids_of_a_shorter_one(chat, said):
     messages = turns(*said)
     example = format.conversation_example(messages)
     runs = targets(example)
-    assert [format.decode(run) for run in runs] == [comes_back(chat, said[1]), comes_back(chat, said[3])]
+    assert [format.decode(run) for run in runs] == [comes_back(chat, format.without_end(said[i])) for i in (1, 3)]
     assert all(run[-1] == format.end_id for run in runs)
     for asked in (1, 3):
         prompt = format.prompt_ids(messages[:asked])

@@ -36,7 +36,7 @@ class Speakers:
         limit = getattr(stage.config, "max_prompts", None)
         faults: list[Fault] = []
         for source in sources:
-            for task in tasks.values():
+            for task in (tasks[name] for name in getattr(stage.config, "tasks", ()) if name in tasks):
                 path = getattr(task, split)
                 if source is None or path is None or (chat := self._chat(source)) is None:
                     continue
