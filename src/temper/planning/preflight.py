@@ -13,7 +13,6 @@ from temper.planning.fit import Fit
 from temper.planning.given import inputs, locate, tasks
 from temper.planning.lengths import stage_tokens
 from temper.planning.plan import Plan, make_plan
-from temper.planning.speakers import Speakers
 from temper.recipe.recipe import Recipe, load_recipe
 from temper.record.cost import memory_available, show_bytes
 from temper.record.rundir import RunDir
@@ -80,7 +79,6 @@ def prepare(
 def check_stages(recipe: Recipe, plan: Plan, log: CheckLog) -> list[Fault]:
     """What the stages themselves find wrong with their files and models."""
     artifacts = plan.artifacts()
-    speakers = Speakers(recipe, artifacts)
     faults: list[Fault] = []
     for stage in recipe.stages:
         check = getattr(stage.module, "check", None)
@@ -101,7 +99,6 @@ def check_stages(recipe: Recipe, plan: Plan, log: CheckLog) -> list[Fault]:
             found = check(stage.config, context)
         except TemperError as error:
             found = error.faults
-        found = [*found, *speakers.refused(stage, context.tasks)]
         faults += [fault if fault.where else replace(fault, where=str(stage.place(fault.what))) for fault in found]
     return faults
 
