@@ -8,7 +8,7 @@ commas separate.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from temper.rewards.answers.brackets import (
     before_in,
@@ -22,6 +22,7 @@ from temper.rewards.answers.brackets import (
     unbraced,
 )
 from temper.rewards.answers.forms import has_two_values, names_in
+from temper.rewards.answers.joined import as_interval, in_base, intersection, is_plain, renamed, repeats, union
 from temper.rewards.answers.normal import Normal
 from temper.rewards.answers.parser import Node, Parser
 from temper.rewards.answers.ring import Quotient, generator
@@ -90,16 +91,16 @@ class Reader:
         for part in parts:
             value = self.value(part)
             items += value.items if isinstance(value, Several) and value.form == "list" else [value]
-        if set(joints) <= {"and", "land", "wedge"} and (both := _intersection(items)):
+        if set(joints) <= {"and", "land", "wedge"} and (both := intersection(items)):
             return both
         names = [item.name for item in items]
         if names[0] and not any(names[1:]):
-            items = [_renamed(item, "") for item in items]  # x = 1, -2
+            items = [renamed(item, "") for item in items]  # x = 1, -2
         elif names[0] and len(set(names)) == 1:
-            items = [_renamed(item, "") for item in items]
+            items = [renamed(item, "") for item in items]
         if all(isinstance(item, Interval | Union) for item in items) and set(joints) & {"or", "lor", "vee", "或"}:
-            return _union(items)
-        if not self.gold and _repeats(items) and set(joints) & {"or", "and"}:
+            return union(items)
+        if not self.gold and repeats(items) and set(joints) & {"or", "and"}:
             raise ValueError("a value stands twice")
         return Several("list", tuple(items))
 
@@ -112,11 +113,11 @@ class Reader:
             inner = self.value(tokens[at + 1 :])
             if not isinstance(inner, Interval | Union | Several):
                 raise ValueError("a variable lies in no interval or set")
-            return _renamed(_as_interval(inner), self._name_of(tokens[:at]) or "")
+            return renamed(as_interval(inner), self._name_of(tokens[:at]) or "")
         if top_level(tokens, lambda token: token.kind == "relation"):
             return None
         if cups:
-            return _union([self.value(part) for part in split_at(tokens, cups)])
+            return union([self.value(part) for part in split_at(tokens, cups)])
         if tokens[0].text in ("emptyset", "varnothing") and len(tokens) == 1:
             return Several("set", ())
         if [token.text for token in tokens] in (["mathbb", "{", "R", "}"], ["mathbb", "R"]):
@@ -184,7 +185,7 @@ class Reader:
             raise ValueError("a side of the equation is missing")
         name = self._name_of(sides[0])
         if name is None:
-            if len(sides) == 2 and self._name_of(sides[1]) and _is_plain(sides[0]):
+            if len(sides) == 2 and self._name_of(sides[1]) and is_plain(sides[0]):
                 return self._equation(sides[::-1])  # 5 = x
             return self._both_sides(sides)
         value = self.value(sides[-1])
@@ -193,13 +194,13 @@ class Reader:
             if not same(between, value):
                 raise ValueError("the sides of the equation are not equal")
         if isinstance(value, Several) and value.form == "(" and name.startswith("("):
-            return _renamed(value, "")
+            return renamed(value, "")
         if isinstance(value, Number) and names_in(value.node):
             if name in names_in(value.node):
                 return self._both_sides(sides)
             if name.isalpha():
                 return Number(value.exact, value.node, generator("name", name) + -value.exact, name=name)
-        return _renamed(value, name)
+        return renamed(value, name)
 
     def _both_sides(self, sides: list[list[Token]]) -> Value:
         if len(sides) != 2:
@@ -232,7 +233,7 @@ class Reader:
             return Interval(brackets, self._bound(low), self._bound(high), name=names[1])
         if len(sides) != 2:
             raise ValueError("it is no inequality")
-        if names[0] or (names[1] and _is_plain(sides[0])):
+        if names[0] or (names[1] and is_plain(sides[0])):
             sign = signs[0] if names[0] else _FLIPPED.get(signs[0], signs[0])
             bound_tokens = sides[1] if names[0] else sides[0]
             node = self._parsed(bound_tokens)
@@ -304,14 +305,14 @@ class Reader:
         if set(joints) - {",", ";"} or len(parts) > MAX_ITEMS:
             raise ValueError("what stands in the braces is no set")
         items = [self.value(part) for part in parts]
-        if not self.gold and _repeats(items):
+        if not self.gold and repeats(items):
             raise ValueError("an element of the set stands twice")
         if self.gold:
             items = [item for i, item in enumerate(items) if not any(same(item, other) for other in items[:i])]
         return Several("set", tuple(items))
 
     def _quantity(self, tokens: Sequence[Token]) -> Value:
-        based = _in_base(tokens)
+        based = in_base(tokens)
         if based:
             return based
         sign: list[Token] = []
@@ -378,77 +379,3 @@ _MEASURES = (
     "average mean median mode range radius diameter circumference slope det max min"
 )
 _MEASURED = frozenset(_MEASURES.split())
-
-
-def _renamed(value: Value, name: str) -> Value:
-    return value if value.name == name else replace(value, name=name)
-
-
-def _intersection(items: Sequence[Value]) -> Value | None:
-    """`x >= -2 and x <= 7`: what lies in two half lines that point at each other."""
-    ends = [item for item in items if isinstance(item, Interval) and item.name]
-    if len(items) != 2 or len(ends) != 2 or ends[0].name != ends[1].name:
-        return None
-    up, down = ends if ends[0].low is not None else ends[::-1]
-    if up.low is None or up.high is not None or down.low is not None or down.high is None:
-        return None
-    return Interval(up.brackets[0] + down.brackets[1], up.low, down.high, name=up.name)
-
-
-def _repeats(items: Sequence[Value]) -> bool:
-    return any(same(item, other) for i, item in enumerate(items) for other in items[:i])
-
-
-def _as_interval(value: Value) -> Value:
-    if isinstance(value, Several) and value.form in ("(", "[") and len(value.items) == 2:
-        low, high = value.items
-        if isinstance(low, Number) and isinstance(high, Number):
-            return Interval("()" if value.form == "(" else "[]", low.exact, high.exact)
-    return value
-
-
-def _union(items: Sequence[Value]) -> Value:
-    parts: list[Value] = []
-    name = ""
-    for item in items:
-        item = _as_interval(item)
-        name = name or item.name
-        if item.name not in ("", name):
-            raise ValueError("the inequalities have several variables")
-        if isinstance(item, Union):
-            parts += item.parts
-        elif isinstance(item, Several) and item.form == "set":
-            parts += item.items
-        elif isinstance(item, Interval):
-            parts.append(_renamed(item, ""))
-        else:
-            raise ValueError("a part of the union is no interval")
-    return Union(tuple(parts), name=name)
-
-
-def _in_base(tokens: Sequence[Token]) -> Value | None:
-    """Digits with the base as a subscript: `2516_8`, `1A3_{16}`."""
-    words = [token for token in tokens if token.text not in ("(", ")", "{", "}")]
-    if len(words) == 3 and words[1].text.lower() == "base" and words[0].kind == "number":
-        tokens = [words[0], words[1]._replace(text="_"), words[2]]
-    at = next((i for i, token in enumerate(tokens) if token.text == "_"), 0)
-    if not at or any(token.kind not in ("number", "word", "name") for token in tokens[:at]):
-        return None
-    if not any(token.kind == "number" for token in tokens[:at]) and not all(token.roman for token in tokens[:at]):
-        return None
-    base = [token for token in tokens[at + 1 :] if token.text not in ("{", "}")]
-    digits = "".join(token.text for token in tokens[:at]).upper()
-    if len(base) != 1 or not digits.isalnum():
-        raise ValueError("the base of the number is none")
-    name = _BASES.get(base[0].text.lower(), base[0].text)
-    if not name.isdigit() or not 2 <= int(name[:4]) <= 36 or any(int(digit, 36) >= int(name) for digit in digits):
-        raise ValueError("the base of the number is none")
-    return Words("base", (digits.lstrip("0") or "0", name))
-
-
-_BASE_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-_BASES = {word: str(i + 2) for i, word in enumerate(_BASE_WORDS)} | {"sixteen": "16"}
-
-
-def _is_plain(tokens: Sequence[Token]) -> bool:
-    return all(token.kind != "name" or token.text in ("e", "i") for token in tokens)
