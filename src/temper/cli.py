@@ -20,6 +20,7 @@ COMMANDS = {
     "sweep": ("temper.commands.sweep", "run a recipe once for each value of a key; one table of all runs"),
     "plan": ("temper.commands.plan", "what would run and why, what is done, memory, disk, time; writes nothing"),
     "init": ("temper.commands.init", "copy a shipped recipe into a file of your own"),
+    "import-config": ("temper.commands.import_config", "a recipe made of a config of TRL, Open-R1, verl or OpenRLHF"),
     "check": ("temper.commands.check", "look through data files row by row; every gold answer must score 1"),
     "score": ("temper.commands.score", "score prompt, reply and gold rows with the rewards"),
     "eval": ("temper.commands.eval", "measure a model on tasks: pass@1, pass@k, cons@k with intervals"),

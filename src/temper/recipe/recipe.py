@@ -18,6 +18,7 @@ from temper.config import StrictModel, TaskConfig
 from temper.errors import ConfigError, Fault
 from temper.recipe.document import Items, Node, Place, Scalar, Table, leaves, plain, plain_shallow, type_name
 from temper.recipe.faults import build, in_order
+from temper.recipe.foreign.read import TOOLS, tool_of
 from temper.recipe.graph import (
     Ref,
     check_stage_reference,
@@ -130,6 +131,11 @@ def load_recipe(reference: str, settings: Sequence[str] = ()) -> tuple[Recipe, l
     A stage with faults is left out of the recipe. Raises ConfigError if the text itself cannot be read.
     """
     tree = read_tree(reference, settings)
+    tool = tool_of(tree.table.entries)
+    if tool is not None:
+        what = f"`{tree.source.shown}` looks like a config of {TOOLS[tool]}, not like a recipe"
+        fix = f"`temper import-config {tree.source.shown} --out recipe.yaml` makes a recipe of it, and lists every key"
+        raise ConfigError(Fault(what, str(tree.table.place), "a recipe has `stages:`", fix))
     reader = _Reader(tree.table)
     top = reader.top()
     configs = reader.stages()
