@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -75,6 +74,8 @@ def called(source: str) -> tuple[str, ...]:
         return ()
     names = [n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
     own = {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))} | set(_imported(tree))
+    own |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
+    own |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     return tuple(name for name in dict.fromkeys(names) if not hasattr(builtins, name) and name not in own)
 
 
@@ -96,7 +97,3 @@ def from_solution(source: str) -> tuple[str, ...]:
         return ()
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "solution"]
     return tuple(alias.name for node in nodes for alias in node.names if alias.name != "*")
-
-
-def asserts_in(sources: Sequence[str]) -> bool:
-    return any("assert" in source for source in sources)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from temper.commands.lint_rewards import check_golds, lint_reward
-from temper.data.conversations import conversations_of, prompt_of
+from temper.data.conversations import conversations_of
 from temper.data.files import read_rows
 from temper.data.findings import Findings, Note, clip
 from temper.data.judged import BUILDERS, judged_of
 from temper.data.overlap import overlap
-from temper.data.rows import Row, to_json, type_name
+from temper.data.rows import Row, to_json
 from temper.data.shapes import CONVERSATIONS, Shape, shape_of_rows, text_of
 from temper.data.tasks import BUILTIN_TASKS, prompts_of, resolve_task
 from temper.errors import ConfigError, DataError, Exit, Fault, ResourceError, TemperError
@@ -176,15 +176,13 @@ def check_judged(
 
 
 def check_code(rows: Sequence[Row], shape: Shape, options: Options, found: Findings, report: FileReport) -> FileReport:
-    for row in rows:
-        prompt_of(row, shape, found)
-        tests = row.values.get(shape.columns["tests"])
-        if not isinstance(tests, list):
-            text_of(row, shape, "tests", found)
-        elif not tests or not all(isinstance(test, str) and test.strip() for test in tests):
-            odd = next((type_name(test) for test in tests if not isinstance(test, str)), "an empty one")
-            found.bad(row.number, row.place(found.path), "`tests` is not a list of tests", f"found {odd}")
-    return report
+    """Tests that can be read, and reference programs that pass them."""
+    from temper.commands.lint_code import check_programs
+
+    pairs = prompts_of(rows, shape, Path(found.path).name.partition(".")[0], options, found, golds=False)
+    means = check_programs(pairs, found)
+    tokens = _measure([(row, prompt.messages) for row, prompt in pairs], options.model, True, found)
+    return replace(report, rewards=means, tokens=tokens, prompts=tuple(prompt for _, prompt in pairs))
 
 
 def check_texts(rows: Sequence[Row], shape: Shape, options: Options, found: Findings, report: FileReport) -> FileReport:

@@ -21,7 +21,7 @@ _ASKED = ("context", "system")
 OPTIONAL_OF: dict[str, tuple[str, ...]] = {
     "verifiable": ("id", "language", "answer_type", "letter", *_ASKED),
     "open": ("id", "language", "answer_type", *_ASKED),
-    "code": ("id", "language", "answer_type"),
+    "code": ("id", "system"),  # its `language` is the programs'
     "preference": ("margin", *_ASKED),
     "completion": _ASKED,
     "reasoned": _ASKED,
@@ -50,6 +50,7 @@ AFTER: dict[str, tuple[tuple[str, ...], ...]] = {
     "prompt": (
         ("query", "instruction", "question_text", "problem_text", "problem_statement", "question_stem"),
         ("input", "text_question", "sent", "ctx", "goal", "original_text", "content"),
+        ("question_content", "description"),  # LiveCodeBench, Codeforces
     ),
     "answer": (
         ("reward_model.ground_truth", "verification_info.ground_truth"),
@@ -63,6 +64,10 @@ AFTER: dict[str, tuple[tuple[str, ...], ...]] = {
     "chosen": (("chosen_response", "response_chosen", "preferred", "better", "winner"),),
     "rejected": (("rejected_response", "response_rejected", "dispreferred", "worse", "loser"),),
     "steps": (("completions",),),
+    "tests": (
+        ("test_cases", "test_list", "input_output", "public_test_cases", "official_tests", "unit_tests"),
+        ("test",),
+    ),
     "id": (("unique_id", "uuid"),),
     "context": (("table", "article", "story"), ("input",)),  # `input` beside an `instruction`
 }

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from temper.benchmarks import BENCHMARKS
+from temper.code.rows import NoTests, read_tests
 from temper.data.columns import ANSWER_TYPES, LANGUAGE, value_at
 from temper.data.conversations import prompt_of
 from temper.data.files import read_rows
@@ -166,6 +167,9 @@ def placed_prompts(path: Path | str, task: str, config: TaskSettings) -> list[tu
 
 
 def _shape(rows: Sequence[Row], found: Findings, config: TaskSettings, golds: bool) -> Shape:
+    if not golds and rows and _has_tests(rows[0]):
+        with contextlib.suppress(DataError):
+            return shape_of_rows(rows, found, config.columns, ("code",))
     try:
         return shape_of_rows(rows, found, config.columns, ("verifiable",))
     except DataError as error:
@@ -173,6 +177,14 @@ def _shape(rows: Sequence[Row], found: Findings, config: TaskSettings, golds: bo
             with contextlib.suppress(DataError):
                 return shape_of_rows(rows, found, config.columns, ("open",))
         raise error from None
+
+
+def _has_tests(row: Row) -> bool:
+    """Whether a row has tests for programs: what else it has is then no gold answer."""
+    try:
+        return bool(read_tests(plain(dict(row.values))))
+    except NoTests:
+        return False
 
 
 def prompts_of(

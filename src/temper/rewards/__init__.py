@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from temper.errors import ConfigError, Fault
 from temper.rewards.accuracy import accuracy
+from temper.rewards.code import code
 from temper.rewards.cosine_length import cosine_length
 from temper.rewards.format import format
 from temper.rewards.language_consistency import language_consistency
@@ -27,6 +28,7 @@ Reward = Callable[[Prompt, Reply], float | None]  # None: it does not apply to t
 
 REWARDS: dict[str, Reward] = {
     "accuracy": accuracy,
+    "code": code,
     "format": format,
     "tag_count": tag_count,
     "reasoning_steps": reasoning_steps,

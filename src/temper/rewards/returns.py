@@ -13,6 +13,11 @@ class WrongReturn(TypeError):
     """A reward returned something that is not a finite number."""
 
 
+class Unknown(Exception):
+    """A reward could not find out what a reply is worth, through no fault of the reply: it says nothing of it, neither
+    good nor bad."""
+
+
 class RewardFailure(Exception):
     """A reward of a user's own failed in its process: the message says how, `where` in which file and line; `ended` if
     the process went with it."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from temper.errors import ConfigError, Fault, Preempted, TemperError
 from temper.rewards import REWARDS
-from temper.rewards.returns import WrongReturn, applied, checked_all, describe
+from temper.rewards.returns import Unknown, WrongReturn, applied, checked_all, describe
 from temper.types import Prompt, Reply
 
 Pair = tuple[Prompt, Reply]
@@ -23,12 +23,14 @@ Outcome = float | None | BaseException
 @dataclass(frozen=True)
 class Score:
     """Each reward by name, their weighted sum, why each reward that failed did (it counts as 0), and which said that
-    they do not apply: those are no part of the sum."""
+    they do not apply: those are no part of the sum. `unknown` names those that could not tell: what they would have
+    added is not known, so neither is the sum."""
 
     rewards: Mapping[str, float]
     total: float
     reasons: Mapping[str, str] = field(default_factory=dict)
     inapplicable: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -97,6 +99,7 @@ class Scorer:
         values: dict[str, float] = {}
         reasons: dict[str, str] = {}
         inapplicable: list[str] = []
+        unknown = tuple(name for name in self.rewards if isinstance(outcome.get(name), Unknown))
         for name in self.rewards:
             if name not in outcome:
                 continue
@@ -111,7 +114,7 @@ class Scorer:
             values[name] = 0.0 if isinstance(value, BaseException) else value
         # fsum: the total does not depend on the order of the rewards
         total = math.fsum(self.weights[name] * value for name, value in values.items())
-        return Score(values, total, reasons, tuple(inapplicable))
+        return Score(values, total, reasons, tuple(inapplicable), unknown)
 
 
 def outcomes(reward: Callable[[Prompt, Reply], float | None], pairs: Sequence[Pair]) -> list[Outcome]:

@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from temper.errors import Exit, Fault, TemperError
+from temper.rewards.code import told
 from temper.rewards.score import Score, Scorer
 from temper.rng import seed_for
 from temper.rollout.engine import Engine, Request, Sampling
 from temper.rollout.scoring import Decoder, Scoring
+from temper.rollout.statistics import grade_of
 from temper.types import Group, Message, Prompt, Rollout
 
 Tell = Callable[[str, str], None]  # what about (told once each), and the words
@@ -48,14 +50,31 @@ def collect(
     stop_if_a_reward_is_broken([score for _, score in scored])
     if tell is not None:
         tell_of_gaps([score for _, score in scored], tell)
+    totals = [
+        total
+        for start in range(0, len(scored), samples)
+        for total in comparable([score for _, score in scored[start : start + samples]])
+    ]
     rollouts = [
-        Rollout(prompt, completion, reply, score.rewards, score.total, score.failures, score.inapplicable)
-        for prompt, completion, (reply, score) in zip(asked, completions, scored, strict=True)
+        Rollout(prompt, completion, reply, score.rewards, total, score.failures, score.inapplicable)
+        for prompt, completion, (reply, score), total in zip(asked, completions, scored, totals, strict=True)
     ]
     return [
         Group(prompt, ids, tuple(rollouts[i * samples : (i + 1) * samples]))
         for i, (prompt, ids) in enumerate(zip(prompts, prompt_ids, strict=True))
     ]
+
+
+def comparable(scores: Sequence[Score]) -> list[float]:
+    """The totals of one group; a reply that a reward could not judge takes the mean of the others: it is neither better
+    nor worse than they are, and changes nothing for them.
+
+    >>> comparable([Score({}, 1.0), Score({}, 0.0), Score({}, 0.0, unknown=("code",))])
+    [1.0, 0.0, 0.5]
+    """
+    known = [score.total for score in scores if not score.unknown]
+    middle = sum(known) / len(known) if known else 0.0
+    return [middle if score.unknown else score.total for score in scores]
 
 
 def stop_if_a_reward_is_broken(scores: Sequence[Score]) -> None:
@@ -107,5 +126,6 @@ def rollout_row(rollout: Rollout, sample: int) -> dict:
         "finish_reason": rollout.completion.finish_reason,
         "tokens": len(rollout.completion.token_ids),
         "sample": sample,
+        **({"code": told(grade)} if (grade := grade_of(rollout)) is not None else {}),
         **({"coverage": rollout.prompt.coverage} if rollout.prompt.coverage else {}),
     }

@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from statistics import fmean, pstdev
 
-from temper.types import Group
+from temper.code.grader import VERDICTS, Grade
+from temper.rewards.code import code
+from temper.types import Group, Rollout
 
 REFLECTION = re.compile(r"\b(wait|verify|check|however|mistake|hmm|actually|again|alternatively)\b", re.IGNORECASE)
 PASS_RATE_BINS = 5
@@ -34,7 +36,19 @@ def rollout_metrics(groups: Sequence[Group], advantages: Advantages) -> dict[str
     metrics["grader_failures"] = sum(len(rollout.grader_failures) for rollout in rollouts)
     if inapplicable := sum(len(rollout.inapplicable) for rollout in rollouts):
         metrics["rewards_inapplicable"] = inapplicable
-    return metrics
+    return metrics | verdict_metrics(rollouts)
+
+
+def grade_of(rollout: Rollout) -> Grade | None:
+    """How a rollout's program was graded; None where it has none that the reward `code` was asked about."""
+    asked = "code" in rollout.rewards or "code" in rollout.grader_failures
+    return code.grade_of(rollout.prompt, rollout.reply) if asked else None
+
+
+def verdict_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    """The share of each verdict among the programs of a step; nothing where there are none."""
+    verdicts = [grade.verdict for rollout in rollouts if (grade := grade_of(rollout)) is not None]
+    return {f"code/{name}": verdicts.count(name) / len(verdicts) for name in VERDICTS} if verdicts else {}
 
 
 def dead_share(advantages: Advantages) -> float:

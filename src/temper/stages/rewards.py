@@ -10,8 +10,11 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
+from temper.code.refusals import SandboxError
+from temper.code.rows import NoTests, read_tests
+from temper.code.sandbox import shared_sandbox
 from temper.config import TaskName
-from temper.errors import ConfigError, Fault, TemperError
+from temper.errors import ConfigError, Exit, Fault, TemperError
 from temper.models.device import DeviceConfig, placed
 from temper.models.reward_card import read_card
 from temper.rewards import REWARDS, Reward, load_rewards, needs_gold
@@ -139,7 +142,9 @@ def check_rewards(
     except ConfigError as error:
         return [*faults, *error.faults]
     own = {name: reward for name, reward in loaded.items() if isinstance(reward, UserReward)}
-    known = prompts() if own else {}
+    known = prompts() if own or "code" in names else {}
+    if "code" in names:
+        faults += check_programs({task: known.get(task, ()) for task in config.reward_tasks.get("code", known)})
     for name, reward in own.items():
         asked = [prompt for task in config.reward_tasks.get(name, known) for prompt in spread(known.get(task, ()))]
         samples = [pair for prompt in asked for pair in replies_to(prompt)]
@@ -151,6 +156,31 @@ def check_rewards(
         for warning in warnings:
             ctx.log.warn(warning.render("").removeprefix(": "))
     return faults
+
+
+def check_programs(prompts: Mapping[str, Sequence[Prompt]]) -> list[Fault]:
+    """A fault where there is no sandbox, and for each task that the reward `code` is for and no row of which has tests
+    that can be run."""
+    faults: list[Fault] = []
+    try:
+        shared_sandbox()
+    except SandboxError as error:
+        faults += error.faults
+    for task, of_task in prompts.items():
+        why = [reason for prompt in of_task if (reason := _no_tests(prompt))]
+        if of_task and len(why) == len(of_task):
+            what = f"no row of the task `{task}` has tests that can be run"
+            fix = "give rows tests (docs/code.md), or name the tasks that have some: reward_tasks: {code: [TASK]}"
+            faults.append(Fault(what, why=why[0], fix=fix, code=Exit.DATA))
+    return faults
+
+
+def _no_tests(prompt: Prompt) -> str:
+    try:
+        read_tests(prompt.row)
+    except NoTests as problem:
+        return str(problem)
+    return ""
 
 
 def check_labels(names: Sequence[str]) -> list[Fault]:

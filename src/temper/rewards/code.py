@@ -1,0 +1,125 @@
+"""Does the program in the reply pass its row's tests?"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+
+from temper.code.grader import Grade, Outcome, Scoring, grade_all
+from temper.code.refusals import SandboxError
+from temper.code.rows import NoTests, read_tests
+from temper.code.tests import Tests
+from temper.errors import Fault
+from temper.rewards.returns import Unknown
+from temper.types import Prompt, Reply
+
+REMEMBERED = 4096  # grades kept, for metrics and samples to tell of
+DEADLINE = 600.0  # seconds that one call may take; what was not run by then is nobody's fault
+BROKEN_SHARE, BROKEN_LEAST = 0.1, 8  # of all programs so far: the sandbox does not work, and the run ends
+
+
+class InfrastructureFailure(Unknown):
+    """The sandbox could not run a program: says nothing of it."""
+
+
+class CodeReward:
+    """1.0 if the program in the reply's answer passes all tests of the prompt's row (`code/rows.py`), else 0.0; by
+    another `scoring`, the share that it passes. A prompt whose row has no tests has no such reward (None).
+
+    Several replies are graded at once, on every core, while others are still being drawn. Raises SandboxError where
+    there is no sandbox, and where more than a tenth of the programs could not be run.
+
+    >>> from temper.text.reply import parse_reply
+    >>> row = {"problem": "Double it.", "tests": [{"input": "2", "output": "4"}]}
+    >>> prompt = Prompt("1", "programs", (), gold=None, row=row)
+    >>> reply = "<think>Easy.</think><answer>```python\\nprint(2 * int(input()))\\n```</answer>"
+    >>> code(prompt, parse_reply(reply)), code(prompt, parse_reply("<think>No.</think><answer>4</answer>"))
+    (1.0, 0.0)
+    """
+
+    overlaps = True
+
+    def __init__(self, scoring: Scoring | None = None, deadline: float = DEADLINE):
+        self.scoring, self.deadline = scoring or Scoring(), deadline
+        self._tests: OrderedDict[str, Tests | None] = OrderedDict()
+        self._grades: OrderedDict[tuple[str, str], Grade] = OrderedDict()
+        self._asked = self._broken = 0
+        self._lock = Lock()
+
+    def __call__(self, prompt: Prompt, reply: Reply) -> float | None:
+        (value,) = self.batch([(prompt, reply)])
+        if isinstance(value, BaseException):
+            raise value
+        return value
+
+    def batch(self, pairs: Sequence[tuple[Prompt, Reply]]) -> list[float | BaseException | None]:
+        """The reward of each reply; an InfrastructureFailure where the sandbox could not say."""
+        tests = [self.tests_of(prompt) for prompt, _ in pairs]
+        asked = [number for number, of_one in enumerate(tests) if of_one is not None]
+        replies = [(pairs[number][1].answer or "", of_one) for number in asked if (of_one := tests[number])]
+        grades = grade_all(replies, self.scoring, deadline=self.deadline) if replies else []
+        values: list[float | BaseException | None] = [None] * len(pairs)
+        for number, grade in zip(asked, grades, strict=True):
+            self._remember(pairs[number], grade)
+            values[number] = grade.score
+            if grade.verdict == "infrastructure":
+                values[number] = InfrastructureFailure(_why(grade))
+        return values
+
+    def tests_of(self, prompt: Prompt) -> Tests | None:
+        """The tests of a prompt's row; None where it has none that can be run."""
+        key = f"{prompt.task}\0{prompt.id}"
+        with self._lock:
+            if key not in self._tests:
+                try:
+                    self._tests[key] = read_tests(prompt.row)
+                except NoTests:
+                    self._tests[key] = None
+                while len(self._tests) > REMEMBERED:
+                    self._tests.popitem(last=False)
+            return self._tests[key]
+
+    def grade_of(self, prompt: Prompt, reply: Reply) -> Grade | None:
+        """How a reply was graded, if that was not long ago."""
+        return self._grades.get((prompt.id, reply.text))
+
+    def _remember(self, pair: tuple[Prompt, Reply], grade: Grade) -> None:
+        with self._lock:
+            self._grades[pair[0].id, pair[1].text] = grade
+            while len(self._grades) > REMEMBERED:
+                self._grades.popitem(last=False)
+            self._asked += 1
+            self._broken += grade.verdict == "infrastructure"
+        if self._broken >= BROKEN_LEAST and self._broken > BROKEN_SHARE * self._asked:
+            what = f"the sandbox could not run {self._broken} of {self._asked} programs"
+            raise SandboxError(Fault(what, why=_why(grade), fix="`temper doctor` shows what the sandbox needs"))
+
+
+def _why(grade: Grade) -> str:
+    failing = grade.failing
+    return failing[1].error if failing else "it could not be run"
+
+
+def told(grade: Grade) -> dict[str, object]:
+    """A grade as samples and reports show it: the verdict, tests passed, and the first that failed. For people: it is
+    never shown to the model.
+
+    >>> told(Grade("wrong", 0.0, "print(1)", (Outcome("passed"), Outcome("wrong", "2", "4", "1"))))["failing"]
+    {'test': 2, 'input': '2', 'expected': '4', 'got': '1', 'error': ''}
+    """
+    shown: dict[str, object] = {"verdict": grade.verdict, "passed": grade.passed, "program": grade.program or ""}
+    if grade.failing is not None:
+        number, of_test = grade.failing
+        shown["failing"] = _of_test(number, of_test)
+    return shown
+
+
+def _of_test(number: int, outcome: Outcome) -> dict[str, object]:
+    return {
+        "test": number, "input": outcome.input, "expected": outcome.expected, "got": outcome.got,
+        "error": outcome.error,
+    }  # fmt: skip
+
+
+code = CodeReward()
