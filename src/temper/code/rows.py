@@ -251,7 +251,8 @@ def _script(test: str, entry: str, starter: str) -> Tests:
     if entry and re.search(r"def\s+check\s*\(", test) and not re.search(r"^check\s*\(", test, re.MULTILINE):
         source = f"{test.rstrip()}\n\ncheck({entry})\n"
     script = _asserts(source, "`test`")
-    bound = tuple(dict.fromkeys((*([entry.split("(")[0].split(".")[0]] if entry else []), *script.bound)))
+    names = [entry.split("(")[0].split(".")[0], *script.bound] if entry else list(script.bound)
+    bound = tuple(dict.fromkeys(names))
     return Tests((Script(source, bound),), starter=starter, entry=entry)
 
 
