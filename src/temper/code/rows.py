@@ -105,6 +105,9 @@ def _found(row: Mapping[str, Any]) -> Tests:
                 else ()
             )
             return Tests((*shown, *cases), public=len(shown))
+    empty = next((column for column in CONTAINERS if column in row), None)
+    if empty:
+        raise NoTests(f"`{empty}` is null")
     raise NoTests("no column of tests (`tests`, `test_cases`, `input_output`, `test_list`, `test`)")
 
 
