@@ -31,7 +31,7 @@ LAYERS = (
         "rng",
         "environment",
         "modelfiles",
-        "halting", "sealed",
+        "halting", "masking", "sealed",
         "__init__",
     ),
 )

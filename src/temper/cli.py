@@ -7,8 +7,9 @@ import contextlib
 import errno
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import ModuleType
 from typing import NoReturn
 
@@ -49,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments[: arguments.index("--")] if "--" in arguments else "--debug" in arguments
+    _open_ends()
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -57,21 +59,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return int(code)
     except TemperError as error:
-        return _fail(error.render(), error.code, debug)
+        lacking = _exhausted(error, _SCARCE)  # a file that cannot be opened for lack of descriptors is not damaged
+        return _fail(error.render(), Exit.RESOURCES if lacking else error.code, debug)
+    except SystemExit:  # of --help and --version, whose output may have nowhere to go
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _drop_output()
+        except OSError as error:
+            _drop_output()
+            return _fail((_exhausted(error) or _bug(error)).render(), Exit.RESOURCES, debug)
+        raise
     except KeyboardInterrupt:
         return _fail("interrupted", Exit.INTERRUPTED, debug)
     except BrokenPipeError:
         _drop_output()
         return int(Exit.OK)
     except Exception as error:
+        if (exhausted := _exhausted(error)) is not None:
+            _drop_output()
+            return _fail(exhausted.render(), Exit.RESOURCES, debug)
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             return _fail(_too_long(error).render(), Exit.CONFIG, debug)
         return _fail(_bug(error).render(), Exit.BUG, debug)
 
 
 def _fail(text: str, code: Exit, debug: bool) -> int:
-    with contextlib.suppress(OSError, ValueError):  # nobody may be listening any more
+    try:
         sys.stdout.flush()
+    except (OSError, ValueError):  # nobody may be listening any more
+        _drop_output()
     with contextlib.suppress(OSError, ValueError):
         if debug:
             import traceback
@@ -85,6 +102,57 @@ def _drop_output() -> None:
     """Whoever read standard output went away: let nothing complain about it when the process ends."""
     with contextlib.suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _open_ends() -> None:
+    """Where a standard stream was closed: the first file that is opened must not take its number. Standard output that
+    nobody can have is a full one, so that a result is not lost in silence."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file-size limit is then an error like a full disk
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        full = number == 1 and os.path.exists("/dev/full")
+        place = "/dev/full" if full else os.devnull
+        try:
+            os.fstat(number)
+        except OSError:
+            with contextlib.suppress(OSError):
+                handle = os.open(place, os.O_RDWR)
+                if handle != number:
+                    os.dup2(handle, number)
+                    os.close(handle)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(place, mode, encoding="utf-8"))  # noqa: SIM115
+
+
+_EXHAUSTED = {
+    errno.EMFILE: ("too many open files", "raise the limit with `ulimit -n 1024`"),
+    errno.ENFILE: ("too many open files on this machine", "close other programs"),
+    errno.ENOSPC: ("nothing more can be written: the disk, or what the output goes to, is full", "free some space"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space"),
+    errno.EFBIG: ("a file would be larger than the limit allows", "raise the limit with `ulimit -f unlimited`"),
+    errno.EROFS: ("the file system is read-only", "use another directory"),
+    errno.EACCES: ("permission denied", "make it accessible, or use another directory"),
+    errno.EIO: ("reading or writing failed", "look at the disk, or at what the output goes to"),
+    errno.EBADF: ("a standard stream is closed", "leave it open, or send it to /dev/null"),
+    errno.ENOMEM: ("out of memory", "free some memory"),
+    errno.EAGAIN: ("no more processes or threads can be started", "raise the limit with `ulimit -u`"),
+}
+
+
+_SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def _exhausted(error: BaseException | None, of: Collection[int] = _EXHAUSTED) -> Fault | None:
+    """What the machine lacks, where that is what `error` came from."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in of:
+            what, fix = _EXHAUSTED[error.errno]
+            return Fault(what, str(error.filename or ""), error.strerror or "", fix)
+        if isinstance(error, MemoryError):
+            return Fault("out of memory", fix="free some memory")
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _too_long(error: OSError) -> Fault:
@@ -114,9 +182,10 @@ def _run(arguments: list[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parsed = parser.parse_args(rest)
     _check_directory()
-    from temper.environment import go_offline
+    from temper.environment import go_offline, wait_passively
 
     go_offline()
+    wait_passively()
     return module.run(parsed)
 
 

@@ -20,6 +20,8 @@ OFFLINE = {
 }
 
 
+# A thread that waits for the others of its team sleeps: one that spins takes the core from whoever has work.
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
 CHOSEN = "TEMPER_HUB_OFFLINE"  # what the user had set before we did; child processes see it too
 
 
@@ -28,6 +30,13 @@ def go_offline() -> None:
     (`hub/cache.py`), unless the user has said otherwise."""
     remember_choice()
     os.environ.update(OFFLINE)
+
+
+def wait_passively() -> None:
+    """Let idle threads sleep, here and in child processes, unless the user has said how they wait. Call it before torch
+    is imported."""
+    if not PASSIVE.keys() & os.environ.keys():
+        os.environ.update(PASSIVE)
 
 
 def remember_choice() -> None:

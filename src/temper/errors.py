@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
+from temper.masking import mask
+
 
 class Exit(IntEnum):
     """Exit codes of the command line."""
@@ -92,7 +94,6 @@ _CONTROL = re.compile(
 )
 _LONG_WORD = re.compile(r"\S{301,}")
 _MOST_SHOWN = 3000  # characters of one line of a message
-_SECRET = re.compile(r"\b(hf_|sk-|ghp_|gho_|github_pat_|xox[abp]-|AKIA)[A-Za-z0-9_-]{8,}")
 
 
 def escape(text: str) -> str:
@@ -104,8 +105,8 @@ def escape(text: str) -> str:
     >>> escape("token hf_abcdefghijklmnop")
     'token hf_…'
     """
-    shown = _CONTROL.sub(lambda m: m.group().encode("unicode_escape", "surrogatepass").decode("ascii"), text)
-    shown = _LONG_WORD.sub(_shortened, _SECRET.sub(r"\1…", shown))
+    visible = _CONTROL.sub(lambda m: m.group().encode("unicode_escape", "surrogatepass").decode("ascii"), mask(text))
+    shown = _LONG_WORD.sub(_shortened, visible)
     if len(shown) > _MOST_SHOWN:
         shown = f"{shown[:_MOST_SHOWN]}… ({len(shown):,} characters)"
     return shown.replace("\n", "\n         ")

@@ -14,6 +14,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Literal
 
+from temper.environment import PASSIVE
 from temper.errors import Exit, TemperError, escape
 
 # Declared in pyproject.toml too; what a machine has installed may have changed since
@@ -129,6 +130,8 @@ def check_machine() -> Iterator[Check]:
     limit = os.environ.get("OMP_NUM_THREADS", "")
     limited = limit.isdigit() and 0 < int(limit) < cores
     detail = f"{cores} usable" + (f", OMP_NUM_THREADS={limit}" if limit else "")
+    told = [f"{name}={os.environ[name]}" for name in PASSIVE if name in os.environ]
+    detail += f"; threads wait by {', '.join(told)}" if told else ""
     fix = f"unset OMP_NUM_THREADS, or set it to {cores}" if limited else ""
     yield Check("cores", "warn" if limited or cores < 2 else "ok", detail, fix or _slow(cores))
     memory = memory_available()

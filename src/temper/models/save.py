@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temper.errors import ArtifactError
+from temper.masking import mask
 from temper.modelfiles import read_json_if_there
 from temper.text.chat import ChatFormat
 from temper.text.tokenizer import quiet_transformers
@@ -34,7 +35,7 @@ def save_model(model: PreTrainedModel, chat: ChatFormat, out: Path, card: Mappin
     _write_tokenizer(chat, out)
     history = [*read_history(Path(model.name_or_path or out)), _entry(card)]
     _write_json(out / HISTORY, {"history": history})
-    (out / "README.md").write_text(_readme(model, chat, history), encoding="utf-8")
+    (out / "README.md").write_text(mask(_readme(model, chat, history)), encoding="utf-8")
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

@@ -15,6 +15,7 @@ from temper.artifacts import begin, seal, set_aside, write_atomically
 from temper.environment import give_back_memory, go_offline, settle_torch
 from temper.errors import DataError, Exit, Fault, Preempted, escape
 from temper.halting import Halt, rescue
+from temper.masking import masked
 from temper.pipeline.failure import as_temper_error
 from temper.pipeline.run_record import Record
 from temper.pipeline.stopping import Stopper
@@ -127,7 +128,7 @@ class Run:
             say(f"warning: {text}")
         with writing(self.root):
             self.record.save("done")
-        return Result(self.plan, self.record.values, tuple(self.ran), self._evaluation())
+        return Result(self.plan, masked(self.record.values), tuple(self.ran), self._evaluation())
 
     def _stages(self) -> None:
         for planned in self.plan.stages:
@@ -163,8 +164,8 @@ class Run:
         about = {
             "stage": planned.stage.name,
             "fingerprint": planned.fingerprint,
-            "material": planned.material,
-            "config": stage_values(planned.stage),
+            "material": masked(planned.material),
+            "config": masked(stage_values(planned.stage)),
         }
         config = render_stage(self.plan.recipe, planned.stage)
         return self.plan.folder.activate(planned.stage.name, planned.stage.folder, planned.fingerprint, about, config)

@@ -8,6 +8,7 @@ from typing import Any
 
 from temper.artifacts import write_atomically
 from temper.environment import versions
+from temper.masking import masked
 from temper.planning.plan import Plan, StagePlan
 from temper.record.cost import Cost, Meter
 from temper.sealed import seal
@@ -93,7 +94,7 @@ class Record:
             "peak_memory_bytes": total.peak_memory_bytes,
             "overhead": overhead.as_dict(),
         }
-        write_atomically(self.path, seal("run.json", self.values, indent=1) + b"\n")
+        write_atomically(self.path, seal("run.json", masked(self.values), indent=1) + b"\n")
 
 
 def _now() -> str:

@@ -20,6 +20,7 @@ from temper.artifacts import (
     verify,
 )
 from temper.errors import ArtifactError, ConfigError, DataError, Fault
+from temper.masking import masked
 from temper.recipe.graph import Ref, is_folder
 from temper.recipe.recipe import Recipe, Stage
 from temper.recipe.resolved import flat
@@ -187,6 +188,7 @@ def differences(before: Any, after: Mapping[str, Any], rerun: set[str] | frozens
     """
     if not isinstance(before, Mapping):
         return []
+    before, after = masked(before), masked(after)  # what was kept is masked
     found = []
     for key, what in (("kind", "kind of stage"), ("version", "version of the stage's code"), ("seed", "seed")):
         if before.get(key) != after.get(key):

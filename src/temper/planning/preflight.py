@@ -14,6 +14,7 @@ from temper.planning.given import inputs, locate, tasks
 from temper.planning.lengths import stage_tokens
 from temper.planning.plan import Plan, make_plan
 from temper.recipe.recipe import Recipe, load_recipe
+from temper.recipe.resolved import secrets
 from temper.record.cost import memory_available, show_bytes
 from temper.record.rundir import RunDir
 from temper.stages.context import StageContext
@@ -73,7 +74,7 @@ def prepare(
     faults += Fit(recipe, lambda ref: locate(ref, plan.artifacts())).faults()
     if faults:
         raise TemperError(dict.fromkeys(faults), min(fault.code or Exit.CONFIG for fault in faults))
-    return plan, [*recipe.warnings, *log.warnings]
+    return plan, [*secrets(recipe), *recipe.warnings, *log.warnings]
 
 
 def check_stages(recipe: Recipe, plan: Plan, log: CheckLog) -> list[Fault]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from temper.environment import go_offline, settle_torch
+from temper.environment import go_offline, settle_torch, wait_passively
 from temper.errors import DataError, Preempted, TemperError
 from temper.planning.given import inputs, tasks
 from temper.planning.preflight import CheckLog
@@ -220,6 +220,7 @@ def main() -> None:
     os.dup2(2, 1)
     spec = json.load(sys.stdin)
     go_offline()
+    wait_passively()
     recipe, _ = load_recipe(spec["recipe"], spec["settings"])
     artifacts = {name: Path(path) for name, path in spec["artifacts"].items()}
     stage, folder = recipe.by_name[spec["stage"]], Path(spec["folder"])

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from temper.masking import masked
 from temper.recipe.recipe import Recipe, Stage
 
 
@@ -25,6 +26,18 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 
 def stage_values(stage: Stage) -> dict[str, Any]:
     return {"stage": stage.kind, **stage.config.model_dump(mode="json")}
+
+
+def secrets(recipe: Recipe) -> list[str]:
+    """Warnings, one for each key whose value looks like an access token or a password."""
+    values = flat(resolved(recipe))
+    shown = flat(masked(resolved(recipe)))
+    why = "looks like an access token or a password: it is masked in everything that is written or shown; take it out"
+    return [f"`{key}` holds what {why}" for key, value in values.items() if _json(value) != _json(shown.get(key))]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value)
 
 
 def flat(values: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -47,14 +60,14 @@ def render_recipe(recipe: Recipe) -> str:
     """The resolved recipe as YAML, the origin of each value beside it and, for programs, under `origins`."""
     head = f"# {recipe.source.shown} as it was run: every key, and where its value comes from.\n"
     where = origins(recipe)
-    body = render(resolved(recipe), where)
+    body = render(masked(resolved(recipe)), where)
     return head + body + render({"origins": where}, {})
 
 
 def render_stage(recipe: Recipe, stage: Stage) -> str:
     """One stage of the resolved recipe as YAML."""
     where = {key.removeprefix(f"stages.{stage.name}."): origin for key, origin in origins(recipe).items()}
-    return render(stage_values(stage), where)
+    return render(masked(stage_values(stage)), where)
 
 
 def render(values: Mapping[str, Any], where: Mapping[str, str], path: tuple[str, ...] = ()) -> str:

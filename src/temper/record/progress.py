@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from temper.errors import escape
+from temper.masking import mask
 from temper.record.lines import duration, number, step_line, stride
 from temper.record.metrics import MetricsFile, parse_row
 from temper.record.warnings import Finding, find
@@ -158,10 +159,10 @@ class StageLog:
         return "  ".join([f"{self.stage}: step {last.get('step', 0)}/{last.get('of', 0)}", *parts, f"in {took}"])
 
     def _find(self, finding: Finding, step: int) -> None:
-        if finding.key in self._warned:
+        if mask(finding.key) in self._warned:
             return
-        row = {"step": step, "key": finding.key, "level": finding.level, "text": finding.text}
-        self._warned[finding.key] = row
+        row = {"step": step, "key": mask(finding.key), "level": finding.level, "text": mask(finding.text)}
+        self._warned[row["key"]] = row
         self._append("warnings.jsonl", [json.dumps(row, ensure_ascii=False)])
         text = f"{finding.level}: {finding.text}"
         self._note(text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from temper.errors import Fault, ResourceError
+from temper.masking import mask
 from temper.record.metrics import RL_KINDS
 from temper.report import sections
 from temper.report.completions import completions
@@ -27,7 +28,7 @@ def write(run_dir: Path, out: Path | None = None) -> Path:
     Raises ResourceError when the file cannot be written.
     """
     path = Path(out) if out is not None else Path(run_dir) / "report" / "index.html"
-    text = page(gather(Path(run_dir)))
+    text = mask(page(gather(Path(run_dir))))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.writing")
