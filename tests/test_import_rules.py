@@ -228,7 +228,7 @@ def test_nothing_imports_what_the_library_does_not_declare():
     allowed = {"temper", "yaml", "huggingface_hub", "jinja2"}  # the last two come with transformers
     allowed |= {name for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "rich")
                 if f'"{name}' in project}  # fmt: skip
-    allowed |= {"pyarrow", "datasets", "peft", "triton", "bitsandbytes", "torchao"}
+    allowed |= {"pyarrow", "datasets", "peft", "reasoning_gym", "triton", "bitsandbytes", "torchao"}
     allowed |= {"tensorboard", "wandb", "trackio", "math_verify"}  # extras, imported lazily
     import sys
 

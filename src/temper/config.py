@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from temper.benchmarks import benchmark_keys
 from temper.types import ReplyForm
@@ -77,6 +77,10 @@ class TaskConfig(StrictModel):
 
     train: DataRef | None = None
     test: DataRef | None = None
+    gym: Annotated[str, Field(min_length=1)] | None = None  # in place of files: a set of reasoning-gym …
+    size: Annotated[int, Field(ge=1, le=10_000_000)] = 1000  # … of so many prompts; a tenth of another seed to test on
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    config: dict[str, Any] = {}  # the set's own settings
     answer: Literal["math", "text"] = "math"  # exact values, or normalised text
     language: str = "en"  # the language the thinking should be in
     system_prompt: str | None = None
@@ -86,6 +90,14 @@ class TaskConfig(StrictModel):
     prompt_template: PromptTemplate | None = None  # how an open question is put, such as "{question} Use a box."
     choice_template: ChoiceTemplate | None = None  # how a question is put with its options (data/choices.py)
     description: str = ""
+
+    @model_validator(mode="after")
+    def _files_or_gym(self) -> TaskConfig:
+        if self.gym is not None and (self.train or self.test):
+            raise ValueError("a task is of files (`train`, `test`) or of a set (`gym`), not of both")
+        if self.gym is None and (self.config or self.model_fields_set & {"size", "seed"}):
+            raise ValueError("size, seed and config are those of a `gym` set, and the task names none")
+        return self
     benchmark: str | None = None  # one of benchmarks.py, or `gsm8k=my.jsonl`: it sets the keys that are not written
 
     @model_validator(mode="before")

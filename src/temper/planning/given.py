@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from temper.config import TaskConfig
+from temper.data.gym import gym_file
 from temper.recipe.graph import Ref
 from temper.recipe.recipe import Recipe, Stage
 from temper.stages.context import Task
@@ -33,7 +35,16 @@ def tasks(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[s
     paths |= inputs(stage, artifacts)
     names = dict.fromkeys((*stage.tasks, *(name for other in recipe.stages for name in other.tasks)))
     return {
-        name: Task(name, paths.get(config.train or ""), paths.get(config.test or ""), config)
+        name: _of_gym(name, config) or Task(name, paths.get(config.train or ""), paths.get(config.test or ""), config)
         for name in names
         if (config := recipe.tasks.get(name))
     }
+
+
+def _of_gym(name: str, config: TaskConfig) -> Task | None:
+    """The task of a set of reasoning-gym: the prompts to test on are another seed's, a tenth as many."""
+    if config.gym is None:
+        return None
+    train = gym_file(config.gym, config.size, config.seed, config.config)
+    test = gym_file(config.gym, max(1, config.size // 10), config.seed + 1, config.config)
+    return Task(name, train, test, config)

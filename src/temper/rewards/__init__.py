@@ -77,6 +77,8 @@ def load_rewards(
                 from temper.rewards.second_judge import SecondJudge
 
                 loaded[name] = SecondJudge(limits)
+            elif name == "gym":
+                loaded[name] = load_reward(f"{Path(__file__).with_name('gym.py')}:gym", None, limits)
             elif ".py" in name:
                 loaded[name] = load_reward(name, folder, limits)
             else:

@@ -31,7 +31,7 @@ def check_tasks(names: Sequence[str], split: Split, ctx: StageContext, golds: Go
         task = ctx.tasks.get(name)
         if task is None:
             continue
-        if getattr(task.config, split) is None:
+        if getattr(task.config, split) is None and task.config.gym is None:
             faults.append(
                 Fault(f"task `{name}` has no `{split}` file", fix=f"give it one: tasks.{name}.{split}: prompts.jsonl")
             )

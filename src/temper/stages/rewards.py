@@ -98,7 +98,7 @@ def tell_once(ctx: StageContext) -> Callable[[str, str], None]:
 
 
 def _is_model(name: str, ctx: StageContext) -> bool:
-    if name in REWARDS or name in ("judge", "math_verify"):  # whatever folders there are
+    if name in REWARDS or name in ("judge", "gym", "math_verify"):  # whatever folders there are
         return False
     return name.startswith("@") or os.path.isdir(ctx.inputs.get(name, name))
 

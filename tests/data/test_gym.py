@@ -1,0 +1,84 @@
+"""Sets of reasoning-gym: written by a process of their own, tried before use, scored by themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from temper.config import TaskConfig
+from temper.data import gym
+from temper.data.tasks import load_prompts
+from temper.errors import ConfigError, Exit, TemperError
+from temper.rewards import load_rewards
+from temper.rewards.score import Scorer
+from temper.text.reply import parse_reply
+from temper.types import Prompt
+
+pytest.importorskip("reasoning_gym")
+
+
+def test_a_set_becomes_prompts_that_it_scores_itself() -> None:
+    path = gym.gym_file("chain_sum", 12, 7, {"min_terms": 2, "max_terms": 3})
+    assert gym.gym_file("chain_sum", 12, 7, {"min_terms": 2, "max_terms": 3}) == path
+    prompts = load_prompts(path, "chains", TaskConfig(), tell=lambda note: None)
+    assert len(prompts) == 12
+    assert prompts[0].row["gym"] == {"set": "chain_sum", "size": 12, "seed": 7,
+                                     "config": {"min_terms": 2, "max_terms": 3}, "index": 0}  # fmt: skip
+    scorer = Scorer(load_rewards(["gym", "accuracy"]))
+    right = [(one, parse_reply(f"<think>a b</think><answer>{one.gold}</answer>")) for one in prompts]
+    wrong = [(one, parse_reply("<think>a b</think><answer>none of it</answer>")) for one in prompts]
+    assert [score.rewards["gym"] for score in scorer.score_all(right)] == [1.0] * 12
+    assert all(score.rewards["gym"] < 0.1 for score in scorer.score_all(wrong))
+    assert scorer.score(prompts[0], parse_reply("no answer at all")).rewards["gym"] == 0.0
+    other = Prompt("1", "t", prompts[0].messages, "5")
+    assert scorer.score(other, right[0][1]).inapplicable == ("gym",)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "says"),
+    [("chain_sums", {}, "does not exist"), ("chain_sum", {"no": 1}, "cannot be made"), ("../x", {}, "does not exist")],
+)
+def test_a_set_that_cannot_be_is_told(name: str, config: dict, says: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        gym.gym_file(name, 3, 0, config)
+    assert f"`{name}` {says}" in raised.value.faults[0].what
+
+
+def test_a_set_is_distrusted_by_what_it_says() -> None:
+    class Set(list):
+        own, junk = 1.0, 0.0
+
+        def score_answer(self, answer: Any, entry: dict) -> float:
+            return self.own if answer == entry["answer"] else self.junk
+
+    good, other = Set([{"question": "?", "answer": "5"}]), Set([{"question": "?", "answer": "6"}])
+    assert gym._problem(good, good, 0) == ""
+    assert "its entries differ" in gym._problem(good, other, 0)
+    good.own = 0.5
+    assert "its own answer scores 0.5" in gym._problem(good, good, 0)
+    good.own, good.junk = 1.0, 1.0
+    assert "junk scores 1" in gym._problem(good, good, 0)
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "reasoning_gym").mkdir()
+    (tmp_path / "reasoning_gym" / "__init__.py").write_text("raise ImportError('not here')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(gym, "_made", {})
+    with pytest.raises(TemperError) as raised:
+        gym.gym_file("chain_sum", 3, 0, {})
+    assert raised.value.code == Exit.OPTIONAL_PART
+    assert "temper-rl[gym]" in raised.value.faults[0].fix
+
+
+@pytest.mark.parametrize(
+    "table",
+    [{"gym": "x", "train": "a.jsonl"}, {"size": 5}, {"train": "a.jsonl", "seed": 1}, {"gym": "x", "size": 0}],
+)
+def test_a_task_is_of_files_or_of_a_set(table: dict) -> None:
+    with pytest.raises(ValidationError):
+        TaskConfig(**json.loads(json.dumps(table)))
