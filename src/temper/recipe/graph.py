@@ -231,6 +231,11 @@ def _from_hub(ref: Ref, resolve: Callable[[str, str], Resolved]) -> tuple[Ref, l
     return replace(ref, path=found.path, commit=found.commit), []
 
 
+def is_named(ref: Ref) -> bool:
+    """Whether a reward's name is no path: a built-in reward, or an address."""
+    return (":" not in ref.text and not is_folder(ref)) or ref.text.startswith(("http://", "https://"))
+
+
 def is_folder(ref: Ref) -> bool:
     """Whether a reward's name is the path of a directory, a reward model's, and not a built-in reward or a function."""
     return ref.kind == "reward" and ":" not in ref.text and ("/" in ref.text or ref.text.startswith((".", "~")))

@@ -24,7 +24,7 @@ from temper.recipe.graph import (
     check_stage_reference,
     find_circle,
     find_external,
-    is_folder,
+    is_named,
     references,
     sort_stages,
 )
@@ -353,7 +353,7 @@ class _Reader:
                 faults = check_stage_reference(ref, makes, name)
                 if ref.stage in makes:
                     self.uses.setdefault(name, []).append((ref.stage, ref))
-            elif ref.kind == "reward" and ":" not in ref.text and not is_folder(ref):
+            elif ref.kind == "reward" and is_named(ref):
                 faults = []  # one of the built-in rewards, or a fault that the stage's check names
             else:
                 ref, faults = find_external(ref, list(self.kinds))

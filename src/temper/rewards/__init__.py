@@ -19,6 +19,7 @@ from temper.rewards.language_consistency import language_consistency
 from temper.rewards.length import length
 from temper.rewards.random import random
 from temper.rewards.reasoning_steps import reasoning_steps
+from temper.rewards.remote import RemoteReward, is_remote
 from temper.rewards.repetition_penalty import repetition_penalty
 from temper.rewards.tag_count import tag_count
 from temper.rewards.worker import Limits
@@ -77,6 +78,8 @@ def load_rewards(
                 from temper.rewards.second_judge import SecondJudge
 
                 loaded[name] = SecondJudge(limits)
+            elif is_remote(name):
+                loaded[name] = RemoteReward(name, (limits or Limits()).timeout)
             elif name == "gym":
                 loaded[name] = load_reward(f"{Path(__file__).with_name('gym.py')}:gym", None, limits)
             elif ".py" in name:

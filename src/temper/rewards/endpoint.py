@@ -47,10 +47,14 @@ class Limits:
 
 
 class Endpoint:
-    """`url` is what stands before `/chat/completions`. The key goes into the request's header and nowhere else."""
+    """`url` is what stands before `path`. The key goes into the request's header and nowhere else. `who` is asked, in
+    words."""
 
-    def __init__(self, url: str, key: str | None, limits: Limits):
-        self.url = url if urlsplit(url).path.endswith("/chat/completions") else url.rstrip("/") + "/chat/completions"
+    def __init__(
+        self, url: str, key: str | None, limits: Limits, path: str = "/chat/completions", who: str = "the judge"
+    ):
+        self.url = url if urlsplit(url).path.endswith(path) else url.rstrip("/") + path
+        self.who = who
         self.limits = limits
         self.calls = self.tokens = 0  # spent so far
         self._key = key
@@ -101,7 +105,7 @@ class Endpoint:
             self._failed_in_a_row += 1
             if self._failed_in_a_row < PATIENCE:
                 return NoAnswer(str(problem))
-        what = f"the judge answered none of {PATIENCE} questions in a row"
+        what = f"{self.who} answered none of {PATIENCE} questions in a row"
         fix = "see that the endpoint is up, then run the same command again: it goes on where it stopped"
         raise ResourceError(Fault(what, self.url, str(problem), fix))
 
@@ -146,8 +150,9 @@ class Endpoint:
                 said = ""
         reason = self._masked(f"HTTP {error.code} {error.reason}: {' '.join(said.split())[:300]}").removesuffix(": ")
         if error.code in HOPELESS:
-            fix = "check the judge's `url`, `model` and `api_key_env`"
-            raise ConfigError(Fault("the judge's endpoint refuses the request", self.url, reason, fix)) from None
+            is_judge = self.who == "the judge"
+            fix = "check the judge's `url`, `model` and `api_key_env`" if is_judge else "check its address"
+            raise ConfigError(Fault(f"{self.who} refuses the request", self.url, reason, fix)) from None
         if error.code not in RETRIED:
             return NoAnswer(reason)
         after = error.headers.get("Retry-After", "")

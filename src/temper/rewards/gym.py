@@ -9,7 +9,7 @@ from typing import Any
 
 from temper.types import Prompt, Reply
 
-JUNK = "junk, no answer to anything"
+JUNK = "¿¿¿"  # shares no letter with any answer: some sets pay by the letter
 JUNK_AT_MOST = 0.1  # some sets give a wrong answer 0.01 for being there
 
 

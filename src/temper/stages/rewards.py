@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import torch
 from pydantic import Field
@@ -20,6 +21,7 @@ from temper.models.reward_card import read_card
 from temper.rewards import REWARDS, Reward, load_rewards, needs_gold
 from temper.rewards.judge import Judge, JudgeConfig
 from temper.rewards.probe import PROBES, probe_rewards, probe_steps, replies_to, spread
+from temper.rewards.remote import is_remote
 from temper.rewards.steps import StepReward, load_step_rewards
 from temper.rewards.user import UserReward, UserStepReward
 from temper.rewards.worker import TIMEOUT, Limits
@@ -98,7 +100,7 @@ def tell_once(ctx: StageContext) -> Callable[[str, str], None]:
 
 
 def _is_model(name: str, ctx: StageContext) -> bool:
-    if name in REWARDS or name in ("judge", "gym", "math_verify"):  # whatever folders there are
+    if is_remote(name) or name in REWARDS or name in ("judge", "gym", "math_verify"):  # whatever folders there are
         return False
     return name.startswith("@") or os.path.isdir(ctx.inputs.get(name, name))
 
@@ -120,6 +122,9 @@ def reward_label(name: str) -> str:
     """
     if name.startswith("@"):
         return name[1:]
+    if is_remote(name):
+        parts = urlsplit(name)
+        return f"{parts.netloc}{parts.path}".rstrip("/")
     return name if ":" in name else PurePath(name).name
 
 
