@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Collection, Sequence
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from temper import __version__
 from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
@@ -44,6 +44,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(Fault(message, fix=f"see `{self.prog} --help`"))
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help that cannot be written is an error, not silence."""
+        if message:
+            (file or sys.stderr).write(message)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -119,8 +124,8 @@ def _open_ends() -> None:
                 if handle != number:
                     os.dup2(handle, number)
                     os.close(handle)
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(place, mode, encoding="utf-8"))  # noqa: SIM115
+        if getattr(sys, name) is None:  # by its number, which `_drop_output` can lead elsewhere
+            setattr(sys, name, open(number, mode, closefd=False, encoding="utf-8"))  # noqa: SIM115
 
 
 _EXHAUSTED = {
