@@ -32,7 +32,8 @@ from session import check_machine, cores, main_of, say, warn_if_busy
 from workloads import Workload
 
 from temper.errors import Exit, Fault, TemperError
-from temper.recipe.recipe import Recipe, load_recipe
+from temper.recipe.reader import load_recipe
+from temper.recipe.recipe import Recipe
 
 WINDOW = 5  # steps whose mean accuracy is compared with the target
 

@@ -27,7 +27,7 @@ from temper.data.tasks import load_prompts
 from temper.errors import DataError
 from temper.planning.plan import make_plan
 from temper.planning.preflight import inputs, tasks
-from temper.recipe.recipe import load_recipe
+from temper.recipe.reader import load_recipe
 from temper.record.rundir import RunDir
 from temper.rewards import load_rewards
 from temper.rewards.score import Scorer

@@ -151,7 +151,7 @@ def _exhausted(error: BaseException | None, of: Collection[int] = _EXHAUSTED) ->
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in of:
+        if isinstance(error, OSError) and error.errno is not None and error.errno in of:
             what, fix = _EXHAUSTED[error.errno]
             return Fault(what, str(error.filename or ""), error.strerror or "", fix)
         if isinstance(error, MemoryError):

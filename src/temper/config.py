@@ -90,15 +90,16 @@ class TaskConfig(StrictModel):
     prompt_template: PromptTemplate | None = None  # how an open question is put, such as "{question} Use a box."
     choice_template: ChoiceTemplate | None = None  # how a question is put with its options (data/choices.py)
     description: str = ""
+    benchmark: str | None = None  # one of benchmarks.py, or `gsm8k=my.jsonl`: it sets the keys that are not written
 
     @model_validator(mode="after")
     def _files_or_gym(self) -> TaskConfig:
         if self.gym is not None and (self.train or self.test):
             raise ValueError("a task is of files (`train`, `test`) or of a set (`gym`), not of both")
-        if self.gym is None and (self.config or self.model_fields_set & {"size", "seed"}):
+        own = {name: field.default for name, field in type(self).model_fields.items() if name in ("size", "seed")}
+        if self.gym is None and (self.config or any(getattr(self, name) != default for name, default in own.items())):
             raise ValueError("size, seed and config are those of a `gym` set, and the task names none")
         return self
-    benchmark: str | None = None  # one of benchmarks.py, or `gsm8k=my.jsonl`: it sets the keys that are not written
 
     @model_validator(mode="before")
     @classmethod

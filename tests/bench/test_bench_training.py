@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent.parent / "bench"))
 from end_to_end import Step, Training, ancestors, best, figures, ratios, write_recipe
 from memory import judge
 
-from temper.recipe.recipe import load_recipe
+from temper.recipe.reader import load_recipe
 
 
 def training(*accuracies: float, seconds: float = 1.0) -> Training:

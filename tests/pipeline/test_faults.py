@@ -15,7 +15,7 @@ from temper.artifacts import begin
 from temper.errors import DataError, Exit, ResourceError, TemperError
 from temper.pipeline.run import run_recipe
 from temper.planning.plan import make_plan
-from temper.recipe.recipe import load_recipe
+from temper.recipe.reader import load_recipe
 from temper.record.rundir import Lock, RunDir
 from temper.stages import STAGES
 

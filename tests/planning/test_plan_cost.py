@@ -15,7 +15,7 @@ from temper.planning.estimate import PROCESS_BYTES, estimate, model_sizes
 from temper.planning.lengths import stage_tokens
 from temper.planning.shapes import ModelSize, Shape, Training, model_size
 from temper.recipe.graph import ASSETS
-from temper.recipe.recipe import load_recipe
+from temper.recipe.reader import load_recipe
 from temper.record.cost import Cost, Meter
 from temper.stages import STAGES
 

@@ -17,7 +17,7 @@ from temper.planning import probe
 from temper.planning.preflight import prepare
 from temper.planning.probe import NotProbed
 from temper.planning.rehearsal import MIN_STEPS, Rehearsed, Watch, rehearse
-from temper.recipe.recipe import load_recipe
+from temper.recipe.reader import load_recipe
 from temper.record.cost import Cost, Meter, children_bytes
 from temper.record.progress import StageLog
 from temper.stages import STAGES

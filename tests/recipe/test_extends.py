@@ -8,7 +8,7 @@ import fakes
 import pytest
 
 from temper.errors import ConfigError
-from temper.recipe.recipe import load_recipe
+from temper.recipe.reader import load_recipe
 from temper.recipe.resolved import render_recipe
 from temper.stages import STAGES
 

@@ -9,7 +9,8 @@ import pytest
 from temper.config import TaskConfig
 from temper.errors import Fault
 from temper.recipe.meanings import MEANINGS
-from temper.recipe.recipe import RecipeKeys, config_class, load_recipe
+from temper.recipe.reader import load_recipe
+from temper.recipe.recipe import RecipeKeys, config_class
 from temper.recipe.words import ALIASES
 from temper.stages import STAGES
 

@@ -9,7 +9,8 @@ import pytest
 
 from temper.config import StrictModel
 from temper.errors import ConfigError, Exit, Fault
-from temper.recipe.recipe import Recipe, config_class, load_recipe
+from temper.recipe.reader import load_recipe
+from temper.recipe.recipe import Recipe, config_class
 from temper.stages import STAGES
 
 

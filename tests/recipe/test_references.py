@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from temper.errors import Exit, Fault
 from temper.recipe.graph import find_circle, sort_stages
-from temper.recipe.recipe import load_recipe
+from temper.recipe.reader import load_recipe
 from temper.stages import STAGES
 
 

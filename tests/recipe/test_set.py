@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from temper.errors import ConfigError
 from temper.recipe.document import plain, read_document
-from temper.recipe.recipe import load_recipe
+from temper.recipe.reader import load_recipe
 from temper.recipe.sources import apply_settings
 from temper.stages import STAGES
 

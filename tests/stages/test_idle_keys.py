@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from temper.planning.preflight import prepare
-from temper.recipe.recipe import load_recipe
+from temper.recipe.reader import load_recipe
 from temper.recipe.sources import shipped_recipes
 
 GRPO = "{stage: grpo, model: '@m', tasks: [sums], max_steps: 10, %s}"

@@ -14,7 +14,7 @@ from temper.errors import TemperError
 from temper.models.reward_card import read_card
 from temper.pipeline.run import run_recipe
 from temper.planning.plan import make_plan
-from temper.recipe.recipe import load_recipe
+from temper.recipe.reader import load_recipe
 from temper.record.metrics import read_rows
 from temper.record.rollouts import read_rows as read_rollouts
 from temper.record.rundir import RunDir

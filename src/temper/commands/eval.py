@@ -101,7 +101,8 @@ def warn_of_training(files: str, task: str, test: Path, config: Any) -> None:
         trained = resolve_task(name)
         file = trained.train or trained.test
         assert file is not None
-        known = load_prompts(file, trained.name, trained.config.model_copy(update=bare), tell=lambda _: None)
+        settings: Any = trained.config
+        known = load_prompts(file, trained.name, settings.model_copy(update=bare), tell=lambda _: None)
         asked = load_prompts(test, task, config.model_copy(update=bare), tell=lambda _: None)
         if met := overlap(known, asked).note(f"{name} and {task}"):
             print(met.render(), file=sys.stderr)

@@ -108,7 +108,7 @@ def default_folder(args: argparse.Namespace, points: list[Point], axes: list[Any
     from temper.errors import ConfigError
     from temper.pipeline.points import default_sweep_folder
     from temper.pipeline.sweep import settings_of
-    from temper.recipe.recipe import load_recipe
+    from temper.recipe.reader import load_recipe
 
     recipe, faults = load_recipe(args.recipe, settings_of(args.settings, points[0]))
     if faults:

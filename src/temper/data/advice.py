@@ -21,7 +21,7 @@ class Offers:
 
     def work(self, mappings: Iterable[Mapping[str, str]]) -> list[Mapping[str, str]]:
         """The mappings that settle the matter; where none alone does, all: each then settles its part of it."""
-        tried = [dict(mapping) for mapping in mappings]
+        tried: list[Mapping[str, str]] = [dict(mapping) for mapping in mappings]
         return [mapping for mapping in tried if self._works(mapping)] or tried
 
     def shape(self, mapping: Mapping[str, str]) -> str:

@@ -187,10 +187,11 @@ def _shards(folder: Path) -> list[Path]:
     except OSError:
         return []
     named = [_SHARD.fullmatch(entry.name) for entry in found]
-    kinds = {(match.group(1), match.group(3), match.group(5)) if match else None for match in named}
-    numbers = [int(match.group(2)) for match in named if match]
-    whole = len(kinds) == 1 and None not in kinds and numbers == list(range(len(found)))
-    return found if whole and len(found) == int(next(iter(kinds - {None}))[1]) else []
+    shards = [match for match in named if match]
+    kinds = {(match.group(1), match.group(3), match.group(5)) for match in shards}
+    numbers = [int(match.group(2)) for match in shards]
+    whole = len(kinds) == 1 and len(shards) == len(found) and numbers == list(range(len(found)))
+    return found if whole and len(found) == int(next(iter(kinds))[1]) else []
 
 
 def _nearest(path: Path) -> str:

@@ -13,7 +13,8 @@ from temper.planning.fit import Fit
 from temper.planning.given import inputs, locate, tasks
 from temper.planning.lengths import stage_tokens
 from temper.planning.plan import Plan, make_plan
-from temper.recipe.recipe import Recipe, load_recipe
+from temper.recipe.reader import load_recipe
+from temper.recipe.recipe import Recipe
 from temper.recipe.resolved import secrets
 from temper.record.cost import memory_available, show_bytes
 from temper.record.rundir import RunDir

@@ -20,7 +20,8 @@ from temper.environment import go_offline, settle_torch, wait_passively
 from temper.errors import DataError, Preempted, TemperError
 from temper.planning.given import inputs, tasks
 from temper.planning.preflight import CheckLog
-from temper.recipe.recipe import Recipe, Stage, load_recipe
+from temper.recipe.reader import load_recipe
+from temper.recipe.recipe import Recipe, Stage
 from temper.record.cost import Meter
 from temper.stages.context import StageContext
 

@@ -1,4 +1,4 @@
-"""A recipe: its text turned into typed stages, or into every fault it has."""
+"""A recipe as typed stages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -16,28 +16,13 @@ from pydantic import Field
 
 from temper.config import StrictModel, TaskConfig
 from temper.errors import ConfigError, Fault
-from temper.recipe.document import Items, Node, Place, Scalar, Table, leaves, plain, plain_shallow, type_name
-from temper.recipe.faults import build, in_order
-from temper.recipe.foreign.read import TOOLS, tool_of
+from temper.recipe.document import Items, Node, Place, Table
 from temper.recipe.graph import (
     Ref,
-    check_stage_reference,
-    find_circle,
-    find_external,
-    is_named,
-    references,
-    sort_stages,
 )
-from temper.recipe.sources import Source, read_tree
-from temper.recipe.words import NAME_PATTERN, did_you_mean, folder_name, name_problem
+from temper.recipe.sources import Source
 from temper.stages import STAGES, Makes
 from temper.trackers import TrackerName
-
-KIND_ALIASES = {
-    "cold_start": "sft", "eval": "evaluate", "evaluation": "evaluate", "finetune": "sft", "import": "import_model",
-    "pretraining": "pretrain", "reject": "sample", "rejection_sampling": "sample", "reward_modeling": "reward_model",
-    "rl": "grpo", "rm": "reward_model", "train": "sft",
-}  # fmt: skip
 
 
 class RecipeKeys(StrictModel):
@@ -52,6 +37,19 @@ class RecipeKeys(StrictModel):
     tasks: dict[str, TaskConfig] = Field(default_factory=dict)
     stages: dict[str, Any] = Field(default_factory=dict)
     origins: dict[str, str] = Field(default_factory=dict)  # what recipe.resolved.yaml says of itself; not read
+
+
+def _words(node: Node) -> Iterator[tuple[Place, str]]:
+    """What is written as text in a stage, values before keys, each with its place."""
+    if isinstance(node, Table):
+        for entry in node.entries.values():
+            yield from _words(entry.node)
+        yield from ((entry.key, key) for key, entry in node.entries.items())
+    elif isinstance(node, Items):
+        for item in node.items:
+            yield from _words(item)
+    elif isinstance(node.value, str):
+        yield node.place, node.value
 
 
 @dataclass(frozen=True)
@@ -125,301 +123,6 @@ class Recipe:
         return self.origins.get(parts[0], "default")
 
 
-def load_recipe(reference: str, settings: Sequence[str] = ()) -> tuple[Recipe, list[Fault]]:
-    """A recipe by shipped name or path, with `settings` ("a.b=value") applied, and every fault found in it.
-
-    A stage with faults is left out of the recipe. Raises ConfigError if the text itself cannot be read.
-    """
-    tree = read_tree(reference, settings)
-    tool = tool_of(tree.table.entries)
-    if tool is not None:
-        what = f"`{tree.source.shown}` looks like a config of {TOOLS[tool]}, not like a recipe"
-        fix = f"`temper import-config {tree.source.shown} --out recipe.yaml` makes a recipe of it, and lists every key"
-        raise ConfigError(Fault(what, str(tree.table.place), "a recipe has `stages:`", fix))
-    reader = _Reader(tree.table)
-    top = reader.top()
-    configs = reader.stages()
-    order = reader.check_graph(sort=tree.extends)
-    stages = tuple(
-        replace(configs[name], number=number) for number, name in enumerate(order, 1) if name in configs
-    )  # fmt: skip
-    recipe = Recipe(
-        source=tree.source,
-        name=top.name or folder_name(tree.source.name),
-        description=top.description,
-        seed=top.seed,
-        threads=top.threads,
-        trackers=tuple(dict.fromkeys(top.trackers)),
-        tasks=reader.tasks,
-        task_files=reader.unused_files(),
-        stages=stages,
-        origins=_preset_origins(stages) | {".".join(path): _origin(node.place) for path, node in leaves(tree.table)},
-        warnings=tuple(reader.warnings),
-    )
-    return recipe, in_order(dict.fromkeys(reader.faults))
-
-
-def _preset_origins(stages: Iterable[Stage]) -> dict[str, str]:
-    """The keys that a stage's preset stands for."""
-    origins = {}
-    for stage in stages:
-        preset = getattr(stage.config, "preset", None)
-        for key in getattr(stage.module, "PRESETS", {}).get(preset, {}):
-            origins[f"stages.{stage.name}.{key}"] = f"preset {preset}"
-    return origins
-
-
-def _origin(place: Place) -> str:
-    return f"recipe {place.source}:{place.line}" if place.line else "--set"
-
-
-def _is_empty(node: Node) -> bool:
-    return node.value is None if isinstance(node, Scalar) else isinstance(node, Table) and not node.entries
-
-
-def _as_written(cls: type[StrictModel], table: Table) -> StrictModel:
-    """A config with faults, to look for references in: the keys it knows, their values unchecked."""
-    return cls.model_construct(**{key: value for key, value in plain(table).items() if key in cls.model_fields})
-
-
-def _words(node: Node) -> Iterator[tuple[Place, str]]:
-    """What is written as text in a stage, values before keys, each with its place."""
-    if isinstance(node, Table):
-        for entry in node.entries.values():
-            yield from _words(entry.node)
-        yield from ((entry.key, key) for key, entry in node.entries.items())
-    elif isinstance(node, Items):
-        for item in node.items:
-            yield from _words(item)
-    elif isinstance(node.value, str):
-        yield node.place, node.value
-
-
-def _without(table: Table, *keys: str) -> Table:
-    return Table({key: entry for key, entry in table.entries.items() if key not in keys}, table.place)
-
-
-class _Reader:
-    """Reads a recipe's tree part by part and gathers what is wrong."""
-
-    def __init__(self, table: Table):
-        self.table = table
-        self.faults: list[Fault] = []
-        self.warnings: list[str] = []
-        self.tasks: dict[str, TaskConfig] = {}
-        self.task_references: dict[str, list[Ref]] = {}
-        self.kinds: dict[str, str | None] = {}  # of every stage written, in order
-        self.uses: dict[str, list[tuple[str, Ref]]] = {}
-        self.named: set[str] = set()  # the tasks that stages name
-
-    # -- the top ------------------------------------------------------------------------------------------------------
-
-    def top(self) -> RecipeKeys:
-        """The keys at the top; those with faults at their defaults."""
-        place = self.table.place
-        bare = _without(self.table, "stages", "tasks")
-        top, faults = build(RecipeKeys, bare, (), place, lambda key: self.homes(key, "top"))
-        self.faults += faults
-        for key in ("stages", "tasks"):
-            entry = self.table.entries.get(key)
-            if entry and not isinstance(entry.node, Table) and not _is_empty(entry.node):
-                what = type_name(plain_shallow(entry.node))
-                why = f"`{key}` is a table: each name with its keys below it"
-                self.faults.append(Fault(f"`{key}` is {what}", str(entry.node.place), why))
-        for name, table in self._named("tasks"):
-            task, faults = build(TaskConfig, table, ("tasks", name), table.place, lambda key: self.homes(key, "task"))
-            self.faults += faults
-            if task is not None:
-                self.tasks[name] = task
-            self.task_references[name] = references(task or _as_written(TaskConfig, table), table, ("tasks", name))
-        if top is None:
-            return RecipeKeys()
-        if top.name is not None and (problem := name_problem(top.name)):
-            self._bad_name("the recipe's name", top.name, problem, self.table.entries["name"].node.place)
-        return top
-
-    def _named(self, group: str) -> Iterable[tuple[str, Table]]:
-        """The tables of `stages` or `tasks`, with faults for what is not one and for names that are none."""
-        node = self.table.get(group)
-        for name, entry in node.entries.items() if isinstance(node, Table) else ():
-            one = group.removesuffix("s")
-            if problem := name_problem(name):
-                self._bad_name(f"{one} name", name, problem, entry.key)
-            if isinstance(entry.node, Table):
-                yield name, entry.node
-            else:
-                what = type_name(plain_shallow(entry.node))
-                why = "a stage is a table of keys, `stage: KIND` among them" if one == "stage" else "a task is a table"
-                self.faults.append(Fault(f"`{group}.{name}` is {what}", str(entry.node.place), why))
-
-    def _bad_name(self, what: str, name: str, problem: str, place: Place) -> None:
-        shown = name if len(name) <= 40 else f"{name[:37]}… ({len(name)} characters)"
-        why = f"{problem}; names become names of folders"
-        self.faults.append(Fault(f"{what} `{shown}` is not allowed", str(place), why, f"use {NAME_PATTERN}"))
-
-    def homes(self, key: str, here: str) -> str:
-        """Where `key` does live, in words: "belongs to stages of kind grpo (final_rl)"."""
-        found = []
-        if here != "top" and key in RecipeKeys.model_fields:
-            found.append("at the top of the recipe")
-        if here != "task" and key in TaskConfig.model_fields:
-            found.append("to a task")
-        kinds = [kind for kind in STAGES if key in _fields(kind) and kind != here]
-        if kinds:
-            own = [name for name, kind in self.kinds.items() if kind in kinds]
-            found.append(f"to stages of kind {', '.join(kinds)}" + (f" (here {', '.join(own)})" if own else ""))
-        return f"belongs {' or '.join(found)}" if found else ""
-
-    # -- stages -------------------------------------------------------------------------------------------------------
-
-    def stages(self) -> dict[str, Stage]:
-        """Every stage without faults of its own, not yet numbered."""
-        tables = list(self._named("stages"))
-        node = self.table.get("stages")
-        if node is None or _is_empty(node):
-            where = str(node.place if node else self.table.place)
-            self.faults.append(Fault("the recipe has no stages", where, fix="add `stages:` with at least one"))
-        for name, table in tables:
-            self.kinds[name] = self._kind(name, table)
-        made = {}
-        for name, table in tables:
-            kind = self.kinds[name]
-            if kind is not None:
-                config = self._config(name, kind, table)
-                refs = references(config or _as_written(config_class(kind), table), table, ("stages", name))
-                found = self._found(name, refs)
-                if config is not None and found is not None:
-                    made[name] = Stage(0, name, kind, config, *found, table)
-        return made
-
-    def _kind(self, name: str, table: Table) -> str | None:
-        node = table.get("stage")
-        known = ", ".join(STAGES)
-        if node is None:
-            why = "`stage` says what kind of stage it is"
-            self.faults.append(Fault(f"`stages.{name}.stage` is missing", str(table.place), why, f"one of {known}"))
-        elif not isinstance(node, Scalar) or not isinstance(node.value, str):
-            self.faults.append(
-                Fault(f"`stages.{name}.stage` is no kind of stage", str(node.place), f"they are {known}")
-            )
-        elif node.value not in STAGES:
-            other = KIND_ALIASES.get(node.value.casefold(), "")
-            fix = f"here it is called `{other}`" if other in STAGES else did_you_mean(node.value, STAGES)
-            fault = Fault(f"unknown kind of stage `{node.value}`", str(node.place), f"the kinds are {known}", fix)
-            self.faults.append(fault)
-        else:
-            return node.value
-        return None
-
-    def _config(self, name: str, kind: str, table: Table) -> StrictModel | None:
-        cls = config_class(kind)
-        bare = _without(table, "stage")
-        config, faults = build(cls, bare, ("stages", name), table.place, lambda key: self.homes(key, kind))
-        self.faults += faults
-        if config is not None:
-            self._tell_idle(name, kind, config, table)
-        return config
-
-    def _tell_idle(self, name: str, kind: str, config: StrictModel, table: Table) -> None:
-        """A fault, or a warning, for each written key that does nothing beside another."""
-        told: set[str] = set()
-        for one in getattr(importlib.import_module(STAGES[kind].module), "idle", lambda _: ())(config):
-            entry = table.entries.get(one.key)
-            if entry is None or one.key in told:
-                continue
-            told.add(one.key)
-            fault = Fault(f"`stages.{name}.{one.key}` does nothing here", str(entry.key), one.why)
-            if one.harmless:
-                self.warnings.append(f"{fault.what}: {one.why} ({entry.key})")
-            else:
-                self.faults.append(replace(fault, fix="remove the key, or change what stands beside it"))
-
-    def _found(self, name: str, refs: list[Ref]) -> tuple[tuple[Ref, ...], tuple[str, ...]] | None:
-        """The references of a stage, found, and the tasks it names; None if one is not there or has faults itself."""
-        before = len(self.faults)
-        named = [ref for ref in refs if ref.kind == "task"]
-        self.named |= {ref.text for ref in named}
-        tasks = list(dict.fromkeys(ref.text for ref in named))
-        for ref in named:
-            self._unknown_task(ref)
-        refs = [ref for ref in refs if ref.kind != "task"]
-        refs += [ref for task in tasks for ref in self.task_references.get(task, ())]
-        makes: dict[str, Makes | None] = {
-            other: STAGES[of].makes if of in STAGES else None for other, of in self.kinds.items()
-        }
-        found = []
-        for ref in refs:
-            if ref.stage is not None:
-                faults = check_stage_reference(ref, makes, name)
-                if ref.stage in makes:
-                    self.uses.setdefault(name, []).append((ref.stage, ref))
-            elif ref.kind == "reward" and is_named(ref):
-                faults = []  # one of the built-in rewards, or a fault that the stage's check names
-            else:
-                ref, faults = find_external(ref, list(self.kinds))
-            self.faults += faults
-            found.append(ref)
-        paths: dict[str, Ref] = {}
-        for ref in found:
-            other = paths.setdefault(ref.text, ref)
-            if ref.path != other.path:
-                why = f"here it is {ref.path}, at {other.place} it is {other.path}"
-                self.faults.append(Fault(f"`{ref.text}` means two files in one stage", str(ref.place), why,
-                                         "write one of them as an absolute path"))  # fmt: skip
-        if len(self.faults) > before or any(task not in self.tasks for task in tasks):
-            return None
-        return tuple(found), tuple(tasks)
-
-    def unused_files(self) -> dict[str, list[Ref]]:
-        """The files of tasks that no stage names; faults for those that are not there."""
-        makes: dict[str, Makes | None] = {
-            name: STAGES[kind].makes if kind in STAGES else None for name, kind in self.kinds.items()
-        }
-        files: dict[str, list[Ref]] = {}
-        for name in (name for name in self.tasks if name not in self.named):
-            for ref in self.task_references[name]:
-                if ref.stage is not None:
-                    self.faults += check_stage_reference(ref, makes, "")
-                else:
-                    found, faults = find_external(ref, list(self.kinds))
-                    self.faults += faults
-                    files.setdefault(name, []).append(found)
-        return files
-
-    def _unknown_task(self, ref: Ref) -> None:
-        node = self.table.get("tasks")
-        written = list(node.entries) if isinstance(node, Table) else []
-        if ref.text not in written:  # else it has faults of its own
-            why = f"the tasks are {', '.join(written)}" if written else "the recipe has no `tasks`"
-            fix = did_you_mean(ref.text, written)
-            self.faults.append(Fault(f"`{ref.key}` names an unknown task `{ref.text}`", str(ref.place), why, fix))
-
-    # -- the graph ----------------------------------------------------------------------------------------------------
-
-    def check_graph(self, sort: bool) -> list[str]:
-        """The stages in the order they run in; faults for circles and for stages that stand before what they use."""
-        names = list(self.kinds)
-        uses = {name: [used for used, _ in self.uses.get(name, [])] for name in names}
-        circle = find_circle(uses)
-        if circle:
-            ref = next(ref for used, ref in self.uses[circle[0]] if used == circle[1])
-            what = (
-                f"`{ref.key}` refers to the stage itself" if len(circle) == 2 else "stages use one another in a circle"
-            )
-            why = f"{' needs '.join(circle)}: none of them can be first"
-            self.faults.append(Fault(what, str(ref.place), why, "let one of them start from something that exists"))
-            return names
-        if sort:
-            return sort_stages(uses)
-        for name in names:
-            for used, ref in self.uses.get(name, []):
-                if names.index(used) > names.index(name):
-                    why = f"stages run in the order they are written in, and `{name}` needs what `{used}` makes"
-                    what = f"`{name}` stands before `{used}`, which it uses"
-                    self.faults.append(Fault(what, str(ref.place), why, f"move `{name}` below `{used}`"))
-        return names
-
-
 def config_class(kind: str) -> type[StrictModel]:
     """The Config of a kind of stage. Raises ConfigError if this installation lacks its module."""
     module = STAGES[kind].module
@@ -431,7 +134,7 @@ def config_class(kind: str) -> type[StrictModel]:
         raise ConfigError(Fault(f"this installation has no stages of kind `{kind}`", why=f"no {module}")) from None
 
 
-def _fields(kind: str) -> Iterable[str]:
+def fields_of(kind: str) -> Iterable[str]:
     try:
         return config_class(kind).model_fields
     except (ConfigError, ImportError):  # only a hint would be lost

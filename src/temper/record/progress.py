@@ -99,10 +99,10 @@ class StageLog:
         if kept is not None and (kept / "warnings.jsonl").is_file():
             self._warned |= _read_warnings(kept / "warnings.jsonl")
         self._metrics.keep_until(step)
-        kept = {key: row for key, row in self._warned.items() if row["step"] <= step}
-        if kept != self._warned:
-            self._warned = kept
-            self._append("warnings.jsonl", [json.dumps(row, ensure_ascii=False) for row in kept.values()], mode="w")
+        still = {key: row for key, row in self._warned.items() if row["step"] <= step}
+        if still != self._warned:
+            self._warned = still
+            self._append("warnings.jsonl", [json.dumps(row, ensure_ascii=False) for row in still.values()], mode="w")
 
     def info(self, text: str) -> None:
         """Say `text`, one line, in the terminal or pipe and in log.txt."""
