@@ -169,6 +169,7 @@ STAGE_HELPERS = {
     "stages.__init__",
     *(f"stages.{name}" for name in ("context", "models", "rewards", "prompts", "draws", "chunks", "rollouts", "idle")),
     "stages.presets",
+    "stages.programs",
 }
 
 

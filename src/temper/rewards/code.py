@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import replace
 from threading import Lock
 
 from temper.code.grader import Grade, Outcome, Scoring, grade_all
@@ -14,7 +15,7 @@ from temper.errors import Fault
 from temper.rewards.returns import Unknown
 from temper.types import Prompt, Reply
 
-REMEMBERED = 4096  # grades kept, for metrics and samples to tell of
+REMEMBERED = 1 << 15  # grades kept, for metrics and samples to tell of
 DEADLINE = 600.0  # seconds that one call may take; what was not run by then is nobody's fault
 BROKEN_SHARE, BROKEN_LEAST = 0.1, 8  # of all programs so far: the sandbox does not work, and the run ends
 
@@ -86,7 +87,7 @@ class CodeReward:
 
     def _remember(self, pair: tuple[Prompt, Reply], grade: Grade) -> None:
         with self._lock:
-            self._grades[pair[0].id, pair[1].text] = grade
+            self._grades[pair[0].id, pair[1].text] = _slim(grade)
             while len(self._grades) > REMEMBERED:
                 self._grades.popitem(last=False)
             self._asked += 1
@@ -94,6 +95,13 @@ class CodeReward:
         if self._broken >= BROKEN_LEAST and self._broken > BROKEN_SHARE * self._asked:
             what = f"the sandbox could not run {self._broken} of {self._asked} programs"
             raise SandboxError(Fault(what, why=_why(grade), fix="`temper doctor` shows what the sandbox needs"))
+
+
+def _slim(grade: Grade) -> Grade:
+    """The grade with the texts of its first failing test alone: those of the others are told to nobody."""
+    shown = grade.failing[0] if grade.failing else 0
+    outcomes = (one if n == shown else Outcome(one.verdict) for n, one in enumerate(grade.outcomes, 1))
+    return replace(grade, outcomes=tuple(outcomes))
 
 
 def _why(grade: Grade) -> str:

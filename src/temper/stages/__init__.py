@@ -5,7 +5,7 @@ models.py    open what is trained, leave it behind      rewards.py   open and ch
 prompts.py   read and check the files of tasks          draws.py     which prompts a step draws
 chunks.py    work kept on disk in pieces                rollouts.py  sample, score and log a step
 context.py   what a stage is given                      presets.py   an algorithm by its paper's values
-idle.py      keys that do nothing beside another
+idle.py      keys that do nothing beside another          programs.py  evaluating programs by their tests
 """
 
 from __future__ import annotations

@@ -25,12 +25,14 @@ from temper.rollout.measures import interval, majority_is_right, mean_interval
 from temper.rollout.open import open_engine
 from temper.rollout.options import SamplingConfig, sampling_of
 from temper.rollout.paired import PromptScore, paired, prompt_score, read_score, set_hash
+from temper.rollout.statistics import verdict_metrics
 from temper.stages.chunks import kept_rows
 from temper.stages.context import StageContext
 from temper.stages.idle import Idle, idle_greedy, idle_judge
 from temper.stages.models import check_model
+from temper.stages.programs import accuracy_but, programs_of, right_by_tests, with_tests
 from temper.stages.prompts import check_lengths, check_tasks, in_form, known_prompts, open_prompts
-from temper.stages.rewards import RewardsConfig, check_rewards, open_rewards, reward_label
+from temper.stages.rewards import RewardsConfig, check_reward_tasks, check_rewards, open_rewards, reward_label
 from temper.text.chat import ChatFormat
 from temper.types import Group, Prompt, ReplyForm
 
@@ -79,6 +81,7 @@ class Config(SamplingConfig, RewardsConfig):
     def _consistent(self) -> Config:
         if max(self.ks) > self.num_samples:
             raise ValueError(f"pass_k ({max(self.ks)}) is more than num_samples ({self.num_samples})")
+        check_reward_tasks(self, self.reward_funcs, self.tasks)
         names = {ref.removeprefix("@") for ref in self.models}
         if unknown := [name for name in self.replies if name not in names]:
             raise ValueError(f"reply names the model `{unknown[0]}`, which is not among `models`")
@@ -106,6 +109,16 @@ class Config(SamplingConfig, RewardsConfig):
         return sorted(set([given] if isinstance(given, int) else given))
 
     @property
+    def programs(self) -> list[str]:
+        """The tasks whose replies are programs: being right is to pass the tests."""
+        return programs_of(self.reward_funcs, self.tasks, self.reward_tasks)
+
+    @property
+    def golds(self) -> dict[str, str]:
+        """By task, the reward that asks for gold answers."""
+        return {task: "accuracy" for task in self.tasks if task not in self.programs}
+
+    @property
     def metrics(self) -> list[str]:
         """What a claim can name."""
         own = [reward_label(name) for name in self.reward_funcs]
@@ -121,10 +134,9 @@ def idle(config: Config) -> Iterator[Idle]:
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
-    golds = dict.fromkeys(config.tasks, "accuracy")
-    faults = missing_device(config.device) + check_tasks(config.tasks, "test", ctx, golds)
+    faults = missing_device(config.device) + check_tasks(config.tasks, "test", ctx, config.golds)
     faults += check_rewards(
-        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "test", ctx, golds)
+        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "test", ctx, config.golds)
     )
     for ref in config.models:
         faults += check_model(ref, ctx)
@@ -135,8 +147,7 @@ def run(config: Config, ctx: StageContext) -> None:
     """Per model and task: k completions of every held-out prompt, measured. A finished model is not measured twice."""
     models: list[dict[str, Any]] = []
     scored: dict[tuple[str, str], list[PromptScore]] = {}
-    golds = dict.fromkeys(config.tasks, "accuracy")
-    found = open_prompts(config.tasks, "test", ctx, golds)
+    found = with_tests(open_prompts(config.tasks, "test", ctx, config.golds), config.programs, ctx.log.warn)
     prompts = {name: of_task[: config.max_prompts] for name, of_task in found.items()}
     total = len(config.models) * len(config.tasks)
     own = [name for name in config.reward_funcs if name not in MEASURED]
@@ -231,13 +242,14 @@ def evaluate_model(
 ) -> Measured:
     """(the numbers of one model on one task, what every prompt scored, its completions as rows). `more` are rewards
     that are measured beside MEASURED."""
-    rewards = {**{name: REWARDS[name] for name in MEASURED}, **(more or {})}
-    scorer = Scorer(rewards, [float(name == "accuracy") for name in rewards])
+    rewards = {**{name: REWARDS[name] for name in MEASURED}, **(more or {}), "accuracy": accuracy_but(config.programs)}
+    scorer = Scorer(rewards, [float(name == "accuracy") for name in rewards], tasks=config.labelled_tasks)
     chat = ChatFormat.load(path)
     model = load_model(path, *placed(config), warn=warn)
     check_lengths(prompts, chat)
     with open_engine(model) as engine:
         groups = collect(engine, chat, scorer, prompts, config.num_samples, sampling_of(config, chat), key)
+    groups = [right_by_tests(group) if group.prompt.task in config.programs else group for group in groups]
     rows = [rollout_row(rollout, i) for group in groups for i, rollout in enumerate(group.rollouts)]
     scores = [prompt_score(group, _consensus(group)) for group in groups]
     return measure(groups, scores, config), scores, rows
@@ -270,6 +282,7 @@ def measure(groups: Sequence[Group], scores: Sequence[PromptScore], config: Conf
         "pass_at": pass_at,
         "cons_at_k": consensus["value"],
         "cons_at_k_interval": consensus["interval"],
+        **({"verdicts": verdicts} if (verdicts := verdict_metrics(rollouts)) else {}),
         "rewards": {name: _mean(of_name) for name, of_name in values.items()},
     }
 
@@ -283,7 +296,8 @@ def _with_interval(per_prompt: Sequence[float]) -> dict[str, Any]:
 
 
 def _consensus(group: Group) -> float:
-    answers = [vote(rollout.prompt, rollout.reply) for rollout in group.rollouts]
+    programs = "code" in group.rollouts[0].rewards  # equal programs are one vote
+    answers = [r.reply.answer if programs else vote(r.prompt, r.reply) for r in group.rollouts]
     return majority_is_right(answers, [rollout.rewards["accuracy"] == 1.0 for rollout in group.rollouts])
 
 

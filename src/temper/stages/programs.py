@@ -1,0 +1,73 @@
+"""Evaluating programs: where the reward `code` is measured, a reply is right if its program passes all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from temper.code.refusals import SandboxError
+from temper.errors import DataError, Fault
+from temper.rewards.accuracy import accuracy
+from temper.rewards.code import InfrastructureFailure, code
+from temper.types import Group, Prompt, Reply, Rollout
+
+
+def programs_of(names: Sequence[str], tasks: Sequence[str], reward_tasks: Mapping[str, Sequence[str]]) -> list[str]:
+    """The tasks whose replies are programs.
+
+    >>> programs_of(["code"], ["sums", "programs"], {"code": ["programs"]}), programs_of([], ["sums"], {})
+    (['programs'], [])
+    """
+    wanted = reward_tasks.get("code", tasks)
+    return [task for task in tasks if task in wanted] if "code" in names else []
+
+
+def with_tests(
+    prompts: Mapping[str, list[Prompt]], of: Sequence[str], warn: Callable[[str], None]
+) -> dict[str, list[Prompt]]:
+    """The prompts by task; of tasks whose replies are programs only those that can be judged.
+
+    Raises DataError where none of a task's can.
+    """
+    found = {}
+    for task, of_task in prompts.items():
+        judged = [prompt for prompt in of_task if task not in of or code.tests_of(prompt) is not None]
+        if left := len(of_task) - len(judged):
+            warn(f"{left:,} of {len(of_task):,} prompts of the task `{task}` have no tests that can be run: left out")
+        if of_task and not judged:
+            fix = "give rows tests (docs/code.md), or take the task out of the reward's (`reward_tasks`)"
+            raise DataError(Fault(f"no row of the task `{task}` has tests that can be run", of_task[0].place, fix=fix))
+        found[task] = judged
+    return found
+
+
+def accuracy_but(tasks: Sequence[str]) -> Callable[[Prompt, Reply], float | None]:
+    """The reward `accuracy`; None for prompts of these tasks."""
+
+    def measured(prompt: Prompt, reply: Reply) -> float | None:
+        return None if prompt.task in tasks else accuracy(prompt, reply)
+
+    return measured
+
+
+def right_by_tests(group: Group) -> Group:
+    """The group with the `accuracy` of its programs. A program that the sandbox could not run is run again.
+
+    Raises SandboxError where it cannot be run then either: what is not known is not counted as wrong.
+    """
+    return replace(group, rollouts=tuple(_judged(rollout) for rollout in group.rollouts))
+
+
+def _judged(rollout: Rollout) -> Rollout:
+    found = dict(rollout.rewards)
+    if "code" in rollout.grader_failures:
+        try:
+            found["code"] = code(rollout.prompt, rollout.reply) or 0.0
+        except InfrastructureFailure as failure:
+            fix = "`temper doctor` shows what the sandbox needs"
+            raise SandboxError(Fault("the sandbox could not run a program twice", why=str(failure), fix=fix)) from None
+    right = float(found["code"] == 1.0)
+    inapplicable = tuple(name for name in rollout.inapplicable if name != "accuracy")
+    failures = tuple(name for name in rollout.grader_failures if name != "code")
+    return replace(rollout, rewards={"accuracy": right, **found}, total=right, inapplicable=inapplicable,
+                   grader_failures=failures)  # fmt: skip

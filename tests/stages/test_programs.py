@@ -1,0 +1,116 @@
+"""Programs through the stages: learned from, evaluated, and shown with their verdicts."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from temper.cli import main
+from temper.code import Sandbox, SandboxError
+from temper.errors import DataError
+from temper.rewards.code import code
+from temper.stages.programs import right_by_tests, with_tests
+from temper.text.reply import parse_reply
+from temper.types import Completion, Group, Message, Prompt, Rollout
+
+ROWS = [
+    {"problem": "Read two integers and print their sum.", "tests": [{"input": "2 3", "output": "5"}]},
+    {"problem": "Read an integer and print its double.", "tests": [{"input": "2", "output": "4"}]},
+    {"problem": "Print the line that you read.", "tests": [{"input": "a", "output": "a"}]},
+]
+RECIPE = """\
+name: programs
+tasks:
+  programs: {train: rows.jsonl, test: held_out.jsonl}
+stages:
+  base: {stage: import_model, model: tiny-base}
+  rl:
+    stage: grpo
+    model: "@base"
+    tasks: [programs]
+    reward_funcs: [code]
+    max_steps: 2
+    num_generations: 2
+    prompts_per_step: 2
+    max_completion_length: 24
+    keep_rollouts_steps: 1
+  report:
+    stage: evaluate
+    models: ["@rl"]
+    tasks: [programs]
+    reward_funcs: [code]
+    num_samples: 2
+    max_completion_length: 24
+"""
+
+
+@pytest.fixture(autouse=True)
+def _needs_a_sandbox() -> None:
+    try:
+        Sandbox(1).close()
+    except SandboxError as error:
+        pytest.skip(str(error))
+
+
+def asked(row: dict, number: int = 1) -> Prompt:
+    return Prompt(f"p:{number}", "programs", (Message("user", row["problem"]),), gold=None, row=row)
+
+
+def drawn(prompt: Prompt, program: str) -> Rollout:
+    reply = parse_reply(f"<think>So.</think><answer>```python\n{program}\n```</answer>")
+    value = code(prompt, reply)
+    assert value is not None
+    return Rollout(prompt, Completion((1,), (0.0,), "stop"), reply, {"code": value}, 0.0, (), ("accuracy",))
+
+
+def test_a_model_learns_from_its_programs_and_is_evaluated_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    held_out = [{**row, "problem": "Please: " + row["problem"]} for row in ROWS]
+    Path("held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))
+    Path("programs.yaml").write_text(RECIPE)
+    assert main(["run", "programs.yaml", "--out", "run"]) == 0, capsys.readouterr().err
+    for step in (1, 2):
+        text = gzip.decompress(Path(f"run/stages/02-rl/rollouts/step-{step:06d}.jsonl.gz").read_bytes())
+        rows = [json.loads(line) for line in text.splitlines()]
+        assert len(rows) == 4
+        assert all(row["code"]["verdict"] != "passed" for row in rows if row["rewards"]["code"] == 0)
+    (path,) = Path("run").glob("artifacts/*/samples/rl.programs.jsonl")
+    samples = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(samples) == 6
+    assert all(row["rewards"]["accuracy"] == (row["code"]["verdict"] == "passed") for row in samples)
+    measured = json.loads((path.parent.parent / "evaluation.json").read_text())["models"][0]["tasks"]["programs"]
+    assert sum(measured["verdicts"].values()) == pytest.approx(1)
+    assert measured["accuracy"] == measured["rewards"]["code"]
+
+
+def test_a_reply_is_right_if_its_program_passes_all_tests() -> None:
+    prompt = asked(ROWS[1])
+    good, bad = drawn(prompt, "print(2 * int(input()))"), drawn(prompt, "print(4 + 1)")
+    group = right_by_tests(Group(prompt, (1,), (good, bad)))
+    assert [(r.rewards["accuracy"], r.total, r.inapplicable) for r in group.rollouts] == [(1, 1, ()), (0, 0, ())]
+
+
+def test_a_program_that_the_sandbox_failed_on_is_run_again() -> None:
+    prompt = asked(ROWS[1])
+    good = drawn(prompt, "print(2 * int(input()))")
+    failed = replace(good, rewards={"code": 0.0}, grader_failures=("code",))
+    (judged,) = right_by_tests(Group(prompt, (1,), (failed,))).rollouts
+    assert judged.rewards["accuracy"] == 1.0
+    assert judged.grader_failures == ()
+
+
+def test_prompts_without_tests_are_left_out_and_told_of() -> None:
+    bare = asked({"problem": "Say something."}, 2)
+    told: list[str] = []
+    assert with_tests({"programs": [asked(ROWS[0]), bare]}, ["programs"], told.append) == {"programs": [asked(ROWS[0])]}
+    assert "1 of 2" in told[0]
+    assert with_tests({"sums": [bare]}, ["programs"], told.append) == {"sums": [bare]}
+    with pytest.raises(DataError, match="has tests"):
+        with_tests({"programs": [bare]}, ["programs"], told.append)
