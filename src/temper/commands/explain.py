@@ -38,6 +38,7 @@ def explain(run: Path, wanted: str) -> list[dict[str, Any]]:
     from temper.report.explain import diagnose, is_flat, trend
     from temper.report.gather import gather
     from temper.report.heldout import rows_of
+    from temper.report.programs import verdict_trend
     from temper.report.sections import kind_name
 
     stages = gather(run)["stages"]
@@ -59,6 +60,7 @@ def explain(run: Path, wanted: str) -> list[dict[str, Any]]:
             "of": stage["planned_steps"],
             "flat": is_flat(ends),
             "trend": {name: list(pair) for name, pair in ends.items()},
+            "verdicts": verdict_trend(rows),
             "findings": [{"key": f.key, "level": f.level, "text": f.text}
                          for f in diagnose(stage["kind"], config, rows, stage["warnings"])],
         })  # fmt: skip

@@ -93,6 +93,7 @@ def render(row: dict[str, Any], count: int = 1) -> str:
       total 1.00  accuracy 1.00
     """
     from temper.record.lines import number
+    from temper.report.programs import facts
 
     rewards = row.get("rewards") if isinstance(row.get("rewards"), dict) else {}
     head = [str(row.get("stage")), str(row.get("prompt_id"))]
@@ -105,6 +106,7 @@ def render(row: dict[str, Any], count: int = 1) -> str:
     scores += [("advantage", row["advantage"])] if row.get("advantage") is not None else []
     lines = [_one_line("  ".join(head))]
     lines += [f"  {key:<7} {_indented(row.get(key))}" for key in ("prompt", "gold", "reply")]
+    lines += [f"  {name:<7} {_indented(text)}" for name, text in facts(row)]
     for name, values in (row.get("step_rewards") or {}).items():
         lines.append(_one_line(f"  steps   {name} {' '.join(map(number, values))}"))
     return "\n".join([*lines, "  " + _one_line("  ".join(f"{name} {number(value)}" for name, value in scores))])

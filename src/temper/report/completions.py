@@ -8,6 +8,7 @@ from typing import Any
 
 from temper.errors import escape as escape_controls
 from temper.record.lines import number
+from temper.report.programs import program_card
 
 MOST_CHARACTERS = 3000
 OPEN_RANKS = ("best", "median", "worst")
@@ -45,7 +46,7 @@ def card(stage: str, task: str, row: Json) -> str:
     """One completion."""
     rewards = row.get("rewards")
     rewards = rewards if isinstance(rewards, dict) else {}
-    right = rewards.get("accuracy") == 1.0
+    right = rewards.get("accuracy", rewards.get("code")) == 1.0
     cut = row.get("finish_reason") == "length"
     facts = [f"<span class='reward total'>total <b>{number(row.get('total'))}</b></span>"]
     facts += [
@@ -61,7 +62,7 @@ def card(stage: str, task: str, row: Json) -> str:
         f'<article class="completion {"right" if right else "wrong"}" {data}>'
         f'<p class="ask"><span class="rank">{rank}</span><code>{prompt}</code>'
         f'<span class="gold">gold <code>{gold}</code></span><span class="tokens">{tokens}{ended}</span></p>'
-        f'<pre>{_reply(row.get("reply"))}</pre><p class="rewards">{"".join(facts)}</p></article>'
+        f'<pre>{_reply(row.get("reply"))}</pre>{program_card(row)}<p class="rewards">{"".join(facts)}</p></article>'
     )
 
 

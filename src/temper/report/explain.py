@@ -167,6 +167,8 @@ def render(stage: Mapping[str, Any]) -> str:
     verdict = "did not rise" if stage["flat"] else "rose"
     lines = [f"{stage['stage']} ({stage['kind']}), step {stage['step']} of {stage['of']}: the reward {verdict}"]
     lines += [f"  {name:<22} {number(a)} -> {number(b)}" for name, (a, b) in stage["trend"].items()]
+    shares = stage.get("verdicts") or {}
+    lines += [f"  {f'programs {name}':<22} {number(a)} -> {number(b)}" for name, (a, b) in shares.items()]
     for finding in stage["findings"]:
         lines.append(f"  {finding['level']}: {finding['text']}")
     if not any(finding["level"] == "warning" for finding in stage["findings"]):

@@ -151,8 +151,8 @@ def _unknown(what: str, name: str, known: Sequence[str], why: str) -> Fault:
 
 def _fits(row: Row, query: Query) -> bool:
     verdicts: dict[str, Callable[[], bool]] = {
-        "right": lambda: _rewards(row).get("accuracy") == 1.0,
-        "wrong": lambda: _rewards(row).get("accuracy") != 1.0,
+        "right": lambda: is_right(row),
+        "wrong": lambda: not is_right(row),
         "truncated": lambda: row.get("finish_reason") == "length",
     }
     return (
@@ -161,6 +161,12 @@ def _fits(row: Row, query: Query) -> bool:
         and all(_value(row, name) > bound for name, bound in query.above)
         and (query.verdict is None or verdicts[query.verdict]())
     )
+
+
+def is_right(row: Row) -> bool:
+    """By its accuracy, or by that of its program where only programs were judged."""
+    rewards = _rewards(row)
+    return rewards.get("accuracy", rewards.get("code")) == 1.0
 
 
 def _rewards(row: Row) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from temper.report import sections
 from temper.report.completions import completions
 from temper.report.curves import main_curves, more_curves
 from temper.report.gather import gather
+from temper.report.programs import verdict_tables
 from temper.report.settings import cost, harvests, memory_parts, settings
 
 # Nothing but what stands in the file: no request, no frame, no form, whatever a model wrote.
@@ -49,6 +50,7 @@ def page(data: Mapping[str, Any]) -> str:
         sections.results(data),
         sections.warnings(data),
         curves(data),
+        verdict_tables(data["stages"], data["models"]),
         harvests(data),
         completions(data),
         settings(data),
