@@ -76,6 +76,10 @@ def test_a_model_learns_from_its_programs_and_is_evaluated_on_them(
     Path("held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))
     Path("programs.yaml").write_text(RECIPE)
     assert main(["run", "programs.yaml", "--out", "run"]) == 0, capsys.readouterr().err
+    (card,) = (path for path in Path("run").glob("artifacts/*/README.md") if "GRPO" in path.read_text())
+    tier = json.loads(Path("run/run.json").read_text())["sandbox"]
+    assert "landlock" in tier
+    assert f"run in a sandbox: {tier}" in card.read_text()
     for step in (1, 2):
         text = gzip.decompress(Path(f"run/stages/02-rl/rollouts/step-{step:06d}.jsonl.gz").read_bytes())
         rows = [json.loads(line) for line in text.splitlines()]

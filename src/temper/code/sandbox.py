@@ -49,8 +49,8 @@ class Sandbox:
         self._lock = threading.Lock()
         self._owner = os.getpid()
         check_system()
-        with self.zygote(False):
-            pass
+        with self.zygote(False) as zygote:  # what protects, for records
+            self.tier = f"landlock (ABI {zygote.hello['abi']}) + seccomp, Linux {platform.release()}"
         try:
             require(self)
         except BaseException:
@@ -70,13 +70,6 @@ class Sandbox:
         if os.getpid() == self._owner:
             for zygote in every:
                 zygote.stop()
-
-    @property
-    def tier(self) -> str:
-        """What protects, for records: the tier and the kernel's version of Landlock."""
-        with self.zygote(False) as zygote:
-            abi = zygote.hello["abi"]
-        return f"landlock (ABI {abi}) + seccomp, Linux {platform.release()}"
 
     @contextlib.contextmanager
     def zygote(self, numpy: bool) -> Iterator[Zygote]:
@@ -139,3 +132,8 @@ def shared_sandbox() -> Sandbox:
             _shared = Sandbox()
             atexit.register(_shared.close)
         return _shared
+
+
+def tier_in_use() -> str:
+    """The tier of this process's sandbox; "" where none was asked for."""
+    return _shared.tier if _shared is not None else ""

@@ -46,8 +46,8 @@ class Job:
 class Zygote:
     """One guest process. `numpy` gives its programs numpy, one thread and 1 GB."""
 
-    def __init__(self, numpy: bool = False, python: str = sys.executable, wrap: tuple[str, ...] = ()):
-        self.numpy, self.python, self.wrap = numpy, python, wrap
+    def __init__(self, numpy: bool = False, python: str = sys.executable):
+        self.numpy, self.python = numpy, python
         self.process: subprocess.Popen | None = None
         self.hello: dict = {}
         self._line: socket.socket | None = None
@@ -59,7 +59,7 @@ class Zygote:
         path, reads = _numpy_folders() if self.numpy else ([], [])
         config = {"reads": reads, "path": path, "imports": ["numpy"] if self.numpy else []}
         flags = ["-I", "-S", "-B", "-X", "utf8"]
-        command = [*self.wrap, self.python, *flags, str(GUEST), str(theirs.fileno()), str(os.getpid())]
+        command = [self.python, *flags, str(GUEST), str(theirs.fileno()), str(os.getpid())]
         clean = {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
         with theirs:
             self.process = subprocess.Popen(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from temper.artifacts import write_atomically
+from temper.code.sandbox import tier_in_use
 from temper.environment import versions
 from temper.masking import masked
 from temper.planning.plan import Plan, StagePlan
@@ -55,6 +56,8 @@ class Record:
             "state": "running",
             "stages": stages,
         }
+        if before.get("sandbox"):
+            self.values["sandbox"] = before["sandbox"]
 
     def _entry(self, planned: StagePlan, state: str, cost: Cost, steps: Any) -> dict[str, Any]:
         stage = planned.stage
@@ -86,6 +89,8 @@ class Record:
             here = sum((costs[name] - self.costs[name] for name in self.ran), Cost())
             overhead = overhead + (self.meter.spent() - here)
         total = sum(costs.values(), overhead)
+        if tier := tier_in_use():
+            self.values["sandbox"] = tier  # what held the programs that models wrote
         self.values |= {
             "state": state,
             "updated": _now(),

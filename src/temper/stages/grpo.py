@@ -29,7 +29,7 @@ from temper.stages.idle import Idle, idle_optimizer, idle_policy, idle_rollouts
 from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
 from temper.stages.presets import PRESETS, preset_values
 from temper.stages.prompts import known_prompts
-from temper.stages.rewards import check_step_rewards, golds_of, open_step_rewards, reward_label
+from temper.stages.rewards import check_step_rewards, golds_of, how_graded, open_step_rewards, reward_label
 from temper.stages.rollouts import Clock, RolloutConfig, Rollouts, check_rollouts, policy_examples
 from temper.text.chat import ChatFormat
 from temper.train.learner import Learner, OptimizerConfig, over_updates
@@ -190,7 +190,7 @@ def run(config: Config, ctx: StageContext) -> None:
             notes = step_notes(groups, judged) if judged else None
             rollouts.log(step, steps, groups, advantages, metrics, clock, notes)
     tasks, rewards = ", ".join(config.tasks), ", ".join(config.reward_funcs)
-    how = [f"GRPO: {steps} steps on {tasks}, rewards {rewards}"]
+    how = [f"GRPO: {steps} steps on {tasks}, rewards {rewards}", *how_graded(config.reward_funcs)]
     finish_model(learner, chat, ctx, config.model, how)
 
 

@@ -27,6 +27,7 @@ from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
 from temper.stages.idle import Idle, idle_optimizer, idle_policy, idle_rollouts
 from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
+from temper.stages.rewards import how_graded
 from temper.stages.rollouts import Clock, RolloutConfig, Rollouts, check_rollouts, policy_examples
 from temper.text.chat import ChatFormat
 from temper.train.actor_critic import (
@@ -141,7 +142,7 @@ def run(config: Config, ctx: StageContext) -> None:
                 metrics |= memory_by_part(learner, reference, others.get("value_model"))
             rollouts.log(step, config.max_steps, groups, advantages, metrics, clock)
     how = f"PPO: {config.max_steps} steps on {', '.join(config.tasks)}, rewards {', '.join(config.reward_funcs)}"
-    finish_model(learner, chat, ctx, config.model, [how])
+    finish_model(learner, chat, ctx, config.model, [how, *how_graded(config.reward_funcs)])
 
 
 def open_models(source: Path, config: Config, ctx: StageContext) -> tuple[ActorCritic, Learner, dict[str, Learner]]:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from temper.code.refusals import SandboxError
 from temper.code.rows import NoTests, read_tests
-from temper.code.sandbox import shared_sandbox
+from temper.code.sandbox import shared_sandbox, tier_in_use
 from temper.config import TaskName
 from temper.errors import ConfigError, Exit, Fault, TemperError
 from temper.models.device import DeviceConfig, placed
@@ -186,6 +186,12 @@ def _no_tests(prompt: Prompt) -> str:
     except NoTests as problem:
         return str(problem)
     return ""
+
+
+def how_graded(names: Sequence[str]) -> list[str]:
+    """A line for the model's card: in what the programs of its replies were run."""
+    tier = tier_in_use()
+    return [f"programs in replies were run in a sandbox: {tier}"] if "code" in names and tier else []
 
 
 def check_labels(names: Sequence[str]) -> list[Fault]:
