@@ -289,7 +289,7 @@ def test_weights_that_do_not_fit_are_refused(weights):
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("acuracy", "accuracy"), ("accuracy_reward", "accuracy"), ("tag-count", "tag_count"), ("Format", "format")],
+    [("acuracy", "accuracy"), ("acuracy_reward", "accuracy"), ("tag-count", "tag_count"), ("Format", "format")],
 )
 def test_an_unknown_reward_is_answered_with_the_nearest(name, meant):
     with pytest.raises(ConfigError, match="unknown reward") as raised:

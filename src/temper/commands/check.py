@@ -75,6 +75,7 @@ def read_options(args: argparse.Namespace) -> Options:
     from temper.data.rows import nearest
     from temper.data.shapes import SHAPES
     from temper.errors import ConfigError, Fault
+    from temper.rewards.names import our_names
 
     faults = []
     if not args.files and not split(args.tasks):
@@ -89,7 +90,7 @@ def read_options(args: argparse.Namespace) -> Options:
         faults.append(Fault("--write takes the good rows of one file", fix="check the files one by one"))
     if faults:
         raise ConfigError(faults)
-    rewards = tuple(split(args.rewards))
+    rewards = tuple(our_names(split(args.rewards), lambda text: print(f"note: {text}", file=sys.stderr)))
     form = args.reply or "tags"
     how = {"unverifiable": args.unverifiable, "reply": form}
     return Options(args.shape, columns, args.answer, args.language, rewards, args.model, args.skip_bad, **how)

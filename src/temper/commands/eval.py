@@ -117,10 +117,11 @@ def said(config: Any, args: argparse.Namespace, columns: dict[str, str], builtin
 
 def own_rewards(names: list[str]) -> dict[str, Any]:
     """The rewards of `--rewards` beside those that every evaluation measures. Raises ConfigError, ArtifactError."""
+    from temper.rewards.names import our_name
     from temper.stages.evaluate import MEASURED
     from temper.stages.rewards import reward_label
 
-    names = [name for name in names if name not in MEASURED]
+    names = [name for name in names if our_name(name) not in MEASURED]
     loaded = load_all(names) if names else {}
     return {reward_label(name): reward for name, reward in loaded.items()}
 

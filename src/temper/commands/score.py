@@ -94,8 +94,10 @@ def read_options(args: argparse.Namespace) -> Scorer:
 def load_all(names: list[str]) -> dict[str, Any]:
     """Rewards by name: functions, and the reward models of directories and runs. Raises ConfigError, ArtifactError."""
     from temper.rewards import REWARDS, load_rewards
+    from temper.rewards.names import our_names
     from temper.rewards.remote import is_remote
 
+    names = our_names(names, lambda text: print(f"note: {text}", file=sys.stderr))
     functions_of = [name for name in names if name in REWARDS or ".py" in name or is_remote(name)]
     models = [name for name in names if name not in functions_of and (":" in name or is_folder(name))]
     functions = [name for name in names if name not in models]

@@ -17,6 +17,7 @@ from temper.rewards.cosine_length import cosine_length
 from temper.rewards.format import format
 from temper.rewards.language_consistency import language_consistency
 from temper.rewards.length import length
+from temper.rewards.names import our_name, refusal
 from temper.rewards.random import random
 from temper.rewards.reasoning_steps import reasoning_steps
 from temper.rewards.remote import RemoteReward, is_remote
@@ -48,6 +49,7 @@ def load_rewards(
     limits: Limits | None = None,
 ) -> dict[str, Reward]:
     """The rewards by the names they were asked for; `file.py:function` is looked up in `folder`, then where we are.
+    A name of Open-R1 or TRL that means one of ours gives ours, by our name (`rewards/names.py`).
     `given` are rewards that need more than a name, such as a stage's `judge`; functions of a file have
     `limits`.
 
@@ -68,7 +70,7 @@ def load_rewards(
     faults: list[Fault] = []
     if not names:
         faults.append(Fault("no rewards", why="nothing would be scored", fix=f"name some of {', '.join(REWARDS)}"))
-    for name in names:
+    for name in map(our_name, names):
         try:
             if name in loaded:
                 raise ConfigError(Fault(f"reward `{name}` is named twice", fix="give it one weight instead"))
@@ -106,6 +108,8 @@ def needs_gold(reward: Callable[..., object]) -> bool:
 def _unknown(name: str) -> Fault:
     import difflib
 
+    if (refused := refusal(name)) is not None:
+        return refused
     if name == "judge":
         why = "a judge is asked where a stage says which one"
         fix = "give a stage with `reward_funcs` a judge: {url: http://localhost:8000/v1, model: NAME}"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Annotated
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 import torch
-from pydantic import Field
+from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
 from temper.code.refusals import SandboxError
 from temper.code.rows import NoTests, read_tests
@@ -20,6 +20,7 @@ from temper.models.device import DeviceConfig, placed
 from temper.models.reward_card import read_card
 from temper.rewards import REWARDS, Reward, load_rewards, needs_gold
 from temper.rewards.judge import Judge, JudgeConfig
+from temper.rewards.names import our_name, what_it_means
 from temper.rewards.probe import PROBES, probe_rewards, probe_steps, replies_to, spread
 from temper.rewards.remote import is_remote
 from temper.rewards.steps import StepReward, load_step_rewards
@@ -39,11 +40,37 @@ class RewardsConfig(DeviceConfig):
     reward_tasks: dict[str, list[TaskName]] = {}  # a reward that only prompts of these tasks earn
     # seconds that a reward of a file may take for a reply, or for a call where it takes many
     reward_timeout: Annotated[float, Field(gt=0, le=86_400)] = TIMEOUT
+    _elsewhere: tuple[str, ...] = PrivateAttr(default=())  # rewards that were named as another tool does
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _by_our_names(cls, written: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        taken: dict[str, None] = {}
+        if isinstance(written, Mapping):
+            written = {key: _ours(value, taken) if key in _NAMING else value for key, value in written.items()}
+        config = handler(written)
+        if taken:
+            config._elsewhere = tuple(taken)
+        return config
 
     @property
     def labelled_tasks(self) -> dict[str, list[str]]:
         """`reward_tasks`, by what rewards are called in metrics."""
         return {reward_label(name): tasks for name, tasks in self.reward_tasks.items()}
+
+
+_NAMING = ("reward_funcs", "min_rewards", "reward_tasks", "reward_start_steps")  # keys that name rewards
+
+
+def _ours(value: Any, taken: dict[str, None]) -> Any:
+    """A list of rewards, or a mapping by them, with the names of other tools replaced; `taken` gets those."""
+    if not isinstance(value, list | tuple | Mapping):
+        return value
+    ours = [our_name(name) if isinstance(name, str) else name for name in value]
+    if isinstance(value, Mapping) and len(set(ours)) < len(ours):
+        return value  # one reward by two names: told where they are loaded
+    taken.update((name, None) for name, our in zip(value, ours, strict=True) if name != our)
+    return dict(zip(ours, value.values(), strict=True)) if isinstance(value, Mapping) else ours
 
 
 def check_reward_tasks(config: RewardsConfig, names: Sequence[str], tasks: Sequence[str]) -> None:
@@ -138,6 +165,8 @@ def check_rewards(
     all, or gives no number, is a fault; one that says two things at once or fails on some is warned of. `prompts` are
     those of the tasks whose files are there; where none is, made-up ones are taken. Reward models that exist are looked
     at without their weights; the judge is not asked."""
+    for name in config._elsewhere:
+        ctx.log.warn(what_it_means(name))
     faults = check_labels(names)
     for path in (ctx.inputs[name] for name in names if _is_model(name, ctx) and name in ctx.inputs):
         faults += check_reward_model(path)

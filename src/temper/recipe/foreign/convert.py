@@ -11,13 +11,14 @@ from typing import Any
 from temper.errors import ConfigError, Fault
 from temper.recipe.foreign.book import Line, is_absurd, numbers, whole
 from temper.recipe.foreign.read import TOOLS, Setting
-from temper.recipe.foreign.tables import DEFAULTS, KEYS, REWARDS
+from temper.recipe.foreign.tables import DEFAULTS, KEYS
 from temper.recipe.foreign.training import Training
 from temper.recipe.meanings import normal
 from temper.recipe.recipe import config_class
 from temper.recipe.resolved import render
 from temper.recipe.words import folder_name
-from temper.rewards import REWARDS as BUILT_IN
+from temper.rewards import REWARDS
+from temper.rewards.names import our_name, refusal
 from temper.trackers import TRACKERS
 
 _PAIRS = {"dpo", "sigmoid", "ipo", "kto", "orpo", "simpo", "cpo"}
@@ -214,13 +215,15 @@ class _Converter(Training):
         asked = asked if isinstance(asked, list) else [asked] if isinstance(asked, str) else []
         weights = self._take("weights")
         weights = weights if asked and numbers(weights, len(asked)) else [1.0] * len(asked)
-        kept = [(REWARDS[normal(str(n))], float(w)) for n, w in zip(asked, weights, strict=True)
-                if REWARDS.get(normal(str(n))) in BUILT_IN]  # fmt: skip
+        ours = ["len_reward" if normal(str(name)) == "length" else our_name(normal(str(name))) for name in asked]
+        kept = [(name, float(weight)) for name, weight in zip(ours, weights, strict=True) if name in REWARDS]
         kept = list(dict(kept).items())
-        lost = [str(name) for name in asked if REWARDS.get(normal(str(name))) not in BUILT_IN]
+        lost = [str(name) for name, our in zip(asked, ours, strict=True) if our not in REWARDS]
+        reasons = [f"{name}: {fault.why}; {fault.fix}" for name in ours if (fault := refusal(name))]
         self.stage["reward_funcs"] = [name for name, _ in kept] or ["accuracy"]
         if asked:
             why = f"left out: {', '.join(lost)}: name a function of yours as `file.py:function`" if lost else ""
+            why = "; ".join([why, *reasons])
             self._done("rewards", f"rl.reward_funcs: {self.stage['reward_funcs']}", why)
         else:
             self._default(

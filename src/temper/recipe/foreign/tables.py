@@ -112,12 +112,6 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     },
 }  # fmt: skip
 
-REWARDS = {
-    "accuracy": "accuracy", "accuracy_reward": "accuracy", "format": "format", "format_reward": "format",
-    "think_format_reward": "format", "tag_count": "tag_count", "reasoning_steps": "reasoning_steps",
-    "cosine": "cosine_length", "cosine_scaled": "cosine_length", "length": "length", "len": "length",
-    "repetition_penalty": "repetition_penalty", "language_consistency": "language_consistency", "code": "code",
-}  # fmt: skip
 LOSSES = {
     "grpo": "sequence_mean", "dr_grpo": "constant", "dapo": "token_mean", "bnpo": "token_mean",
     "token-mean": "token_mean", "seq-mean-token-mean": "sequence_mean", "seq-mean-token-sum-norm": "constant",
