@@ -33,6 +33,7 @@ stages:
     model: "@base"
     tasks: [programs]
     reward_funcs: [code]
+    code_score: share
     max_steps: 2
     num_generations: 2
     prompts_per_step: 2
@@ -75,6 +76,9 @@ def test_a_model_learns_from_its_programs_and_is_evaluated_on_them(
     held_out = [{**row, "problem": "Please: " + row["problem"]} for row in ROWS]
     Path("held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in held_out))
     Path("programs.yaml").write_text(RECIPE)
+    assert main(["plan", "programs.yaml", "--set", "rl.code_score=some"]) == 2
+    assert main(["plan", "programs.yaml", "--set", "rl.code_score=share", "--set", "rl.reward_funcs=[format]"]) == 2
+    assert "code_score" in capsys.readouterr().err
     assert main(["run", "programs.yaml", "--out", "run"]) == 0, capsys.readouterr().err
     (card,) = (path for path in Path("run").glob("artifacts/*/README.md") if "GRPO" in path.read_text())
     tier = json.loads(Path("run/run.json").read_text())["sandbox"]
@@ -99,6 +103,15 @@ def test_a_reply_is_right_if_its_program_passes_all_tests() -> None:
     good, bad = drawn(prompt, "print(2 * int(input()))"), drawn(prompt, "print(4 + 1)")
     group = right_by_tests(Group(prompt, (1,), (good, bad)))
     assert [(r.rewards["accuracy"], r.total, r.inapplicable) for r in group.rollouts] == [(1, 1, ()), (0, 0, ())]
+
+
+def test_partial_credit_is_a_reward_and_not_being_right() -> None:
+    row = {"problem": "Double.", "tests": [{"input": "2", "output": "4"}, {"input": "3", "output": "6"}]}
+    half = drawn(asked(row, 7), "print(4)")
+    values = [code.scored(score)(half.prompt, half.reply) for score in ("all", "share", "both")]
+    assert values == [0.0, 0.5, 0.25]
+    (judged,) = right_by_tests(Group(half.prompt, (1,), (replace(half, rewards={"code": 0.5}),)), "share").rollouts
+    assert judged.rewards == {"accuracy": 0.0, "code": 0.5}
 
 
 def test_a_program_that_the_sandbox_failed_on_is_run_again() -> None:

@@ -28,6 +28,7 @@ VERDICTS: tuple[Verdict, ...] = (
     "passed", "wrong", "runtime_error", "timeout", "memory", "output_limit", "no_code", "compile_error",
     "infrastructure",
 )  # fmt: skip
+Score = Literal["all", "share", "both"]
 SHOWN = 2000  # characters of an input or output kept for people to read
 LONGEST_PROGRAM = 1 << 18
 
@@ -70,7 +71,7 @@ class Scoring:
     """How tests become a score: `all` of them or nothing, the `share` that passed, or `both`: `weight` for all and the
     rest for the share. `seconds` is what one program may take on the clock in all."""
 
-    score: Literal["all", "share", "both"] = "all"
+    score: Score = "all"
     weight: float = 0.5
     seconds: float = 30.0
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
 
-from temper.code.grader import Grade, Outcome, Scoring, grade_all
+from temper.code.grader import Grade, Outcome, Score, Scoring, grade_all
 from temper.code.refusals import SandboxError
 from temper.code.rows import NoTests, read_tests
 from temper.code.tests import Tests
@@ -47,6 +47,16 @@ class CodeReward:
         self._grades: OrderedDict[tuple[str, str], Grade] = OrderedDict()
         self._asked = self._broken = 0
         self._lock = Lock()
+
+    def scored(self, score: Score) -> CodeReward:
+        """The reward with another score for the tests; it shares what is remembered of tests and grades.
+
+        >>> code.scored("share").scoring.of(1, 4)
+        0.25
+        """
+        other = CodeReward(Scoring(score), self.deadline)
+        other._tests, other._grades, other._lock = self._tests, self._grades, self._lock
+        return other
 
     def __call__(self, prompt: Prompt, reply: Reply) -> float | None:
         (value,) = self.batch([(prompt, reply)])

@@ -249,7 +249,8 @@ def evaluate_model(
     check_lengths(prompts, chat)
     with open_engine(model) as engine:
         groups = collect(engine, chat, scorer, prompts, config.num_samples, sampling_of(config, chat), key)
-    groups = [right_by_tests(group) if group.prompt.task in config.programs else group for group in groups]
+    if prompts[0].task in config.programs:
+        groups = [right_by_tests(group, config.code_score) for group in groups]
     rows = [rollout_row(rollout, i) for group in groups for i, rollout in enumerate(group.rollouts)]
     scores = [prompt_score(group, _consensus(group)) for group in groups]
     return measure(groups, scores, config), scores, rows

@@ -39,6 +39,8 @@ def idle_judge(config: RewardsConfig, names: Sequence[str], compares: bool = Fal
     """`names` are the stage's rewards; `compares` says that its judge is asked for more than the reward."""
     if config.judge is not None and "judge" not in names and not compares:
         yield Idle("judge", "nobody asks it: name the reward `judge`")
+    if config.code_score != "all" and "code" not in names:
+        yield Idle("code_score", "no programs are run: name the reward `code`")
 
 
 def idle_tails(config: SamplingConfig) -> Iterator[Idle]:

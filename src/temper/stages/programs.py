@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from temper.code.grader import Score
 from temper.code.refusals import SandboxError
 from temper.errors import DataError, Fault
 from temper.rewards.accuracy import accuracy
@@ -50,19 +51,19 @@ def accuracy_but(tasks: Sequence[str]) -> Callable[[Prompt, Reply], float | None
     return measured
 
 
-def right_by_tests(group: Group) -> Group:
+def right_by_tests(group: Group, score: Score = "all") -> Group:
     """The group with the `accuracy` of its programs. A program that the sandbox could not run is run again.
 
     Raises SandboxError where it cannot be run then either: what is not known is not counted as wrong.
     """
-    return replace(group, rollouts=tuple(_judged(rollout) for rollout in group.rollouts))
+    return replace(group, rollouts=tuple(_judged(rollout, score) for rollout in group.rollouts))
 
 
-def _judged(rollout: Rollout) -> Rollout:
+def _judged(rollout: Rollout, score: Score) -> Rollout:
     found = dict(rollout.rewards)
     if "code" in rollout.grader_failures:
         try:
-            found["code"] = code(rollout.prompt, rollout.reply) or 0.0
+            found["code"] = code.scored(score)(rollout.prompt, rollout.reply) or 0.0
         except InfrastructureFailure as failure:
             fix = "`temper doctor` shows what the sandbox needs"
             raise SandboxError(Fault("the sandbox could not run a program twice", why=str(failure), fix=fix)) from None

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import torch
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
+from temper.code.grader import Score
 from temper.code.refusals import SandboxError
 from temper.code.rows import NoTests, read_tests
 from temper.code.sandbox import shared_sandbox, tier_in_use
@@ -19,6 +20,7 @@ from temper.errors import ConfigError, Exit, Fault, TemperError
 from temper.models.device import DeviceConfig, placed
 from temper.models.reward_card import read_card
 from temper.rewards import REWARDS, Reward, load_rewards, needs_gold
+from temper.rewards.code import code
 from temper.rewards.judge import Judge, JudgeConfig
 from temper.rewards.names import our_name, what_it_means
 from temper.rewards.probe import PROBES, probe_rewards, probe_steps, replies_to, spread
@@ -37,6 +39,7 @@ class RewardsConfig(DeviceConfig):
     """What rewards need beside their names."""
 
     judge: JudgeConfig | None = None  # whom the reward `judge` asks
+    code_score: Score = "all"  # how a program's tests make the reward `code`: all pass, the share, or half of each
     reward_tasks: dict[str, list[TaskName]] = {}  # a reward that only prompts of these tasks earn
     # seconds that a reward of a file may take for a reply, or for a call where it takes many
     reward_timeout: Annotated[float, Field(gt=0, le=86_400)] = TIMEOUT
@@ -136,7 +139,9 @@ def _load_functions(
     names: Sequence[str], ctx: StageContext, config: RewardsConfig, memory: Path | None = None
 ) -> dict[str, Reward]:
     judge, limits = config.judge, Limits(config.reward_timeout, stopping=ctx.stopping)
-    given = {"judge": Judge(judge, memory)} if judge is not None and "judge" in names else {}
+    given: dict[str, Reward] = {"judge": Judge(judge, memory)} if judge is not None and "judge" in names else {}
+    if "code" in names:
+        given["code"] = code.scored(config.code_score)
     paths = [str(ctx.inputs.get(name, name)) for name in names]
     return load_rewards(paths, given=given, limits=limits) if names else {}
 
