@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tempfile
@@ -128,7 +129,7 @@ def lint_data(file: str, options: Options) -> FileReport:
     report = FileReport(file, "data")
     try:
         rows = list(read_rows(file, found))
-        shape = shape_of_rows(rows, found, options.columns, (options.shape,) if options.shape else ())
+        shape = _shape(rows, found, options)
         report = replace(report, what=str(shape), shape=shape.name, columns=shape.columns)
         report = CHECKS[shape.name](rows, shape, options, found, report)
         _tell_ignored(rows, shape, found)
@@ -139,6 +140,22 @@ def lint_data(file: str, options: Options) -> FileReport:
         rows = []
     good = tuple(row for row in rows if row.number not in found.bad_rows | found.dropped)
     return replace(report, rows=found.rows, bad_rows=len(found.bad_rows), notes=tuple(notes), good=good)
+
+
+def _shape(rows: Sequence[Row], found: Findings, options: Options) -> Shape:
+    """What the rows are. Rows with a prompt and no other column are open prompts; beside other columns, one of which
+    may have been meant as the answer, only `--shape open` says so. Raises DataError, ConfigError."""
+    try:
+        return shape_of_rows(rows, found, options.columns, (options.shape,) if options.shape else ())
+    except DataError:
+        if options.shape is None:
+            with contextlib.suppress(TemperError):
+                shape = shape_of_rows(rows, found, options.columns, ("open",))
+                if all(column in shape.played for row in rows for column in row.values):
+                    fix = "use rewards that need none: `format`, a reward model, a function of your own"
+                    found.note("open prompts, without gold answers", fix=fix)
+                    return shape
+        raise
 
 
 def _tell_ignored(rows: Sequence[Row], shape: Shape, found: Findings) -> None:
