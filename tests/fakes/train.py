@@ -86,7 +86,7 @@ def run(config: Config, ctx: StageContext) -> None:
 
 def _start(config: Config, ctx: StageContext) -> str:
     files = [ctx.inputs[ref] for ref in (config.data, *config.mix) if ref]
-    files += [path for task in ctx.tasks.values() for path in (task.train, task.test) if path]
+    files += [path for name in config.tasks for path in (ctx.tasks[name].train, ctx.tasks[name].test) if path]
     if config.model:
         files.append(ctx.inputs[config.model] / "model.safetensors")
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -186,18 +186,18 @@ def test_the_first_signal_is_a_request_and_its_kind_is_the_exit_code(recipe, mon
     assert signal.getsignal(number) == before
 
 
-def test_a_second_sigterm_changes_nothing_and_a_second_ctrl_c_stops_at_once(recipe, monkeypatch):
+@pytest.mark.parametrize(("second", "ends"), [(signal.SIGTERM, Stopped), (signal.SIGINT, KeyboardInterrupt)])
+def test_a_second_signal_gives_up_the_step_under_way(recipe, monkeypatch, second, ends):
     seen, real = [], fakes.train.run
 
     def ask(config, ctx):
         os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
         seen.append(ctx.stopping())
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), second)
         seen.append("not reached")
 
     monkeypatch.setattr(fakes.train, "run", ask)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(ends):
         run(recipe)
     assert seen == [True]
     monkeypatch.setattr(fakes.train, "run", real)

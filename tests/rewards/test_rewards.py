@@ -32,7 +32,8 @@ PIECES = st.lists(
 def test_every_reward_of_every_reply_is_in_its_range(text):
     for name, reward in REWARDS.items():
         low, high = RANGES.get(name, (0.0, 1.0))
-        assert low <= reward(prompt("5"), parse_reply(text)) <= high, name
+        value = reward(prompt("5"), parse_reply(text))
+        assert value is None if name == "code" else low <= value <= high, name  # the prompt has no tests
 
 
 @QUICK
@@ -164,7 +165,7 @@ def test_the_worked_example_of_the_specification():
 
 
 @QUICK
-@given(st.permutations(list(REWARDS)), st.data())
+@given(st.permutations([name for name in REWARDS if name != "code"]), st.data())  # the prompt has no tests
 def test_the_total_is_the_weighted_sum_in_any_order(names, data):
     weights = {name: data.draw(st.floats(-10, 10)) for name in sorted(names)}
     score = Scorer(load_rewards(names), [weights[name] for name in names]).score(prompt("5"), HALF)

@@ -48,7 +48,7 @@ def write(folder: Path, target: Path, source: Any) -> Path:
     from temper.record.runfiles import read_lines
     from temper.report.inspectlog import write_log
 
-    record = RunDir(folder).record()
+    record = read_object(folder / "run.json")
     work = RunDir(folder).work_folders().get(source.stage)
     settings = read_object(work / "stage.json").get("config", {}) if work is not None else {}
     step = {} if source.step is None else {"step": source.step}

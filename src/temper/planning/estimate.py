@@ -12,8 +12,7 @@ from temper.planning.lengths import Spread, Tokens
 from temper.planning.shapes import ModelSize, Shape, Training, model_size
 from temper.recipe.graph import Ref, is_folder
 from temper.recipe.recipe import Recipe, Stage
-from temper.rollout.memory import default_budget, wave_bytes
-from temper.rollout.prefill import TOKENS_A_FORWARD
+from temper.rollout.memory import TOKENS_A_FORWARD, default_budget, wave_bytes
 
 PROCESS_BYTES = 500_000_000  # Python and its libraries once a model is computed with, the model itself left out
 CONTEXT_BYTES = 1_000_000_000  # of an accelerator's memory: its context and the libraries' work spaces

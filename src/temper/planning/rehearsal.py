@@ -57,7 +57,7 @@ class Watch(CheckLog):
         self.began: tuple[float, float] | None = None  # when the first step did, where the stage says so
         self.marks: list[tuple[float, float]] = []  # after each step, since the stage began: wall and CPU seconds
 
-    def resume_at(self, step: object) -> None:
+    def resume_at(self, step: int, kept: Path | None = None) -> None:
         spent = self.meter.spent()
         self.began = (spent.seconds, spent.cpu_seconds)
 

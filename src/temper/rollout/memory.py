@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 LOGIT_COPIES = 3  # of [rows, vocabulary] in float32 while a token is drawn: logits, probabilities, one in passing
+TOKENS_A_FORWARD = 16_384  # of prompts: activations of a forward pass stay bounded, however many prompts there are
 SHARE = 0.25  # of the machine's memory that the rows decoded together may take
 
 

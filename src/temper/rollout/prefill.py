@@ -16,9 +16,9 @@ from temper.kernels.attention import Layers
 from temper.kernels.packed import AttentionPlan
 from temper.kernels.runs import Row
 from temper.models.spare import without_spare
+from temper.rollout.memory import TOKENS_A_FORWARD
 
 COMMON_PREFIX = 64  # tokens that all prompts must begin with for them to be computed once
-TOKENS_A_FORWARD = 16_384  # activations of a forward pass stay bounded, however many prompts there are
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def write_positions(run: Path, positions: Mapping[str, Position]) -> None:
 
 def about_run(run: Path) -> dict[str, Any]:
     """What a tracker is told of a run as a whole: its recipe, and the settings of each stage."""
-    record = RunDir(run).record()
+    record = read_object(run / "run.json")
     told = {name: record[name] for name in ("recipe", "seed", "settings", "versions") if name in record}
     stages = {name: read_object(folder / "stage.json") for name, folder in RunDir(run).work_folders().items()}
     return told | {"stages": {name: stage["config"] for name, stage in stages.items() if "config" in stage}}
