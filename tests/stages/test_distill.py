@@ -39,6 +39,8 @@ class Log:
 
     def info(self, text: str) -> None: ...
 
+    def note(self, text: str, key: str = "") -> None: ...
+
     def warn(self, text: str, key: str = "") -> None:
         self.warnings.append(text)
 

@@ -75,7 +75,7 @@ def test_a_model_that_reads_on_keeps_its_tokenizer_and_resumes_to_the_same_bits(
         (work / "out").mkdir(parents=True, exist_ok=True)
         log = SimpleNamespace(
             step=lambda *row: seen.append(row), info=lambda text: None, warn=lambda text, key="": None,
-            resume_at=lambda step: None,
+            resume_at=lambda step, kept=None: None,
         )  # fmt: skip
         inputs = {"m": source, "d": tmp_path / "texts.jsonl"}
         stopping = lambda: stop_after is not None  # noqa: E731

@@ -77,7 +77,8 @@ def test_every_form_reads_any_text(text, form, opened):
     steps = reply_steps(reply)
     assert "".join(step.text_of(reply) for step in steps) == reply.text
     for name, reward in REWARDS.items():
-        assert -1 <= reward(ask(form), reply) <= 1, name
+        value = reward(ask(form), reply)
+        assert value is None if name == "code" else -1 <= value <= 1, name  # the prompt has no tests
 
 
 @QUICK

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     query = to_query(args)
     rows = find(Path(find_run(args.run)), query)
-    nearest = next((row["step"] for row in rows if args.step not in (None, row["step"])), None)
+    nearest = next((row["step"] for row in rows if args.step not in (None, row.get("step", args.step))), None)
     if nearest is not None:
         print(f"note: no rollouts of step {args.step} were kept; these are of step {nearest}", file=sys.stderr)
     if args.json:
