@@ -28,6 +28,7 @@ COMMANDS = {
     "compare": ("temper.commands.compare", "two measured models on the same prompts: paired, with intervals"),
     "chat": ("temper.commands.chat", "talk to a model"),
     "samples": ("temper.commands.samples", "completions of a run with every reward beside them"),
+    "show": ("temper.commands.show", "print a run's end table again"),
     "report": ("temper.commands.report", "one HTML file that shows a run"),
     "explain": ("temper.commands.explain", "why is my reward flat: a diagnosis with this run's numbers"),
     "export-metrics": ("temper.commands.export_metrics", "what a run measured, to a tracker or a CSV file"),

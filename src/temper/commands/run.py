@@ -65,7 +65,7 @@ def _run(args: argparse.Namespace) -> int:
     if not result.ran:
         say("nothing to do: every stage is done already, no step was taken")
     report = write_report(result)
-    print(json.dumps(as_json(result, report), ensure_ascii=False) if args.json else as_text(result, report))
+    print(json.dumps(as_json(result, report), ensure_ascii=False) if args.json else as_text(result))
     return 0
 
 
@@ -95,22 +95,9 @@ def as_json(result: Result, report: Path | None) -> dict[str, Any]:
     return {**own, **result.record, "evaluation": result.evaluation}
 
 
-def as_text(result: Result, report: Path | None) -> str:
+def as_text(result: Result) -> str:
     """The table of the last evaluation, where the report is, what it cost, and what to type next."""
-    from temper.record.cost import show_bytes
-    from temper.record.lines import duration
+    from temper.report.ending import ending
 
-    folder, record = result.plan.folder.root, result.record
-    blocks = []
-    if result.evaluation is not None:
-        from temper.report.table import render
-
-        blocks.append(render(result.evaluation) + "\n")
-    wall, cpu = duration(record["wall_seconds"]), record["cpu_seconds"]
-    lines = [f"run:     {folder}", f"report:  {report}" if report else ""]
-    lines.append(
-        f"cost:    {cpu:,.0f} CPU-seconds, {wall} of wall time, {show_bytes(record['peak_memory_bytes'])} of memory"
-    )
-    if any(planned.stage.makes == "model" for planned in result.plan.stages):
-        lines.append(f"next:    temper chat {folder}")
-    return "\n".join([*blocks, *filter(None, lines)])
+    makes = any(planned.stage.makes == "model" for planned in result.plan.stages)
+    return ending(result.plan.folder.root, result.record, result.evaluation, makes)

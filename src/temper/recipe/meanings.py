@@ -248,7 +248,7 @@ def meaning(key: str, written: dict[str, object]) -> str:
     the values of the keys beside it.
 
     >>> meaning("logging_steps", {})
-    'there is none: every step is logged, to the terminal and to the stage\\'s metrics.jsonl'
+    "there is none: every step is logged, to the terminal and to the stage's metrics.jsonl"
     >>> meaning("epsilon_high", {"surrogate": "cispo"})
     '`ratio_cap`: the largest ratio that `cispo` weighs a token by'
     """

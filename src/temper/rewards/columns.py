@@ -31,7 +31,8 @@ class ColumnsCall:
 
     >>> def brevity(completions, limit, **columns):
     ...     return [float(len(text) <= most) for text, most in zip(completions, limit)]
-    >>> prompt = Prompt("1", "t", (), "5", row={"limit": 3})
+    >>> from temper.types import Message
+    >>> prompt = Prompt("1", "t", (Message("user", "2+3"),), "5", row={"limit": 3})
     >>> ColumnsCall(brevity)([(prompt, Reply("abc", None, None, False)), (prompt, Reply("abcd", None, None, False))])
     [1.0, 0.0]
     """

@@ -9,7 +9,7 @@ hash to.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         if not remove(leftover):
             raise FileExistsError(17, "something else has the place of a checkpoint", str(leftover))
     aside.mkdir(parents=True)
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-    save_file(tensors, aside / STATE)
+    save_file(_apart(checkpoint.tensors), aside / STATE)
     for name in RECORDS:
         if (folder.parent / name).is_file():
             shutil.copyfile(folder.parent / name, aside / name)
@@ -60,6 +59,18 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     sync(folder)
     prune(folder, checkpoint.step, KEPT)
     return final
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors in main memory, copied only where two share it (the tables of an 8-bit optimiser)."""
+    made: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        here = tensor.cpu().contiguous()
+        place = here.untyped_storage().data_ptr()
+        made[name] = here.clone() if place in seen else here
+        seen.add(place)
+    return made
 
 
 def latest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:

@@ -1,0 +1,41 @@
+"""What is said at the end of a run: the table of its last evaluation, where things are, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from temper.record.cost import show_bytes
+from temper.record.lines import duration
+from temper.record.runfiles import read_object
+from temper.report.gather import gather_stages
+from temper.report.table import render
+
+
+def ending(folder: Path, record: Mapping[str, Any], evaluation: Mapping[str, Any] | None, has_model: bool) -> str:
+    """The lines, the table first; `record` is run.json."""
+    page = folder / "report" / "index.html"
+    lines = [f"run:     {folder}", f"report:  {page}" if page.is_file() else ""]
+    wall, cpu = duration(record.get("wall_seconds") or 0.0), record.get("cpu_seconds") or 0.0
+    memory = show_bytes(record.get("peak_memory_bytes"))
+    lines.append(f"cost:    {cpu:,.0f} CPU-seconds, {wall} of wall time, {memory} of memory")
+    if has_model:
+        lines.append(f"next:    temper chat {folder}")
+    table = [render(dict(evaluation)) + "\n"] if evaluation else []
+    return "\n".join([*table, *filter(None, lines)])
+
+
+def last_evaluation(folder: Path) -> dict[str, Any] | None:
+    """evaluation.json of the last evaluation that is done; None if there is none."""
+    for stage in reversed(gather_stages(folder)):
+        if stage["makes"] == "evaluation" and stage["fingerprint"]:
+            found = read_object(folder / "artifacts" / str(stage["fingerprint"]) / "evaluation.json")
+            if found:
+                return found
+    return None
+
+
+def has_model(folder: Path) -> bool:
+    """Whether a stage that makes a model is done."""
+    return any(stage["makes"] == "model" and stage["state"] == "done" for stage in gather_stages(folder))

@@ -1,0 +1,36 @@
+"""`temper show` says what the run said at its end."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import fakes
+import pytest
+
+from temper import cli
+from temper.stages import STAGES
+
+
+@pytest.fixture(autouse=True)
+def fake_kinds(monkeypatch, tmp_path):
+    for kind, entry in fakes.KINDS.items():
+        monkeypatch.setitem(STAGES, kind, entry)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    Path("my.yaml").write_text(fakes.RECIPE, encoding="utf-8")
+
+
+def test_the_end_of_a_run_is_shown_again_to_the_letter(capsys):
+    assert cli.main(["run", "my.yaml", "--out", "out"]) == 0
+    said = capsys.readouterr().out
+    assert cli.main(["show", "out"]) == 0
+    assert capsys.readouterr().out == said
+    assert cli.main(["show", "out", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["evaluation"]["models"]
+
+
+def test_a_run_that_is_not_there_is_told(capsys):
+    assert cli.main(["show", "nowhere"]) == 2
+    assert "error:" in capsys.readouterr().err
