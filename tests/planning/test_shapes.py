@@ -44,6 +44,7 @@ def kept(shape: Shape, training: Training, rows: int, length: int = 40) -> tuple
     """(tokens, bytes that autograd keeps of an update's forward pass), weights left out."""
     model = llama(shape)
     if training.rank:
+        pytest.importorskip("peft")
         model = add_adapters(model, LoraConfig(r=training.rank), 0)
     dtype = "bfloat16" if training.width == 2 else "float32"
     settings = OptimizerConfig(learning_rate=1e-3, gradient_checkpointing=training.checkpointing, dtype=dtype)
@@ -94,6 +95,7 @@ def test_more_is_kept_of_more_tokens_and_layers_and_less_with_checkpointing_and_
 
 @pytest.mark.parametrize("shape", SHAPES, ids=["narrow", "wide", "untied"])
 def test_parameters_and_adapters_are_those_of_the_model(shape: Shape):
+    pytest.importorskip("peft")
     model = llama(shape)
     matrices = sum(p.numel() for p in model.parameters() if p.ndim > 1)
     assert shape.parameters == matrices
