@@ -10,7 +10,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +24,10 @@ REQUIRED = {
 }  # fmt: skip
 OPTIONAL = {
     "parquet": ("pyarrow", "parquet files"),
-    "hub": ("datasets", "data sets from the Hub"),
+    "hub": ("huggingface_hub", "models and data sets from the Hub"),
+    "gym": ("reasoning-gym", "tasks of Reasoning Gym"),
     "lora": ("peft", "training low-rank adapters"),
+    "math-verify": ("math-verify", "a second opinion on mathematics"),
     "8bit": ("bitsandbytes", "the optimiser's moments in 8 bits"),
     "tensorboard": ("tensorboard", "a tracker"),
     "wandb": ("wandb", "a tracker"),
@@ -195,10 +197,10 @@ def check_sandbox() -> Iterator[Check]:
 
 def check_optional() -> Iterator[Check]:
     for extra, (package, what) in OPTIONAL.items():
-        if util.find_spec(package) is None:
-            yield Check(extra, "warn", f"not installed ({what})", f'pip install "temper-rl[{extra}]"')
-        else:
+        try:
             yield Check(extra, "ok", f"{package} {metadata.version(package)} ({what})")
+        except metadata.PackageNotFoundError:
+            yield Check(extra, "warn", f"not installed ({what})", f'pip install "temper-rl[{extra}]"')
 
 
 def check_terminal() -> Iterator[Check]:
