@@ -49,3 +49,26 @@ def rewards_have_no_process_left() -> Iterator[None]:
     yield
     if worker := sys.modules.get("temper.rewards.worker"):
         worker.WORKER.close()
+
+
+@pytest.fixture
+def fake_kinds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Recipes may name the kinds of stages in `fakes`; the test stands in an empty folder."""
+    import fakes
+
+    from temper.stages import STAGES
+
+    for kind, entry in fakes.KINDS.items():
+        monkeypatch.setitem(STAGES, kind, entry)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and no test in this process can tell
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    """A recipe of fake stages."""
+    import fakes
+
+    path = tmp_path / "my.yaml"
+    path.write_text(fakes.RECIPE, encoding="utf-8")
+    return path

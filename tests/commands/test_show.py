@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
-import fakes
 import pytest
 
 from temper import cli
-from temper.stages import STAGES
 
-
-@pytest.fixture(autouse=True)
-def fake_kinds(monkeypatch, tmp_path):
-    for kind, entry in fakes.KINDS.items():
-        monkeypatch.setitem(STAGES, kind, entry)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    Path("my.yaml").write_text(fakes.RECIPE, encoding="utf-8")
+pytestmark = pytest.mark.usefixtures("fake_kinds", "recipe")
 
 
 def test_the_end_of_a_run_is_shown_again_to_the_letter(capsys):

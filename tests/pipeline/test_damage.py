@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -16,18 +15,12 @@ from fakes.running import interrupt_after, run
 from temper.artifacts import hash_file
 from temper.errors import Exit, TemperError
 from temper.pipeline.run import Run, Stopped
-from temper.stages import STAGES
 
 HOWS = ("flip", "byte", "cut", "grow", "gone", "empty", "list", "null", "deep", "swap", "copy")
 NOT_READ = ("lock", "config.yaml", "recipe.resolved.yaml", "log.txt")
 
 
-@pytest.fixture(autouse=True)
-def fake_kinds(monkeypatch, tmp_path):
-    for kind, entry in fakes.KINDS.items():
-        monkeypatch.setitem(STAGES, kind, entry)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and no test in this process can tell
+pytestmark = pytest.mark.usefixtures("fake_kinds")
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -16,22 +16,8 @@ from fakes.running import interrupt_after, run, weights
 from temper.artifacts import hash_file
 from temper.errors import Exit, Preempted, TemperError
 from temper.pipeline.run import Stopped, run_recipe
-from temper.stages import STAGES
 
-
-@pytest.fixture(autouse=True)
-def fake_kinds(monkeypatch, tmp_path):
-    for kind, entry in fakes.KINDS.items():
-        monkeypatch.setitem(STAGES, kind, entry)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and no test in this process can tell
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    path = tmp_path / "my.yaml"
-    path.write_text(fakes.RECIPE, encoding="utf-8")
-    return path
+pytestmark = pytest.mark.usefixtures("fake_kinds")
 
 
 # -- what runs --------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import fakes
@@ -10,7 +9,6 @@ import pytest
 from fakes.running import run
 
 from temper.errors import escape
-from temper.stages import STAGES
 
 SECRETS = (
     "hf_abcdefghijklmnopqrstuvwxyz123456", "sk-proj-abcdefghij0123456789", "ghp_abcdefghij0123456789abcd",
@@ -20,12 +18,7 @@ SECRETS = (
 INNER = ("abcdefghij", "hunter2", "ABCDEFGHIJ", "abcdef123456")
 
 
-@pytest.fixture(autouse=True)
-def fake_kinds(monkeypatch, tmp_path):
-    for kind, entry in fakes.KINDS.items():
-        monkeypatch.setitem(STAGES, kind, entry)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)  # slow, and no test in this process can tell
+pytestmark = pytest.mark.usefixtures("fake_kinds")
 
 
 @pytest.mark.parametrize("secret", SECRETS)

@@ -10,14 +10,12 @@ import sys
 from importlib import util
 from pathlib import Path
 
-import fakes
 import pytest
 from fakes.running import interrupt_after, run
 
 from temper import cli
 from temper.errors import Exit, TemperError
 from temper.pipeline.run import Stopped
-from temper.stages import STAGES
 from temper.trackers import process
 from temper.trackers.follow import Position, first_groups, read_positions, send_new, table
 
@@ -39,21 +37,13 @@ def init(project, id, name, resume, config, dir):
 """
 
 
+pytestmark = pytest.mark.usefixtures("fake_kinds")
+
+
 @pytest.fixture(autouse=True)
-def fake_kinds(monkeypatch, tmp_path):
-    for kind, entry in fakes.KINDS.items():
-        monkeypatch.setitem(STAGES, kind, entry)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
+def little_patience(monkeypatch):
     monkeypatch.setattr(process, "PATIENCE", 0.5)
     monkeypatch.setenv("TEMPER_TRACKER_SECONDS", "5")
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    path = tmp_path / "my.yaml"
-    path.write_text(fakes.RECIPE, encoding="utf-8")
-    return path
 
 
 @pytest.fixture

@@ -48,12 +48,6 @@ class NoTests(ValueError):
     """Why a row has no tests that can be run."""
 
 
-def has_tests(row: Mapping[str, Any]) -> bool:
-    """Whether a row looks as if it had tests, right or wrong."""
-    names = (*CONTAINERS, "public_test_cases", "test_list", "test")
-    return any(row.get(name) not in (None, "", [], {}) for name in names)
-
-
 def read_tests(row: Mapping[str, Any]) -> Tests:
     """The tests of a row, with its own limits, tolerance and language. Raises NoTests with the reason.
 
