@@ -76,3 +76,9 @@ def test_every_recipe_is_in_the_table_and_no_other():
 def test_links_lead_somewhere(page: Path):
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "log.md"], ids=lambda page: page.name)
+def test_files_of_tests_named_are_there(page: Path):
+    named = re.findall(r"tests/[\w/]+\.py", page.read_text(encoding="utf-8"))
+    assert [name for name in named if not (ROOT / name).is_file()] == []
