@@ -1,7 +1,8 @@
 """Estimators of the divergence from a reference, per token, with u = log π_ref − log π_θ and ρ = π_θ/π_old.
 
 In the loss, what counts is an estimator's gradient: that of `k2` and `k3_corrected` is the reverse KL's, that of `k3`
-the forward KL's, and that of `k1` is 0 on average (`tests/algorithms/test_bandit.py` enumerates it): `k1` is for rewards.
+the forward KL's, and that of `k1` is 0 on average (`tests/algorithms/test_bandit.py` enumerates it): `k1` is for
+rewards.
 """
 
 from __future__ import annotations
