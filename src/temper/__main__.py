@@ -2,6 +2,6 @@
 
 import sys
 
-from temper.cli import main
+from temper.cli import command
 
-sys.exit(main())
+sys.exit(command())

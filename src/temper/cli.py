@@ -40,6 +40,21 @@ PYTHON = (3, 11)
 PLATFORMS = ("linux", "darwin")
 
 
+def command() -> int:
+    """The whole process: what came of `main` is its exit code, whatever signals come while it ends."""
+    signal.signal(signal.SIGTERM, _terminated)
+    code = main()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    return code
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    with contextlib.suppress(OSError):
+        os.write(2, b"stopped\n")  # past Python's buffers: the signal may have come while they were written
+    raise SystemExit(int(Exit.PREEMPTED))
+
+
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are told like all others."""
 

@@ -20,8 +20,9 @@ OFFLINE = {
 }
 
 
-# A thread that waits for the others of its team sleeps: one that spins takes the core from whoever has work.
-PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+# A thread that waits for the others of its team soon sleeps: one that spins takes the core from whoever has work. Not
+# at once: waking it costs more than the short waits of a quiet machine (docs/results.md, "Waiting").
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
 CHOSEN = "TEMPER_HUB_OFFLINE"  # what the user had set before we did; child processes see it too
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import fakes
@@ -266,6 +265,6 @@ def test_a_plan_as_json_has_every_stage(recipe, tmp_path):
 
 def test_an_error_comes_soon(recipe):
     recipe.write_text("a: " + "[" * 100_000)
-    began = time.perf_counter()
+    before = os.times()
     assert temper("plan", recipe).returncode == 2
-    assert time.perf_counter() - began < 5
+    assert os.times().children_user - before.children_user < 5

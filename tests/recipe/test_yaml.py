@@ -100,17 +100,17 @@ def bomb(levels: int) -> str:
 
 
 def test_an_alias_bomb_is_refused_before_it_grows():
-    began = time.perf_counter()
+    began = time.process_time()
     assert "too many values" in faults(bomb(30))[0]
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
 
 
 @pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 5000, "- " * 5000, "a:\n" + "".join(
     " " * n + "a:\n" for n in range(1, 300))])  # fmt: skip
 def test_deep_nesting_is_refused_quickly(text):
-    began = time.perf_counter()
+    began = time.process_time()
     assert any("nested too deep" in fault for fault in faults(text))
-    assert time.perf_counter() - began < 3
+    assert time.process_time() - began < 3
 
 
 def test_many_values_are_refused():

@@ -169,13 +169,13 @@ def test_an_endpoint_that_says_nothing_is_given_up_in_time() -> None:
     late = threading.Event()
 
     def silent(text: str, number: int) -> str:
-        late.wait(10)
+        late.wait(100)
         return "[[9]]"
 
     with judging(silent) as server:
         began = time.monotonic()
         score = Scorer({"judge": judge(server, timeout=0.05, max_retries=1)}).score(*replies(1)[0])
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 60
         late.set()
     assert score.reasons["judge"] == "NoAnswer: no answer within 0.05 s"
     assert len(server.asked) == 2

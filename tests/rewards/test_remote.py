@@ -92,9 +92,9 @@ def test_what_breaks_or_hangs_is_tried_again_within_limits(monkeypatch: pytest.M
     with serving(lambda path, body: next(turns)) as url:
         assert [score.total for score in scores(url)] == [1.0] * 3
     began = time.monotonic()
-    with serving(lambda path, body: time.sleep(2)) as url:
+    with serving(lambda path, body: time.sleep(20)) as url:
         found = scores(url, timeout=0.2)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 20
     assert "no answer within 0.2 s" in next(iter(found[0].reasons.values()))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ from temper.rollout.workers import ParallelEngine, deal
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 SAMPLING = Sampling(12, 0.9, stop_ids=STOPS)
+OTHERS: set[int] = set()
+
+
+@pytest.fixture(autouse=True)
+def others() -> Iterator[None]:
+    """Processes that other tests keep are none of these."""
+    OTHERS.update(processes())
+    yield
+    OTHERS.clear()
 
 
 def many() -> list[Request]:
@@ -119,5 +129,9 @@ def test_every_request_is_dealt_once_and_the_shares_are_even(prompts: list[int],
 
 
 def children() -> list[int]:
+    return [pid for pid in processes() if pid not in OTHERS]
+
+
+def processes() -> list[int]:
     tasks = Path(f"/proc/{os.getpid()}/task")
     return [int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()]

@@ -70,7 +70,7 @@ def test_padding_changes_neither_logits_nor_gradients(architecture: str) -> None
     batch = make_batch(rows)
     weights = torch.linspace(-1, 1, len(batch.targets))
     found, expected = plain_logits(model, batch), alone(model, rows)
-    assert torch.allclose(found, expected, atol=1e-5)
+    assert torch.allclose(found, expected, atol=1e-4)
     ours, theirs = (gradients(model, (chosen(x, batch.targets) * weights).sum()) for x in (found, expected))
     for mine, other in zip(ours, theirs, strict=True):
         assert (mine - other).abs().max() <= 1e-4 * other.abs().max() + 1e-7
