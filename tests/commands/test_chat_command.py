@@ -159,6 +159,9 @@ class Interrupted:
             watch(0, token)
         raise KeyboardInterrupt
 
+    def keep(self, question: str, token_ids) -> None:
+        self.kept = (question, len(token_ids))
+
 
 def test_an_interrupt_at_a_terminal_ends_the_reply_alone(monkeypatch, capsys) -> None:
     session = Interrupted(chat_format("qwen2"), "<think>so far")
