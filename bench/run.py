@@ -1,8 +1,9 @@
 """temper against TRL: the whole GRPO step, or (names with `sample-`) its generation part, side by side.
 
-    python bench/run.py --workload cpu-short [--json]
+    python bench/run.py --workload cpu-short [--alone] [--json]
 
-Fresh processes of both libraries take turns. The last line of standard output is one JSON object (docs/bench.md).
+Fresh processes of both libraries take turns; with `--alone` there are those of temper only. The last line of standard
+output is one JSON object (docs/bench.md).
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ def peer_result(runner: Runner, watch: bool) -> tuple[Runner, dict[str, Any]]:
 
 
 def main() -> None:
-    given = parser_of("temper against TRL, side by side", names(), "cpu-short").parse_args()
+    parser = parser_of("temper against TRL, side by side", names(), "cpu-short")
+    parser.add_argument("--alone", action="store_true", help="temper only: nothing to compare with is needed")
+    given = parser.parse_args()
     sample_only = is_sample(given.workload)
     load = os.getloadavg()
-    with open_runner(given, sample_only, ("trl",)) as runner:
+    with open_runner(given, sample_only, () if given.alone else ("trl",)) as runner:
         model, rates = prepare(runner)
         ours: list[dict[str, Any]] = []
         theirs: list[dict[str, Any]] = []
@@ -43,18 +46,21 @@ def main() -> None:
             watch = number == 0 and runner.work.device == "cpu"
             say(f"round {number + 1} of {given.rounds}: temper")
             ours.append(runner.run("temper_step.py", watch=watch))
+            if given.alone:
+                continue
             say(f"round {number + 1} of {given.rounds}: trl")
             runner, result = peer_result(runner, watch)
             theirs.append(result)
         check_same_model(model, ours + theirs)
-        temper, other = figures(ours), figures(theirs)
+        temper, other = figures(ours), figures(theirs) if theirs else None
         floor = mean_floor(runner.work, timed_draws(runner), rates, sample_only)
-        peer = f"trl {theirs[0]['versions']['trl']}"
+        peer = f"trl {theirs[0]['versions']['trl']}" if theirs else None
         more = notes(runner, model, load, given.rounds)
-    more["versions"] = ours[0]["versions"] | theirs[0]["versions"]
-    more["torch_threads"] = {"temper": ours[0]["torch_threads"], "other": theirs[0]["torch_threads"]}
-    more["peer_settings"] = theirs[0]["settings"]
-    rows = {"temper": temper, peer: other}
+    sides = {"temper": ours, "other": theirs} if theirs else {"temper": ours}
+    more["versions"] = {name: version for side in sides.values() for name, version in side[0]["versions"].items()}
+    more["torch_threads"] = {side: results[0]["torch_threads"] for side, results in sides.items()}
+    more["peer_settings"] = theirs[0]["settings"] if theirs else None
+    rows = {"temper": temper, **({peer: other} if peer and other else {})}
     line = step_line(given.workload, peer, temper, other, floor, rates, more)
     if warning := busy_text(rows):
         say(warning)

@@ -83,18 +83,24 @@ def floor_keys(temper: Figures, floor: Floor, rates: Rates) -> dict[str, Any]:
 
 
 def step_line(
-    workload: str, peer: str, temper: Figures, other: Figures, floor: Floor, rates: Rates, more: Mapping[str, Any]
+    workload: str,
+    peer: str | None,
+    temper: Figures,
+    other: Figures | None,
+    floor: Floor,
+    rates: Rates,
+    more: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The JSON line of `run.py`; `more` comes after the keys that are promised."""
+    """The JSON line of `run.py`; `more` comes after the keys that are promised. Without a peer there is no ratio."""
     return {
         "workload": workload,
         "peer": peer,
         "temper": temper.four,
-        "other": other.four,
-        "ratio": other.seconds / temper.seconds,
+        "other": other and other.four,
+        "ratio": other and other.seconds / temper.seconds,
         "floor_share": floor.seconds / temper.seconds,
         **floor_keys(temper, floor, rates),
-        "spread": {"temper": temper.spread, "other": other.spread},
+        "spread": {"temper": temper.spread, **({"other": other.spread} if other else {})},
         **more,
     }
 
