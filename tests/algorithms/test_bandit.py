@@ -42,9 +42,7 @@ def expected(loss: Callable[[Tensor, tuple[int, ...]], Tensor], size: int, at: T
     return gradient(objective, at)
 
 
-def policy_gradient(
-    advantage: str, rewards: Tensor, size: int, surrogate: str = "clip", at: Tensor = THETA
-) -> Tensor:
+def policy_gradient(advantage: str, rewards: Tensor, size: int, surrogate: str = "clip", at: Tensor = THETA) -> Tensor:
     """What a group of `size` earns on average: the expected gradient of −loss."""
 
     def loss(logprobs: Tensor, actions: tuple[int, ...]) -> Tensor:

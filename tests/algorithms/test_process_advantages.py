@@ -17,9 +17,7 @@ rewards = st.sampled_from([0.0, 1.0, 0.25, -1.0, 0.1])
 def groups(draw):
     """(steps, lengths) of two to five completions, some without a step, some with two that end on one token."""
     lengths = draw(st.lists(st.integers(1, 9), min_size=2, max_size=5))
-    steps = [
-        sorted(draw(st.lists(st.tuples(st.integers(0, length - 1), rewards), max_size=5))) for length in lengths
-    ]
+    steps = [sorted(draw(st.lists(st.tuples(st.integers(0, length - 1), rewards), max_size=5))) for length in lengths]
     return steps, lengths
 
 

@@ -252,7 +252,8 @@ def test_a_key_that_is_none_is_told_before_anything_runs(value: str | None, monk
 
 
 @pytest.mark.parametrize(
-    "url", ["", "localhost:8000", "ftp://localhost", "http://", "http://me:secret@localhost/v1", "http://a b/", "http://[x"]
+    "url",
+    ["", "localhost:8000", "ftp://localhost", "http://", "http://me:secret@localhost/v1", "http://a b/", "http://[x"],
 )
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="url"):

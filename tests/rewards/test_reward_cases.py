@@ -18,7 +18,9 @@ def test_each_case_gets_its_verdict(case):
     given = {name: REWARDS[name](asked, reply) for name in ("accuracy", "format")}
     assert set(given.values()) <= {0.0, 1.0}
     assert {name: value for name, value in given.items() if case[name] is not None} == {
-        name: case[name] for name in given if case[name] is not None  # null: either verdict will do
+        name: case[name]
+        for name in given
+        if case[name] is not None  # null: either verdict will do
     }
 
 

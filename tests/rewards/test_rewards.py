@@ -22,9 +22,9 @@ from temper.rewards.score import Scorer
 from temper.text.reply import TAGS, parse_reply
 
 RANGES = {"repetition_penalty": (-1.0, 0.0), "cosine_length": (-1.0, 1.0)}
-PIECES = st.lists(
-    st.sampled_from([*TAGS, "5", "First ", "the ", "das ", "\n- ", "1. ", ". ", "\\boxed{5}", "¼"])
-).map("".join)
+PIECES = st.lists(st.sampled_from([*TAGS, "5", "First ", "the ", "das ", "\n- ", "1. ", ". ", "\\boxed{5}", "¼"])).map(
+    "".join
+)
 
 
 @QUICK

@@ -153,7 +153,7 @@ def test_a_batch_is_tried_too(write):
     assert Scorer(rewards).score_all([(prompt("5"), parse_reply("five"))])[0].total == 4.0
 
 
-@pytest.mark.parametrize("together", [lambda n: [0.5], lambda n: None, lambda n: ['x'] * n, lambda n: 0.5])
+@pytest.mark.parametrize("together", [lambda n: [0.5], lambda n: None, lambda n: ["x"] * n, lambda n: 0.5])
 def test_a_batch_that_gives_no_number_for_each_reply_is_refused_when_tried(together):
     with pytest.raises(ConfigError) as raised:
         probe_rewards({"mine": batched(0.5, together)})

@@ -92,9 +92,7 @@ def run(config: Config, inputs: dict[str, Path], work: Path, stop_after: int | N
 
 
 @pytest.mark.parametrize("config", [given(), sampled()], ids=["forward_kl", "on_policy"])
-def test_an_interrupted_run_ends_in_the_same_bits(
-    config: Config, inputs: dict[str, Path], tmp_path: Path
-) -> None:
+def test_an_interrupted_run_ends_in_the_same_bits(config: Config, inputs: dict[str, Path], tmp_path: Path) -> None:
     whole, log = run(config, inputs, tmp_path / "whole")
     cut, _ = run(config, inputs, tmp_path / "cut", stop_after=3)
     assert hash_file(whole) == hash_file(cut)

@@ -99,7 +99,14 @@ def train(
     settings = {"learning_rate": 3e-3, "batch_size": 16, "save_steps": 2, "device": "cpu", **options}
     config = Config(model="m", data="d", **settings)
     ctx = StageContext(
-        "helpful", 0, out, work, inputs, {}, log, lambda: 0 < stop_after <= max(log.rows, default=0)  # type: ignore[arg-type]
+        "helpful",
+        0,
+        out,
+        work,
+        inputs,
+        {},
+        log,
+        lambda: 0 < stop_after <= max(log.rows, default=0),  # type: ignore[arg-type]
     )
     assert not reward_model.check(config, ctx)
     reward_model.run(config, ctx)

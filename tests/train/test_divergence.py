@@ -78,9 +78,7 @@ def test_chunks_give_the_values_and_gradients_of_the_whole(
 ) -> None:
     head, hidden, teacher, told = heads(torch.float64, transform)
     found = diverge_hidden(head, hidden, teacher, told, Divergence(name, 0.7, vocabulary), rows)
-    expected = DIVERGENCES[name](
-        naive(head, hidden)[:, :vocabulary], naive(teacher, told)[:, :vocabulary], 0.7
-    )
+    expected = DIVERGENCES[name](naive(head, hidden)[:, :vocabulary], naive(teacher, told)[:, :vocabulary], 0.7)
     assert torch.allclose(found, expected, atol=1e-12)
     weights = torch.linspace(-1, 2, 7, dtype=torch.float64)
     of = [hidden, *head.linear.parameters()]

@@ -64,29 +64,11 @@ def _run(args: argparse.Namespace) -> int:
         return int(stopped.code)
     if not result.ran:
         say("nothing to do: every stage is done already, no step was taken")
+    from temper.api.running import write_report
+
     report = write_report(result)
     print(json.dumps(as_json(result, report), ensure_ascii=False) if args.json else as_text(result))
     return 0
-
-
-def write_report(result: Result) -> Path | None:
-    """The report of the run; None, with a warning, if it cannot be made: the run is complete all the same."""
-    from temper.errors import TemperError
-    from temper.pipeline.run import say
-
-    folder = result.plan.folder.root
-    path = folder / "report" / "index.html"
-    if not result.ran and path.exists():
-        return path
-    try:
-        from temper.report.html import write
-
-        return write(folder)
-    except TemperError as error:
-        say("\n".join(fault.render("warning") for fault in error.faults))
-    except Exception as error:
-        say(f"warning: the report could not be written: {type(error).__name__}: {error}")
-    return None
 
 
 def as_json(result: Result, report: Path | None) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def _readme(model: PreTrainedModel, chat: ChatFormat, history: Sequence[Mapping[
         opened = " The prompt ends with `<think>`: a reply starts inside its thinking." if chat.thinking_opened else ""
         talk = f"Ask it through its chat template (`chat_template.jinja`).{opened}"
         ask = 'prompt = tokenizer.apply_chat_template([{"role": "user", "content": "…"}], add_generation_prompt=True,\n'
-        ask += '                                       tokenize=False)'
+        ask += "                                       tokenize=False)"
     else:
         talk = "It continues text; it has no chat template."
         ask = 'prompt = "…"'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +32,8 @@ from temper.stages import STAGES
 from temper.stages.context import StageContext
 from temper.trackers.process import following
 
+# Told of each step that is taken: the stage, the step, of how many, what was measured. False: save and stop.
+OnStep = Callable[[str, int, int, Mapping[str, Any]], object]
 TICK_SECONDS = 5.0  # run.json is brought up to date at least this often: what a kill leaves unrecorded
 
 
@@ -64,8 +66,10 @@ def run_recipe(
     out: Path | None = None,
     accept_changes: bool = False,
     command: Sequence[str] = (),
+    on_step: OnStep | None = None,
 ) -> Result:
-    """Run what is not done of a recipe. Raises TemperError for what can be mended, Stopped if it was asked to stop."""
+    """Run what is not done of a recipe. Raises TemperError for what can be mended, Stopped if it was asked to stop, and
+    what `on_step` raises."""
     go_offline()
     meter = Meter(whole_process=True)
     with ExitStack() as stack:
@@ -87,7 +91,7 @@ def run_recipe(
         if not locks:
             lock(plan.folder)
         try:
-            return Run(plan, locks[0], stopper, meter, command, settings).whole(warnings)
+            return Run(plan, locks[0], stopper, meter, command, settings, on_step).whole(warnings)
         except Halt:  # between two stages
             raise Stopped("what is done is kept", stopper.code or Exit.PREEMPTED) from None
 
@@ -102,8 +106,10 @@ class Run:
     meter: Meter
     command: Sequence[str]
     settings: Sequence[str]
+    on_step: OnStep | None = None
     record: Record = field(init=False)
     ran: list[str] = field(default_factory=list)
+    raised: BaseException | None = None  # by `on_step`: no fault of the stage
 
     def __post_init__(self) -> None:
         self.record = Record(self.plan, self.meter, self.command, self.settings)
@@ -187,7 +193,8 @@ class Run:
         check_inputs(planned, inputs)
         self.record.update(planned, "running", self.record.cost(planned, meter), steps_taken(work))
         with StageLog(work, stage.name, kind=stage.kind, index=stage.number, count=len(recipe.stages),
-                      recipe=recipe.name, config=stage_values(stage)) as log:  # fmt: skip
+                      recipe=recipe.name, config=stage_values(stage),
+                      on_step=self._told(stage.name)) as log:  # fmt: skip
             log.info(f"stage {stage.number}/{len(recipe.stages)} {stage.name} ({stage.kind})")
             stage.module.run(
                 stage.config,
@@ -211,6 +218,23 @@ class Run:
             seal(out, artifact, planned.fingerprint, about)
             clear(work)
         self.record.update(planned, "done", cost, steps)
+
+    def _told(self, stage: str) -> Callable[[int, int, Mapping[str, Any]], None] | None:
+        """What the log of a stage calls after each step."""
+        on_step = self.on_step
+        if on_step is None:
+            return None
+
+        def tell(step: int, total: int, metrics: Mapping[str, Any]) -> None:
+            try:
+                wanted = on_step(stage, step, total, metrics)
+            except BaseException as error:
+                self.raised = error
+                raise
+            if wanted is False:
+                self.stopper.ask()
+
+        return tell
 
     def _watch(self, planned: StagePlan, work: Path, meter: Meter) -> Callable[[], bool]:
         """What a stage calls between steps: is the run directory still ours, is it time to write, must we stop?"""
@@ -243,6 +267,8 @@ class Run:
             raise
         except Exception as error:
             self._note(planned, meter, work, "failed")
+            if error is self.raised:
+                raise
             known = as_temper_error(error, planned.stage.name, self.lock, last_checkpoint(work))
             if known is None or known is error:
                 raise

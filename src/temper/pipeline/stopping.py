@@ -56,6 +56,10 @@ class Stopper:
         for number, before in self._before.items():
             signal.signal(number, before)
 
+    def ask(self) -> None:
+        """Stop once the running stage has saved, as at a Ctrl-C, in its own time."""
+        self.code = self.code or Exit.INTERRUPTED
+
     def settle(self) -> None:
         """From here on the stop is under way: nothing is given up any more."""
         self._is_settled = True
@@ -84,4 +88,3 @@ class Stopper:
     def _halt(self) -> None:
         if self.code is not None and not self._is_settled and not is_shielded():
             raise Halt
-

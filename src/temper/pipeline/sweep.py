@@ -129,6 +129,7 @@ class Runner:
 
 def end_with_parent() -> None:
     """End this process, as a kill would, as soon as its standard input ends: whoever started it is gone."""
+
     def wait() -> None:
         while os.read(0, 1):
             pass

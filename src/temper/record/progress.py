@@ -28,7 +28,8 @@ RECENT = 20  # steps whose mean time makes the ETA
 class StageLog:
     """The log of one stage. `work` is the stage's own directory: metrics.jsonl, warnings.jsonl and log.txt go there.
 
-    `config` is the stage's resolved config as a plain mapping: the warnings of `report/warnings.py` quote it.
+    `config` is the stage's resolved config as a plain mapping: the warnings of `record/warnings.py` quote it. `on_step`
+    is told of each step once it is recorded; what it raises is raised by `step`.
     Closing it (it is a context manager) takes the live panel down. Raises ResourceError when metrics.jsonl cannot be
     written; a terminal or pipe that went away never stops a training run.
 
@@ -53,12 +54,13 @@ class StageLog:
         config: Mapping[str, Any] | None = None,
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
+        on_step: Callable[[int, int, Mapping[str, Any]], None] | None = None,
     ):
         self.work, self.stage, self.kind = Path(work), stage, kind
         self.index, self.count, self.recipe = index, count, recipe
         self._config = dict(config or {})
         self._stream = stream if stream is not None else sys.stderr
-        self._clock = clock
+        self._clock, self._on_step = clock, on_step
         self._metrics = MetricsFile(self.work / "metrics.jsonl")
         self._warned = _read_warnings(self.work / "warnings.jsonl")
         self._durations: deque[float] = deque(maxlen=RECENT)
@@ -88,6 +90,8 @@ class StageLog:
                 self._write(line)
         for finding in find(self.kind, self._config, self._metrics.rows):
             self._find(finding, step)
+        if self._on_step is not None:
+            self._on_step(step, total, row)
 
     def resume_at(self, step: int, kept: Path | None = None) -> None:
         """Forget what was recorded after `step` (0: everything): the run goes on from a checkpoint of that step.

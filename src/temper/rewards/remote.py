@@ -109,6 +109,6 @@ def _values(answer: str | NoAnswer, count: int) -> Iterator[Any]:
         said = said["rewards"] if "rewards" in said else [said["reward"]] if "reward" in said else None
     if not isinstance(said, list) or len(said) != count:
         shown = " ".join(answer.split())[:100]
-        yield from [WrongReturn(f"got {shown!r}, expected {{\"rewards\": […]}} with one number a reply")] * count
+        yield from [WrongReturn(f'got {shown!r}, expected {{"rewards": […]}} with one number a reply')] * count
         return
     yield from said

@@ -115,9 +115,7 @@ class SlotEngine:
 class Tally:
     """What a call has brought so far, and who hears of it."""
 
-    def __init__(
-        self, sampling: Sampling, watch: Watch | None, version: int, finished: Finished | None = None
-    ):
+    def __init__(self, sampling: Sampling, watch: Watch | None, version: int, finished: Finished | None = None):
         self.sampling, self.watch, self.version, self.finished = sampling, watch, version, finished
         self.hears = watch is not None or sampling.stop_rule is not None
         self.done: dict[int, Completion] = {}

@@ -21,6 +21,7 @@ from temper.rewards import REWARDS, Reward
 from temper.rewards.accuracy import vote
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect, rollout_row
+from temper.rollout.engine import Engine
 from temper.rollout.measures import interval, majority_is_right, mean_interval
 from temper.rollout.open import open_engine
 from temper.rollout.options import SamplingConfig, sampling_of
@@ -242,13 +243,25 @@ def evaluate_model(
 ) -> Measured:
     """(the numbers of one model on one task, what every prompt scored, its completions as rows). `more` are rewards
     that are measured beside MEASURED."""
-    rewards = {**{name: REWARDS[name] for name in MEASURED}, **(more or {}), "accuracy": accuracy_but(config.programs)}
-    scorer = Scorer(rewards, [float(name == "accuracy") for name in rewards], tasks=config.labelled_tasks)
     chat = ChatFormat.load(path)
     model = load_model(path, *placed(config), warn=warn)
     check_lengths(prompts, chat)
     with open_engine(model) as engine:
-        groups = collect(engine, chat, scorer, prompts, config.num_samples, sampling_of(config, chat), key)
+        return evaluate_with(engine, chat, prompts, config, key, more)
+
+
+def evaluate_with(
+    engine: Engine,
+    chat: ChatFormat,
+    prompts: Sequence[Prompt],
+    config: Config,
+    key: Sequence[int | str],
+    more: Mapping[str, Reward] | None = None,
+) -> Measured:
+    """`evaluate_model` of an engine that is open."""
+    rewards = {**{name: REWARDS[name] for name in MEASURED}, **(more or {}), "accuracy": accuracy_but(config.programs)}
+    scorer = Scorer(rewards, [float(name == "accuracy") for name in rewards], tasks=config.labelled_tasks)
+    groups = collect(engine, chat, scorer, prompts, config.num_samples, sampling_of(config, chat), key)
     if prompts[0].task in config.programs:
         groups = [right_by_tests(group, config.code_score) for group in groups]
     rows = [rollout_row(rollout, i) for group in groups for i, rollout in enumerate(group.rollouts)]

@@ -221,9 +221,7 @@ def move_reference(reference: Any, policy: Any, share: float) -> None:
 # -- from rewards to a gradient ----------------------------------------------------------------------------------------
 
 
-def ask_reference(
-    config: Config, groups: Sequence[Group], reference: Any, device: torch.device
-) -> list[list[Tensor]]:
+def ask_reference(config: Config, groups: Sequence[Group], reference: Any, device: torch.device) -> list[list[Tensor]]:
     """log π_ref of the tokens of every completion, where the reward is charged for the divergence; else []."""
     if config.kl_placement == "loss" or reference is None:
         return []

@@ -185,9 +185,7 @@ class Lesson:
     divergence: float | None
 
 
-def draw_lessons(
-    config: Config, groups: Sequence[Group], models: ActorCritic, reference: Any
-) -> list[list[Lesson]]:
+def draw_lessons(config: Config, groups: Sequence[Group], models: ActorCritic, reference: Any) -> list[list[Lesson]]:
     """Token rewards with the KL penalty inside, and GAE, of every completion of every group."""
     examples = [group.example(rollout) for group in groups for rollout in group.rollouts]
     judged = iter(judge(models, examples, config.micro_batch_tokens))

@@ -46,7 +46,8 @@ def run(config: Config, ctx: StageContext) -> None:
         "arithmetic.train": (config.arithmetic_train, lambda n: files.arithmetic_prompts("train", n, seed, levels)),
         "arithmetic.test": (config.arithmetic_test, lambda n: files.arithmetic_prompts("test", n, seed, levels)),
         "arithmetic_hard.test": (
-            config.arithmetic_hard_test, lambda n: files.hard_arithmetic_prompts(n, seed, config.highest_level + 1)
+            config.arithmetic_hard_test,
+            lambda n: files.hard_arithmetic_prompts(n, seed, config.highest_level + 1),
         ),
         "general.train": (config.general_train, lambda n: files.general_prompts("train", n, seed)),
         "general.test": (config.general_test, lambda n: files.general_prompts("test", n, seed)),
