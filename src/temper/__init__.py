@@ -37,42 +37,54 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Where each public name lives; modules are public themselves.
+__all__ = [
+    "Completion",
+    "Fault",
+    "Finished",
+    "Generated",
+    "Graded",
+    "Message",
+    "Model",
+    "Prompt",
+    "Reply",
+    "Score",
+    "StepReport",
+    "Stopped",
+    "TemperError",
+    "__version__",
+    "evaluate",
+    "grade",
+    "load",
+    "parse_reply",
+    "rewards",
+    "run",
+    "score",
+    "testing",
+]
+# Where each name lives that is no module itself.
 _PLACES = {
-    "Completion": "temper.types",
-    "Fault": "temper.errors",
-    "Finished": "temper.api.running",
-    "Generated": "temper.api.models",
-    "Graded": "temper.api.grading",
-    "Message": "temper.types",
-    "Model": "temper.api.models",
-    "Prompt": "temper.types",
-    "Reply": "temper.types",
-    "Score": "temper.rewards.score",
-    "StepReport": "temper.api.running",
-    "Stopped": "temper.pipeline.run",
-    "TemperError": "temper.errors",
-    "evaluate": "temper.api.evaluation",
-    "grade": "temper.api.grading",
-    "load": "temper.api.models",
-    "parse_reply": "temper.text.reply",
-    "run": "temper.api.running",
-    "score": "temper.api.grading",
+    "temper.api.evaluation": ("evaluate",),
+    "temper.api.grading": ("Graded", "grade", "score"),
+    "temper.api.models": ("Generated", "Model", "load"),
+    "temper.api.running": ("Finished", "StepReport", "run"),
+    "temper.errors": ("Fault", "TemperError"),
+    "temper.pipeline.run": ("Stopped",),
+    "temper.rewards.score": ("Score",),
+    "temper.text.reply": ("parse_reply",),
+    "temper.types": ("Completion", "Message", "Prompt", "Reply"),
 }
-_MODULES = ("rewards", "testing")
-__all__ = [*_PLACES, *_MODULES, "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     """A public name, looked up when it is first used."""
     import importlib
 
-    if name in _MODULES:
+    if name in ("rewards", "testing"):
         return importlib.import_module(f"temper.{name}")
-    if name in _PLACES:
-        found = getattr(importlib.import_module(_PLACES[name]), name)
-        globals()[name] = found
-        return found
+    for place, names in _PLACES.items():
+        if name in names:
+            globals()[name] = getattr(importlib.import_module(place), name)
+            return globals()[name]
     raise AttributeError(f"module `temper` has no attribute `{name}`")
 
 

@@ -43,7 +43,10 @@ def test_what_the_question_asks_for_counts():
     [
         ({}, "give one of them"),
         ({"gold": "5", "tests": ["assert True"]}, "give one of them"),
-        ({"gold": "Let $n$ be even. Then, by induction, the sum is less than one, as was to be shown."}, "cannot be verified"),
+        (
+            {"gold": "Let $n$ be even. Then, by induction, the sum is less than one, as was to be shown."},
+            "cannot be verified",
+        ),
         ({"tests": []}, "cannot be run"),
         ({"tests": {"problem": "no tests"}}, "cannot be run"),
     ],
