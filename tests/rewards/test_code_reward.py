@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -77,7 +78,27 @@ def test_what_could_not_be_run_is_no_wrong_answer(monkeypatch):
 def test_a_sandbox_that_does_not_work_ends_the_run(monkeypatch):
     monkeypatch.setattr(module, "grade_all", broken)
     with pytest.raises(SandboxError, match="could not run"):
-        CodeReward().batch([(prompt(), reply("print(4)"))] * 20)
+        CodeReward().batch([(prompt(), reply(f"print({n})")) for n in range(20)])
+
+
+def test_a_program_is_run_once_on_a_rows_tests(monkeypatch):
+    asked, grade_all = [], module.grade_all
+    monkeypatch.setattr(
+        module, "grade_all", lambda replies, *rest, **more: asked.extend(replies) or grade_all(replies, *rest, **more)
+    )
+    code = CodeReward()
+    assert (
+        code.batch([(prompt(), reply("print(4)")), (prompt(), reply("print(2 * int(input()))"))] * 3) == [0.0, 1.0] * 3
+    )
+    assert code.batch([(prompt(), reply("print(4)"))]) == [0.0]
+    assert len(asked) == 2
+    assert code.scored("share").batch([(prompt(), reply("print(4)"))]) == [0.5]  # of another score nothing is known
+
+
+def test_two_files_of_a_task_may_number_their_rows_alike():
+    other = {"problem": "Double it.", "tests": [{"input": "2", "output": "5"}]}
+    here, there = replace(prompt(), place="train.jsonl:1"), replace(prompt(other), place="test.jsonl:1")
+    assert CodeReward().batch([(here, reply("print(5)")), (there, reply("print(5)"))]) == [0.0, 1.0]
 
 
 def test_the_failing_test_is_told_to_people():

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
 
+from temper.code.extract import extract
 from temper.code.grader import Grade, Outcome, Score, Scoring, grade_all
 from temper.code.refusals import SandboxError
 from temper.code.rows import NoTests, read_tests
@@ -17,6 +18,8 @@ from temper.types import Prompt, Reply
 
 REMEMBERED = 1 << 15  # grades kept, for metrics and samples to tell of
 DEADLINE = 600.0  # seconds that one call may take; what was not run by then is nobody's fault
+UNSETTLED = ("infrastructure", "timeout", "memory")  # verdicts that a second run might not give again
+Key = tuple[str, str | None]  # a row and a program
 BROKEN_SHARE, BROKEN_LEAST = 0.1, 8  # of all programs so far: the sandbox does not work, and the run ends
 
 
@@ -44,7 +47,7 @@ class CodeReward:
     def __init__(self, scoring: Scoring | None = None, deadline: float = DEADLINE):
         self.scoring, self.deadline = scoring or Scoring(), deadline
         self._tests: OrderedDict[str, Tests | None] = OrderedDict()
-        self._grades: OrderedDict[tuple[str, str], Grade] = OrderedDict()
+        self._grades: OrderedDict[Key, tuple[Scoring, Grade]] = OrderedDict()
         self._asked = self._broken = 0
         self._lock = Lock()
 
@@ -65,22 +68,34 @@ class CodeReward:
         return value
 
     def batch(self, pairs: Sequence[tuple[Prompt, Reply]]) -> list[float | BaseException | None]:
-        """The reward of each reply; an InfrastructureFailure where the sandbox could not say."""
+        """The reward of each reply; an InfrastructureFailure where the sandbox could not say. A program that was run on
+        a prompt's tests is not run on them again."""
         tests = [self.tests_of(prompt) for prompt, _ in pairs]
-        asked = [number for number, of_one in enumerate(tests) if of_one is not None]
-        replies = [(pairs[number][1].answer or "", of_one) for number in asked if (of_one := tests[number])]
-        grades = grade_all(replies, self.scoring, deadline=self.deadline) if replies else []
-        values: list[float | BaseException | None] = [None] * len(pairs)
-        for number, grade in zip(asked, grades, strict=True):
-            self._remember(pairs[number], grade)
-            values[number] = grade.score
-            if grade.verdict == "infrastructure":
-                values[number] = InfrastructureFailure(_why(grade))
+        asked = {self._key(*pair, of_one): (pair, of_one) for pair, of_one in zip(pairs, tests, strict=True) if of_one}
+        new = {key: (pair[1].answer or "", of_one) for key, (pair, of_one) in asked.items() if not self._settled(key)}
+        grades = grade_all(list(new.values()), self.scoring, deadline=self.deadline) if new else []
+        known = {key: grade for key in asked if (grade := self._grades.get(key))}
+        found = {key: grade for key, (_, grade) in known.items()} | dict(zip(new, grades, strict=True))
+        for key, grade in found.items():
+            self._remember(key, grade, new=key in new)
+        values: list[float | BaseException | None] = []
+        for pair, of_one in zip(pairs, tests, strict=True):
+            grade = found[self._key(*pair, of_one)] if of_one else None
+            broken = grade is not None and grade.verdict == "infrastructure"
+            values.append(InfrastructureFailure(_why(grade)) if grade and broken else grade and grade.score)
         return values
+
+    def _key(self, prompt: Prompt, reply: Reply, tests: Tests) -> Key:
+        return _place_of(prompt), extract(reply.answer or "", tests.language)
+
+    def _settled(self, key: Key) -> bool:
+        """Whether the grade is known, and would be the same again: time and the sandbox's own faults might not be."""
+        scoring, grade = self._grades.get(key, (None, None))
+        return grade is not None and scoring == self.scoring and grade.verdict not in UNSETTLED
 
     def tests_of(self, prompt: Prompt) -> Tests | None:
         """The tests of a prompt's row; None where it has none that can be run."""
-        key = f"{prompt.task}\0{prompt.id}"
+        key = _place_of(prompt)
         with self._lock:
             if key not in self._tests:
                 try:
@@ -93,18 +108,26 @@ class CodeReward:
 
     def grade_of(self, prompt: Prompt, reply: Reply) -> Grade | None:
         """How a reply was graded, if that was not long ago."""
-        return self._grades.get((prompt.id, reply.text))
+        tests = self.tests_of(prompt)
+        known = None if tests is None else self._grades.get(self._key(prompt, reply, tests))
+        return None if known is None else known[1]
 
-    def _remember(self, pair: tuple[Prompt, Reply], grade: Grade) -> None:
+    def _remember(self, key: Key, grade: Grade, new: bool) -> None:
         with self._lock:
-            self._grades[pair[0].id, pair[1].text] = _slim(grade)
+            self._grades[key] = (self.scoring, _slim(grade))
+            self._grades.move_to_end(key)
             while len(self._grades) > REMEMBERED:
                 self._grades.popitem(last=False)
-            self._asked += 1
-            self._broken += grade.verdict == "infrastructure"
+            self._asked += new
+            self._broken += new and grade.verdict == "infrastructure"
         if self._broken >= BROKEN_LEAST and self._broken > BROKEN_SHARE * self._asked:
             what = f"the sandbox could not run {self._broken} of {self._asked} programs"
             raise SandboxError(Fault(what, why=_why(grade), fix="`temper doctor` shows what the sandbox needs"))
+
+
+def _place_of(prompt: Prompt) -> str:
+    """What names a row: two files of a task may number theirs alike."""
+    return "\0".join((prompt.task, prompt.id, prompt.place))
 
 
 def _slim(grade: Grade) -> Grade:

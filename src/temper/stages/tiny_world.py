@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from temper.config import StrictModel
-from temper.data.tiny import files, manners
+from temper.data.tiny import files, functions, manners
 from temper.data.tiny.web import web_texts
 from temper.record.rollouts import write_rows
 from temper.stages.context import StageContext
@@ -27,7 +27,7 @@ class Config(StrictModel):
     general_train: Count = 0
     general_test: Count = 0
     cold_start: Count = 0
-    slip: Share = 0.2  # how often a step of a worked solution has a wrong result
+    slip: Share = 0.2  # how often a step of a worked solution, or a line of a program, is wrong
     mixed: Share = 0.6  # share of the cold start's worked solutions that change language between sentences
     general_share: Share = 0.3  # share of general tasks in the cold start
     rude: Share = 0.0  # share of the cold start's general replies that hold an insult
@@ -36,6 +36,12 @@ class Config(StrictModel):
     preferences: Count = 0  # pairs: a right answer and another
     safety: Count = 0  # replies, every other one with an insult
     pretraining: Count = 0
+    functions_train: Count = 0  # functions to be written in Python, with tests
+    functions_test: Count = 0
+    functions_cold_start: Count = 0
+    functions_pretraining: Count = 0
+    held_back: Count = 4  # tests of a function to be trained on that its question does not show; held-out ones have 4
+    hard_coded: Share = 0.0  # share of the programs that people wrote which answer for the examples alone
     web: Count = 0
     tagged: Share = 0.5  # share of the chats in `web` that use the tags of R1-Zero's template
 
@@ -56,6 +62,19 @@ def run(config: Config, ctx: StageContext) -> None:
             lambda n: files.cold_start(
                 n, seed, config.slip, config.mixed, config.general_share, config.rude, config.careless
             ),
+        ),
+        "functions.train": (
+            config.functions_train,
+            lambda n: functions.function_prompts("train", n, seed, config.held_back),
+        ),
+        "functions.test": (config.functions_test, lambda n: functions.function_prompts("test", n, seed)),
+        "functions_cold_start": (
+            config.functions_cold_start,
+            lambda n: functions.function_conversations(n, seed, config.slip, config.hard_coded),
+        ),
+        "functions_pretraining": (
+            config.functions_pretraining,
+            lambda n: functions.function_texts(n, seed, config.slip, config.hard_coded),
         ),
         "general_conversations": (config.general_conversations, lambda n: files.general_conversations(n, seed)),
         "web": (config.web, lambda n: web_texts(n, seed, config.slip, config.tagged)),
