@@ -55,6 +55,7 @@ CASES = [
     ("dead_groups", {}, changed(groups__dead=0.7, reward__accuracy=0.05), ["70%", "0.05"]),
     ("dead_groups", {}, changed(groups__dead=0.9, reward__accuracy=0.97), ["90%", "0.97"]),
     ("truncation", {}, changed(completion__truncated=0.25), ["25%", "96"]),
+    ("hard_coding", {}, changed(code__hard_coded=0.3, code__shown_only=0.45), ["30%", "45%"]),
 ]
 
 

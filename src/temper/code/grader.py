@@ -17,6 +17,7 @@ from temper.code.compare import same_output, same_value
 from temper.code.extract import extract
 from temper.code.limits import Limits, Ran, Runner
 from temper.code.sandbox import NUMPY, Sandbox, shared_sandbox, source
+from temper.code.shown import hard_codes
 from temper.code.tests import Call, Case, Script, Stdin, Tests
 from temper.code.zygote import Job, joined
 
@@ -48,12 +49,15 @@ class Outcome:
 @dataclass(frozen=True)
 class Grade:
     """A program's verdict (that of its first test that did not pass), its score from 0 to 1, and how each test that
-    was run came out, in order."""
+    was run came out, in order. `shown_only`: it passed the tests that stand in its question and failed one that is
+    held back; `hard_coded`: and it compares with an input that stands there."""
 
     verdict: Verdict
     score: float
     program: str | None
     outcomes: tuple[Outcome, ...] = ()
+    shown_only: bool = False
+    hard_coded: bool = False
 
     @property
     def passed(self) -> int:
@@ -127,7 +131,10 @@ def _graded(program: str, outcomes: list[Outcome], tests: Tests, scoring: Scorin
         return Grade("infrastructure", 0.0, program, tuple(outcomes))
     first: list[Verdict] = [verdict for verdict in verdicts if verdict != "passed"]
     verdict: Verdict = first[0] if first else "passed"
-    return Grade(verdict, scoring.of(verdicts.count("passed"), len(tests)), program, tuple(outcomes))
+    shown_only = verdict in ("wrong", "runtime_error") and 0 < tests.public <= verdicts.index(verdict)
+    hard_coded = shown_only and hard_codes(program, tests.cases[: tests.public])
+    score = scoring.of(verdicts.count("passed"), len(tests))
+    return Grade(verdict, score, program, tuple(outcomes), shown_only, hard_coded)
 
 
 def _each(run: Any, tests: Tests, scoring: Scoring) -> list[Outcome]:

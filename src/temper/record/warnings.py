@@ -25,6 +25,7 @@ RECENT = 5  # steps a rule averages over, so that one odd step says nothing
 EARLY = 10
 LOOK_BACK = 200
 FORGOTTEN = 0.1
+HIGHEST_HARD_CODED = 0.05
 
 
 @dataclass(frozen=True)
@@ -211,6 +212,16 @@ def steps_grow(_: Config, rows: Rows) -> Finding | None:
     return Finding("steps_grow", f"{text}; set guards.max_steps, and a step reward that more steps cannot earn")
 
 
+def hard_coding(_: Config, rows: Rows) -> Finding | None:
+    """Programs answer for the examples in their question, and fail the tests that are held back."""
+    share, only = _recent(rows, "code/hard_coded"), _recent(rows, "code/shown_only")
+    if share is None or share <= HIGHEST_HARD_CODED or len(rows) < RECENT:
+        return None
+    text = f"{share:.0%} of programs at step {_step(rows)} know an example of their question by heart: they pass the"
+    text += f" tests that stand there and fail one that is held back ({only or share:.0%} of all programs do)"
+    return Finding("hard_coding", f"{text}; more tests a row that no question shows make it worthless")
+
+
 def loss_is_zero(config: Config, rows: Rows) -> Finding | None:
     """With one update a rollout the ratio is 1 everywhere, so the loss is -mean(A) + KL term: about 0."""
     if updates_per_rollout(config) != 1 or config.get("supervision") == "process":  # its advantages have another mean
@@ -275,6 +286,7 @@ RULES: tuple[Callable[[Config, Rows], Finding | None], ...] = (
     truncation,
     reward_without_accuracy,
     steps_grow,
+    hard_coding,
 )
 # Of methods that compare the completions of one prompt
 GROUP_KINDS = ("grpo",)

@@ -86,7 +86,9 @@ def verdict_tables(stages: Sequence[Json], models: Sequence[Json]) -> str:
         f"<tr><td>{escape(what)}</td>{''.join(f'<td>{number(shares.get(name, 0.0))}</td>' for name in names)}</tr>"
         for what, shares in rows
     )
-    note = '<p class="small">What became of the programs in the replies, as shares of all.</p>'
+    words = "What became of the programs in the replies, as shares of all. Shown only: they pass the tests in their "
+    words += "question and fail one that is held back; hard coded: and compare with an input that stands there."
+    note = f'<p class="small">{words}</p>'
     table = f'<div class="scroll"><table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
     return f'<section id="programs"><h2>Programs</h2>{note}{table}</section>'
 

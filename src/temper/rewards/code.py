@@ -11,6 +11,7 @@ from temper.code.extract import extract
 from temper.code.grader import Grade, Outcome, Score, Scoring, grade_all
 from temper.code.refusals import SandboxError
 from temper.code.rows import NoTests, read_tests
+from temper.code.shown import with_shown
 from temper.code.tests import Tests
 from temper.errors import Fault
 from temper.rewards.returns import Unknown
@@ -99,7 +100,7 @@ class CodeReward:
         with self._lock:
             if key not in self._tests:
                 try:
-                    self._tests[key] = read_tests(prompt.row)
+                    self._tests[key] = with_shown(read_tests(prompt.row), prompt.text)
                 except NoTests:
                     self._tests[key] = None
                 while len(self._tests) > REMEMBERED:

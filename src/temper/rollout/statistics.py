@@ -46,9 +46,15 @@ def grade_of(rollout: Rollout) -> Grade | None:
 
 
 def verdict_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    """The share of each verdict among the programs of a step; nothing where there are none."""
-    verdicts = [grade.verdict for rollout in rollouts if (grade := grade_of(rollout)) is not None]
-    return {f"code/{name}": verdicts.count(name) / len(verdicts) for name in VERDICTS} if verdicts else {}
+    """The share of each verdict among the programs of a step, and of those that pass only what their question shows
+    (`Grade`); nothing where there are none."""
+    grades = [grade for rollout in rollouts if (grade := grade_of(rollout)) is not None]
+    verdicts = [grade.verdict for grade in grades]
+    if not grades:
+        return {}
+    shares = {f"code/{name}": verdicts.count(name) / len(verdicts) for name in VERDICTS}
+    shares["code/shown_only"] = sum(grade.shown_only for grade in grades) / len(grades)
+    return {**shares, "code/hard_coded": sum(grade.hard_coded for grade in grades) / len(grades)}
 
 
 def dead_share(advantages: Advantages) -> float:

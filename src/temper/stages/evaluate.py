@@ -31,7 +31,7 @@ from temper.stages.chunks import kept_rows
 from temper.stages.context import StageContext
 from temper.stages.idle import Idle, idle_greedy, idle_judge
 from temper.stages.models import check_model
-from temper.stages.programs import accuracy_but, programs_of, right_by_tests, with_tests
+from temper.stages.programs import accuracy_but, knows_by_heart, programs_of, right_by_tests, with_tests
 from temper.stages.prompts import check_lengths, check_tasks, in_form, known_prompts, open_prompts
 from temper.stages.rewards import RewardsConfig, check_reward_tasks, check_rewards, open_rewards, reward_label
 from temper.text.chat import ChatFormat
@@ -169,6 +169,8 @@ def run(config: Config, ctx: StageContext) -> None:
             write_scored(ctx.out, stage, name, scored[stage, name], samples)
             shown = {f"{stage}/{name}/{key}": tasks[name][key] for key in ("accuracy", "format")}
             ctx.log.step(len(models) * len(config.tasks) + len(tasks), total, shown)
+            if told := knows_by_heart(stage, name, tasks[name]):
+                ctx.log.warn(told)
             if ctx.stopping():
                 raise Preempted(f"measured {stage} on {name}; the rest is left")
         models.append({"stage": stage, "tasks": tasks})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from temper.code.grader import Score
 from temper.code.refusals import SandboxError
 from temper.errors import DataError, Fault
+from temper.record.warnings import HIGHEST_HARD_CODED
 from temper.rewards.accuracy import accuracy
 from temper.rewards.code import InfrastructureFailure, code
 from temper.types import Group, Prompt, Reply, Rollout
@@ -49,6 +51,20 @@ def accuracy_but(tasks: Sequence[str]) -> Callable[[Prompt, Reply], float | None
         return None if prompt.task in tasks else accuracy(prompt, reply)
 
     return measured
+
+
+def knows_by_heart(model: str, task: str, measured: Mapping[str, Any]) -> str:
+    """A warning where programs of an evaluated model answer for the examples in their question alone; else "".
+
+    >>> knows_by_heart("rl", "programs", {"verdicts": {"code/hard_coded": 0.25, "code/shown_only": 0.5}})[:36]
+    'rl: 25% of the programs on programs '
+    """
+    shares = measured.get("verdicts", {})
+    share = shares.get("code/hard_coded", 0.0)
+    if share <= HIGHEST_HARD_CODED:
+        return ""
+    text = f"{model}: {share:.0%} of the programs on {task} compare with an example of their question, pass the tests"
+    return f"{text} that stand there and fail one that is held back ({shares['code/shown_only']:.0%} of all pass so)"
 
 
 def right_by_tests(group: Group, score: Score = "all") -> Group:
