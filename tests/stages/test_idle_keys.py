@@ -31,6 +31,7 @@ REFUSED = [
     (GRPO, "min_lr_ratio: 0.5", ["min_lr_ratio"], "cosine"),
     (GRPO, "reward_start_steps: {format: 10}", ["reward_start_steps"], "max_steps"),
     (GRPO, JUDGE, ["judge"], "reward `judge`"),
+    (GRPO, "guards: {max_steps: 5}", ["guards.max_steps"], "process"),
     (EVALUATE, JUDGE, ["judge"], "reward `judge`"),
     (EVALUATE, "temperature: 0.0, num_samples: 1, top_k: 5", ["top_k"], "likeliest"),
     (SAMPLE, "columns: {prompt: q}", ["columns"], "mix"),
@@ -43,6 +44,9 @@ WARNED = [
     (GRPO, "surrogate: cispo", ["surrogate"], "plain REINFORCE"),
     (GRPO, "kl_penalty: 0, kl_estimator: k2, reference_update_steps: 5", ["kl_estimator", "reference_update_steps"],
      "kl_penalty is 0"),
+    (GRPO, "kl_penalty: 0, measure_kl: true, kl_estimator: k2, offload_reference: true", ["kl_estimator"], "charged"),
+    (GRPO, "measure_kl: true", ["measure_kl"], "measured"),
+    (GRPO, "kl_penalty: 0, guards: {max_kl_divergence: 0.1}", ["guards.max_kl_divergence"], "measure_kl"),
     (GRPO, "temperature: 0.6, top_p: 0.95, min_p: 0.1, top_k: 7", ["top_p", "min_p", "top_k"], "evaluation"),
     (EVALUATE, "temperature: 0.0, num_samples: 4", ["num_samples"], "same completion"),
 ]  # fmt: skip

@@ -328,6 +328,19 @@ def test_a_step_tells_of_policy_value_model_and_memory(inputs: dict[str, Path], 
     assert 0 < last["learning_rate"] < first["learning_rate"] < 1e-3  # four updates a step, one schedule over all
 
 
+@pytest.mark.parametrize("kind", [ppo, grpo])
+def test_drift_is_measured_without_moving_a_bit(kind: Any, inputs: dict[str, Path], tmp_path: Path) -> None:
+    settings = staged(kl_penalty=0.0)
+    if kind is grpo:
+        shared = {name: getattr(settings, name) for name in settings.model_fields_set & set(grpo.Config.model_fields)}
+        settings = grpo.Config(**shared)
+    plain, log = run(settings, inputs, tmp_path / "plain")
+    measured, found = run(settings.model_copy(update={"measure_kl": True}), inputs, tmp_path / "measured")
+    assert hash_file(plain) == hash_file(measured)
+    assert not any("policy/kl_divergence" in row for row in log.rows)
+    assert found.rows[-1]["policy/kl_divergence"] > found.rows[0]["policy/kl_divergence"] >= 0
+
+
 def test_a_schedule_of_grpo_too_spans_all_updates_of_all_steps(inputs: dict[str, Path], tmp_path: Path) -> None:
     settings = grpo.Config(
         model="model", tasks=["sums"], reward_funcs=["mine.py:odd"], max_steps=4, prompts_per_step=4, num_generations=2,

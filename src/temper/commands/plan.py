@@ -205,10 +205,12 @@ def render(data: dict[str, Any]) -> str:
         needs = (time, show_bytes(stage["memory_bytes"]), cache, show_bytes(stage["disk_bytes"]))
         needs = needs if stage["runs"] else ("", "", "", "")
         rows.append((stage["stage"], stage["kind"], STATES[stage["state"]], *needs, "; ".join(stage["why"])))
+    if len(runs := [stage for stage in data["stages"] if stage["runs"]]) > 1:
+        rows.append(("all", f"{len(runs)} stages", "", *_totals(runs), ""))
     widths = [max(len(row[column]) for row in rows) for column in range(7)]
     lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[7]]).rstrip()
              for row in rows]  # fmt: skip
-    count = sum(stage["runs"] for stage in data["stages"])
+    count = len(runs)
     free, available = show_bytes(data["disk_free_bytes"]), show_bytes(data["memory_available_bytes"])
     fits = {True: "it fits", False: "IT DOES NOT FIT", None: "what the stages need is not known before they ran"}
     if not count:
@@ -229,6 +231,21 @@ def render(data: dict[str, Any]) -> str:
         lines.append(f"note:    `{half['stage']}` stopped at step {half['step']} under another config ({changes});")
         lines.append("         `temper run` asks for `--changed` before it starts that stage again")
     return "\n".join(lines)
+
+
+def _totals(runs: Sequence[Mapping[str, Any]]) -> tuple[str, str, str, str]:
+    """Time, memory at the peak, no cache and disk of all that will run; "> …" where a stage is not known."""
+    from temper.record.cost import show_bytes
+    from temper.record.lines import duration
+
+    times = [stage["seconds"] for stage in runs if stage["seconds"] is not None]
+    needs = [stage["memory_bytes"] for stage in runs if stage["memory_bytes"] is not None]
+    more = ["> " * (len(known) < len(runs)) for known in (times, needs)]
+    disks = [stage["disk_bytes"] for stage in runs if stage["disk_bytes"] is not None]
+    disk = "> " * (len(disks) < len(runs)) + show_bytes(sum(disks))
+    time = f"{more[0] or '~'}{duration(sum(times))}" if times else "unknown"
+    memory = f"peak {more[1]}{show_bytes(max(needs))}" if needs else "unknown"
+    return time, memory, "", disk
 
 
 def _assumed_lines(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -45,6 +45,7 @@ class Record:
         self.values: dict[str, Any] = {
             "format": FORMAT,
             "recipe": recipe.name,
+            "note": recipe.note,
             "source": recipe.source.identity,
             "seed": recipe.seed,
             "threads": recipe.threads,

@@ -143,6 +143,7 @@ def _models_beside(
     """Bytes of the models that a stage holds beside the one it trains: reference, teacher, value model."""
     penalty = config.get("kl_penalty")
     anchored = any(penalty.values()) if isinstance(penalty, Mapping) else bool(penalty)
+    anchored = anchored or bool(config.get("measure_kl"))
     total = width * size.parameters if anchored and not config.get("lora") else 0
     if asked is not None:
         total += width * asked.parameters

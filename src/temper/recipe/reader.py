@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from temper.config import StrictModel, TaskConfig
 from temper.errors import ConfigError, Fault
-from temper.recipe.document import Node, Place, Scalar, Table, leaves, plain, plain_shallow, type_name
+from temper.recipe.document import Entry, Node, Place, Scalar, Table, leaves, plain, plain_shallow, type_name
 from temper.recipe.faults import build, in_order
 from temper.recipe.foreign.read import TOOLS, tool_of
 from temper.recipe.graph import (
@@ -54,6 +54,7 @@ def load_recipe(reference: str, settings: Sequence[str] = ()) -> tuple[Recipe, l
         source=tree.source,
         name=top.name or folder_name(tree.source.name),
         description=top.description,
+        note=top.note,
         seed=top.seed,
         threads=top.threads,
         trackers=tuple(dict.fromkeys(top.trackers)),
@@ -91,6 +92,14 @@ def _as_written(cls: type[StrictModel], table: Table) -> StrictModel:
 
 def _without(table: Table, *keys: str) -> Table:
     return Table({key: entry for key, entry in table.entries.items() if key not in keys}, table.place)
+
+
+def _written(table: Table, key: str) -> Entry | None:
+    """The entry of a dotted key, if it is written."""
+    above, _, name = key.rpartition(".")
+    entry = _written(table, above) if above else None
+    inner = entry.node if entry is not None else None if above else table
+    return inner.entries.get(name) if isinstance(inner, Table) else None
 
 
 class _Reader:
@@ -218,7 +227,7 @@ class _Reader:
         """A fault, or a warning, for each written key that does nothing beside another."""
         told: set[str] = set()
         for one in getattr(importlib.import_module(STAGES[kind].module), "idle", lambda _: ())(config):
-            entry = table.entries.get(one.key)
+            entry = _written(table, one.key)
             if entry is None or one.key in told:
                 continue
             told.add(one.key)

@@ -31,6 +31,7 @@ class RecipeKeys(StrictModel):
     extends: str | None = None
     name: str | None = None
     description: str = ""
+    note: str = ""  # the last line of a run's end
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 2  # torch threads
     trackers: list[TrackerName] = Field(default_factory=list)  # told of every step; none can stop or change a run
@@ -95,6 +96,7 @@ class Recipe:
     source: Source
     name: str
     description: str
+    note: str
     seed: int
     threads: int
     trackers: tuple[TrackerName, ...]

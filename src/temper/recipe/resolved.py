@@ -16,6 +16,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "description": recipe.description,
+        "note": recipe.note,
         "seed": recipe.seed,
         "threads": recipe.threads,
         "trackers": list(recipe.trackers),

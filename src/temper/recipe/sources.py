@@ -25,7 +25,7 @@ from temper.recipe.words import did_you_mean, nearest
 
 RECIPES = Path(temper.__file__).parent / "recipes"
 MOST_BASES = 16
-NOT_INHERITED = ("name", "description", "extends")  # they are about one file
+NOT_INHERITED = ("name", "description", "note", "extends")  # they are about one file
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def _mergeable(base: Table, over: Table, depth: int) -> bool:
 
 # -- --set ------------------------------------------------------------------------------------------------------------
 
-TOP_KEYS = ("name", "description", "seed", "threads", "trackers", "tasks", "stages")
+TOP_KEYS = ("name", "description", "note", "seed", "threads", "trackers", "tasks", "stages")
 
 
 def apply_settings(table: Table, settings: Iterable[str]) -> Table:

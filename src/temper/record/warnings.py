@@ -115,7 +115,8 @@ def kl_zero(config: Config, rows: Rows) -> Finding | None:
         now = f"policy/kl_divergence is {drift:.3f} at step {_step(rows)}"
     elif drift is None and len(rows) >= EARLY:
         text = f"kl_penalty is 0: nothing anchors the policy, and after {_step(rows)} steps its drift is not measured"
-        return Finding("kl_zero", f"{text}; what no reward asks for may fade (0.001-0.01 would anchor it)", "note")
+        fix = "measure_kl: true tells how far it is, kl_penalty 0.001-0.01 would anchor it"
+        return Finding("kl_zero", f"{text}; what no reward asks for may fade ({fix})", "note")
     else:
         return None
     text = f"kl_penalty is 0 and nothing holds the policy to its reference: {now}"

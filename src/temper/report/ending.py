@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from temper.errors import escape
 from temper.record.cost import show_bytes
 from temper.record.lines import duration
 from temper.record.runfiles import read_object
@@ -22,6 +23,8 @@ def ending(folder: Path, record: Mapping[str, Any], evaluation: Mapping[str, Any
     lines.append(f"cost:    {cpu:,.0f} CPU-seconds, {wall} of wall time, {memory} of memory")
     if has_model:
         lines.append(f"next:    temper chat {folder}")
+    if note := record.get("note"):
+        lines.append(f"note:    {escape(str(note))}")
     table = [render(dict(evaluation)) + "\n"] if evaluation else []
     return "\n".join([*table, *filter(None, lines)])
 

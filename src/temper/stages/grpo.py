@@ -25,7 +25,7 @@ from temper.rollout.statistics import Advantages, dead_share
 from temper.rollout.steps import JudgedSteps, judge_steps, step_advantages, step_metrics, step_notes
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
-from temper.stages.idle import Idle, idle_optimizer, idle_policy, idle_rollouts
+from temper.stages.idle import Idle, idle_guards, idle_optimizer, idle_policy, idle_rollouts
 from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
 from temper.stages.presets import PRESETS, preset_values
 from temper.stages.prompts import known_prompts
@@ -74,6 +74,7 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
     aggregation: Literal[tuple(AGGREGATIONS)] = "sequence_mean"  # type: ignore[valid-type]
     mask_truncated: bool = False  # completions cut off at the limit count in the group, but train nothing (DAPO)
     kl_penalty: Annotated[float, Field(ge=0)] | dict[TaskName, Annotated[float, Field(ge=0)]] = 0.001  # R1; by task
+    measure_kl: bool = False  # the drift from the reference is measured where kl_penalty is 0 and nothing is charged
     kl_placement: Literal["loss", "reward"] = "loss"  # reward: the sum of k1 over the completion is subtracted
     reference_update_steps: Annotated[int, Field(ge=0)] = 0  # optimiser updates; 0: frozen; R1 replaced it every 400
     reference_update_share: Share = 1.0  # of the policy in the new reference; below 1 a moving average
@@ -127,20 +128,32 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
     def has_kl(self) -> bool:
         return any(self.kl_penalties.values())
 
+    @property
+    def has_reference(self) -> bool:
+        return self.has_kl or self.measure_kl
+
+    @property
+    def has_kl_loss(self) -> bool:
+        return self.has_kl and self.kl_placement == "loss"
+
 
 def idle(config: Config) -> Iterator[Idle]:
     """Keys that do nothing beside another."""
     yield from idle_optimizer(config)
     yield from idle_rollouts(config, config.max_steps)
     yield from idle_policy(config, config.num_mini_batches * config.num_iterations)
+    yield from idle_guards(config.has_reference, config.supervision == "process")
     if config.reward_aggregation == "decoupled":
         why = "reward_aggregation `decoupled` standardises every reward by itself: `sum` has an advantage to choose"
         yield Idle("advantage", why)
     if not config.has_kl:
-        for key in ("kl_estimator", "kl_placement", *ANCHORED):
-            yield Idle(key, "kl_penalty is 0: there is no reference", harmless=True)
+        for key in ("kl_estimator", "kl_placement", *(() if config.measure_kl else ANCHORED)):
+            why = "nothing is charged" if config.measure_kl else "there is no reference; `measure_kl` asks one"
+            yield Idle(key, f"kl_penalty is 0: {why}", harmless=True)
     elif config.kl_placement == "reward":
         yield Idle("kl_estimator", "kl_placement `reward` charges the sum of k1 over the completion")
+    if config.has_kl and config.measure_kl:
+        yield Idle("measure_kl", "kl_penalty is above 0: what is charged is measured", harmless=True)
     if not config.reference_update_steps:
         yield Idle("reference_update_share", "reference_update_steps is 0: the reference never moves")
 
@@ -163,7 +176,7 @@ def run(config: Config, ctx: StageContext) -> None:
     updates = steps * config.num_mini_batches * config.num_iterations
     learner = open_learner(source, config, updates, ctx)
     policy = learner.model
-    reference = open_reference(source, policy, config, config.offload_reference) if config.has_kl else None
+    reference = open_reference(source, policy, config, config.offload_reference) if config.has_reference else None
     judge = StepScorer(open_step_rewards(config.step_rewards, ctx, config), config.step_reward_weights)
     loss = PolicyLoss(config, config.temperature)
     others = {"reference": reference} if reference is not None and config.reference_update_steps else {}
@@ -173,14 +186,16 @@ def run(config: Config, ctx: StageContext) -> None:
             groups = rollouts.collect(engine, step)
             clock.mark_sampled()
             anchors = ask_reference(config, groups, reference, policy.device)
+            charged = anchors if config.has_kl else []
             judged = judge_steps(chat, judge, groups) if config.supervision == "process" else []
-            advantages = advantages_of(config, groups, judged, total_rewards(config, groups, anchors))
+            advantages = advantages_of(config, groups, judged, total_rewards(config, groups, charged))
             parts = mini_batches(config, groups, advantages, (ctx.seed, ctx.name, "mini-batches", step))
             before = learner.step
             metrics = update(config, learner, loss, reference, parts)
             if anchors:
-                earned = advantages_of(config, groups, judged, total_rewards(config, groups, ()))
                 metrics["policy/kl_divergence"] = mean_divergence(groups, anchors)
+            if charged:
+                earned = advantages_of(config, groups, judged, total_rewards(config, groups, ()))
                 metrics["groups/dead"] = dead_share(earned)  # what is charged differs in every group
             if judged:
                 metrics |= step_metrics(groups, judged)
@@ -222,8 +237,9 @@ def move_reference(reference: Any, policy: Any, share: float) -> None:
 
 
 def ask_reference(config: Config, groups: Sequence[Group], reference: Any, device: torch.device) -> list[list[Tensor]]:
-    """log π_ref of the tokens of every completion, where the reward is charged for the divergence; else []."""
-    if config.kl_placement == "loss" or reference is None:
+    """log π_ref of the tokens of every completion, where the reward is charged for the divergence, or nothing is and it
+    is measured; else []."""
+    if config.has_kl_loss or reference is None:
         return []
     examples = [group.example(rollout) for group in groups for rollout in group.rollouts]
     with without_adapters(reference), on_device(reference, device):
@@ -302,7 +318,7 @@ def mini_batches(
     """The step's groups in `num_mini_batches` parts, drawn at random as R1 does; one optimiser update each."""
     size = len(groups) // config.num_mini_batches
     order = shuffled(len(groups), key) if config.num_mini_batches > 1 else range(len(groups))
-    penalties = config.kl_penalties if config.kl_placement == "loss" else {}
+    penalties = config.kl_penalties if config.has_kl_loss else {}
     parts = []
     for start in range(0, len(groups), size):
         chosen = order[start : start + size]
@@ -328,7 +344,7 @@ def update(
     entropy term and whose advantage is 0 in every token, as in dead groups. The divisor counts them all the same, so
     the gradient is that of the whole step.
     """
-    anchored = reference is not None and config.kl_placement == "loss"
+    anchored = reference is not None and config.has_kl_loss
     minibatches: list[tuple[list[PolicyBatch], float]] = []
     for groups, divisor in parts:
         alive = [

@@ -85,6 +85,15 @@ def _bounds(config: PolicyConfig) -> Iterator[Idle]:
         yield from (Idle(key, why) for key in (*BOUNDS, "ratio_cap", "ratio"))
 
 
+def idle_guards(has_reference: bool, has_steps: bool) -> Iterator[Idle]:
+    """Guards of what a stage does not measure."""
+    if not has_reference:
+        yield Idle("guards.max_kl_divergence", "kl_penalty is 0: `measure_kl: true` measures the drift", harmless=True)
+    if not has_steps:
+        why = "only completions under supervision `process` have steps: `guards.max_completion_length` bounds tokens"
+        yield Idle("guards.max_steps", why)
+
+
 def idle_rollouts(config: RolloutConfig, steps: int | None) -> Iterator[Idle]:
     """`steps` is how many the stage takes, where that is known."""
     yield from idle_judge(config, config.reward_funcs)

@@ -25,7 +25,7 @@ from temper.rng import seed_for
 from temper.rollout.open import open_engine
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
-from temper.stages.idle import Idle, idle_optimizer, idle_policy, idle_rollouts
+from temper.stages.idle import Idle, idle_guards, idle_optimizer, idle_policy, idle_rollouts
 from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
 from temper.stages.rewards import how_graded
 from temper.stages.rollouts import Clock, RolloutConfig, Rollouts, check_rollouts, policy_examples
@@ -66,6 +66,7 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
     gamma: Share = 1.0  # 1909.08593; a reward at the end is not to fade with length
     gae_lambda: Share = 1.0  # R1 found 0.95 worse than GRPO, 1.0 as good
     kl_penalty: Annotated[float, Field(ge=0)] = 0.001  # of k1, inside the reward of every token; R1's of GRPO
+    measure_kl: bool = False  # the drift from the reference is measured where kl_penalty is 0 and nothing is charged
     kl_estimator: Literal["k1"] = "k1"  # type: ignore[assignment]  # in a reward the others are biased
     offload_reference: bool = False  # on CUDA: its weights are in main memory but for the moment they are asked
     whiten_advantages: bool = True  # mean 0, standard deviation 1 over the step's tokens; 1909.08593's code
@@ -96,6 +97,10 @@ class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
         return self
 
     @property
+    def has_reference(self) -> bool:
+        return self.kl_penalty > 0 or self.measure_kl
+
+    @property
     def updates(self) -> int:
         """Optimiser updates a step."""
         return self.num_mini_batches * self.num_iterations
@@ -106,8 +111,12 @@ def idle(config: Config) -> Iterator[Idle]:
     yield from idle_optimizer(config)
     yield from idle_rollouts(config, config.max_steps)
     yield from idle_policy(config, config.updates)
+    yield from idle_guards(config.has_reference, has_steps=False)
+    if config.kl_penalty and config.measure_kl:
+        yield Idle("measure_kl", "kl_penalty is above 0: what is charged is measured", harmless=True)
     if not config.kl_penalty:
-        yield from (Idle(key, "kl_penalty is 0", harmless=True) for key in ("kl_estimator", "offload_reference"))
+        keys = ("kl_estimator",) if config.measure_kl else ("kl_estimator", "offload_reference")
+        yield from (Idle(key, "kl_penalty is 0", harmless=True) for key in keys)
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
@@ -122,7 +131,7 @@ def run(config: Config, ctx: StageContext) -> None:
     chat = ChatFormat.load(source)
     models, learner, others = open_models(source, config, ctx)
     policy = models.policy
-    reference = open_reference(source, policy, config, config.offload_reference) if config.kl_penalty else None
+    reference = open_reference(source, policy, config, config.offload_reference) if config.has_reference else None
     rollouts = Rollouts(config, chat, ctx)
     with open_engine(policy, version=lambda: learner.step) as engine:
         for step in resumable_steps(
