@@ -45,6 +45,9 @@ def changed(**metrics) -> list[dict]:
 CASES = [
     ("few_generations", {"num_generations": 2}, healthy(), ["2", "0.80", "68%"]),
     ("learning_rate_high", {"learning_rate": 1e-3}, healthy(), ["0.001"]),
+    ("learning_rate_high", {"learning_rate": 1e-4}, changed(policy__parameters=1.5e9), ["1.5 billion"]),
+    ("learning_rate_high", {"learning_rate": 1e-3, "lora": {"r": 8}}, changed(policy__parameters=7e9),
+     ["adapters", "7 billion"]),
     ("loss_is_zero", {"num_mini_batches": 1}, healthy(), ["1.0e-04", "by construction"]),
     ("clipped", {}, changed(policy__clip_fraction=0.31), ["0.31"]),
     ("kl_zero", {"kl_penalty": 0}, changed(policy__kl_divergence=0.12), ["0.120"]),
@@ -70,6 +73,12 @@ def test_a_pitfall_is_found_with_its_numbers(key, config, rows, numbers):
 def test_a_healthy_run_hears_nothing_at_any_step():
     rows = healthy()
     assert [find("grpo", HEALTHY_CONFIG, rows[:step]) for step in range(len(rows) + 1)] == [[]] * (len(rows) + 1)
+
+
+def test_a_learning_rate_that_a_model_of_its_size_bears_is_fine():
+    for parameters, rate, adapters in ((1e6, 7e-4, None), (1.5e9, 3e-6, None), (7e9, 5e-5, {"r": 8})):
+        rows = changed(policy__parameters=parameters)
+        assert find("grpo", HEALTHY_CONFIG | {"learning_rate": rate, "lora": adapters}, rows) == []
 
 
 def test_where_nothing_or_everything_is_right_larger_groups_would_not_help():

@@ -116,9 +116,10 @@ def lint_one_reward(spec: str, prompts: Sequence[Prompt]) -> FileReport:
 
 def lint_recipe(file: str) -> FileReport:
     """The recipe with all its files and models, as `temper plan` looks at it."""
-    from temper.planning.preflight import prepare
+    from temper.planning.preflight import advise, prepare
 
     plan, warnings = prepare(file)
+    warnings = [*warnings, *advise(plan)]
     notes = tuple(Note("warning", Fault(text, file)) for text in warnings)
     return FileReport(file, f"recipe of {len(plan.recipe.stages)} stages", notes=notes)
 

@@ -56,11 +56,11 @@ def _seconds(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     from temper.pipeline.run import say
-    from temper.planning.preflight import prepare
+    from temper.planning.preflight import advise, prepare
 
     code = Exit.OK
     plan, warnings = prepare(args.recipe, args.settings, args.out)
-    for text in [*warnings, *(f"{fault.what} ({fault.why})" for _, fault in plan.damaged)]:
+    for text in [*warnings, *advise(plan), *(f"{fault.what} ({fault.why})" for _, fault in plan.damaged)]:
         say(f"warning: {text}")
     probes: dict[str, Probed | str] = {}
     if args.probe is not None:

@@ -24,6 +24,7 @@ from temper.planning.plan import Plan, StagePlan, half_done_error, reasons
 from temper.recipe.resolved import render_recipe, render_stage, stage_values
 from temper.record.checkpoints import clear, last_checkpoint
 from temper.record.cost import Meter
+from temper.record.learning_rates import SUPERVISED_KINDS
 from temper.record.metrics import read_rows
 from temper.record.progress import StageLog
 from temper.record.rundir import Lock, RunDir, read_object, writing
@@ -87,6 +88,7 @@ def run_recipe(
         plan, warnings = preflight.prepare(reference, settings, out, lock_existing)
         if plan.half_done and not accept_changes:
             raise half_done_error(plan)
+        warnings += preflight.advise(plan, SUPERVISED_KINDS)  # of RL the stage itself speaks
         warnings += preflight.check_resources(plan)
         if not locks:
             lock(plan.folder)

@@ -17,6 +17,8 @@ from temper.recipe.reader import load_recipe
 from temper.recipe.recipe import Recipe
 from temper.recipe.resolved import secrets
 from temper.record.cost import memory_available, show_bytes
+from temper.record.learning_rates import SUPERVISED_KINDS, advice
+from temper.record.metrics import RL_KINDS
 from temper.record.rundir import RunDir
 from temper.stages.context import StageContext
 from temper.trackers import missing_trackers
@@ -114,6 +116,17 @@ def disk_free(folder: Path) -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def advise(plan: Plan, kinds: Sequence[str] = (*RL_KINDS, *SUPERVISED_KINDS)) -> list[str]:
+    """What there is to say against the settings of the stages of these `kinds` that will run."""
+    sizes = model_sizes(plan.recipe, plan.artifacts())
+    found = []
+    for stage in (planned.stage for planned in plan.running if planned.stage.kind in kinds):
+        size = sizes.get(getattr(stage.config, "model", ""))
+        text = advice(stage.kind, vars(stage.config), size.parameters if size else None)
+        found += [f"stage {stage.name}: {text}"] if text else []
+    return found
 
 
 def check_resources(plan: Plan) -> list[str]:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from temper.record.learning_rates import advice
 from temper.record.metrics import RL_KINDS
 
 Rows = Sequence[Mapping[str, Any]]
 Config = Mapping[str, Any]
 
 FEWEST_GENERATIONS = 8  # DeepSeek-R1 draws 16 a prompt; below 8 chance alone makes many groups agree
-HIGHEST_LEARNING_RATE = 1e-3  # collapses even a million-parameter policy; R1 used 3e-6
 HIGHEST_KL = 0.05
 HIGHEST_TRUNCATION = 0.1
 HIGHEST_CLIP_FRACTION = 0.2
@@ -68,11 +68,9 @@ def few_generations(config: Config, rows: Rows) -> Finding | None:
 
 
 def learning_rate_high(config: Config, rows: Rows) -> Finding | None:
-    rate = config.get("learning_rate")
-    if rate is None or not _is_number(rate) or rate < HIGHEST_LEARNING_RATE:
-        return None
-    text = f"learning_rate {rate:g} is high for RL{_kl_so_far(rows)}: policies collapse there; DeepSeek-R1 used 3e-6"
-    return Finding("learning_rate_high", f"{text}, a model of a million parameters stands about 3e-4")
+    """Above what policies of this size bear; the first row says how many parameters the policy has."""
+    text = advice(RL_KINDS[0], config, rows[0].get("policy/parameters"), _kl_so_far(rows))
+    return None if text is None else Finding("learning_rate_high", text)
 
 
 def collapse(config: Config, rows: Rows) -> Finding | None:

@@ -25,7 +25,7 @@ RL_DRAWN = (
     "completion/length", "completion/truncated", "groups/dead", "groups/pass_rate", "policy/kl_divergence",
     "policy/entropy", "reflection_words", "value/explained_variance",
 )  # fmt: skip
-QUIET = ("step", "of", "seconds", "cpu_seconds", "memory/", "reward/")  # told elsewhere, or no story
+QUIET = ("step", "of", "seconds", "cpu_seconds", "memory/", "policy/parameters", "reward/")  # told elsewhere
 Metrics = Mapping[str, Sequence[Any]]  # columns, as `gather` gives them
 
 

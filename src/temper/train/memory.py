@@ -23,19 +23,20 @@ def tensor_bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def memory_by_part(policy: Learner, reference: Any = None, value_model: Learner | None = None) -> dict[str, float]:
-    """Metrics `memory/…` of a stage that has made its first update, in bytes.
+    """Metrics `memory/…` of a stage that has made its first update, in bytes, and `policy/parameters`.
 
     `policy`: weights to compute with. `gradients`, `optimizer`: of the policy; the moments, and the float32 masters of
     narrower weights. `reference`: its weights; none of its own where it is the policy without its adapters.
     `value_model`: its weights, gradients and optimiser together. `total` is the sum.
     """
     weights, gradients, optimizer = _of_learner(policy)
+    count = sum(parameter.numel() for parameter in policy.model.parameters())
     parts = {"memory/policy": weights, "memory/gradients": gradients, "memory/optimizer": optimizer}
     if reference is not None and reference is not policy.model:
         parts["memory/reference"] = tensor_bytes(_tensors(reference))
     if value_model is not None:
         parts["memory/value_model"] = sum(_of_learner(value_model))
-    return {**parts, "memory/total": sum(parts.values())}
+    return {"policy/parameters": count, **parts, "memory/total": sum(parts.values())}
 
 
 def _of_learner(learner: Learner) -> tuple[int, int, int]:
