@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from temper.artifacts import MANIFEST, Foreign, InvalidArtifact, is_artifact_name, read_manifest, verify
-from temper.errors import ArtifactError, ConfigError, Fault
+from temper.errors import ArtifactError, ConfigError, Fault, escape
 from temper.hub.names import is_hub_model
 from temper.hub.resolve import resolve_model as hub_model
 from temper.recipe.graph import ASSETS, shipped_models
 from temper.recipe.words import did_you_mean
 from temper.record.rundir import RunDir, read_object
+from temper.record.trust import RunFiles
 from temper.sealed import Damaged, read_sealed
 
 RUNS = Path("runs")
@@ -39,6 +41,15 @@ def find_run(reference: str | Path) -> Path:
     why = f"the runs here are {', '.join(known[:5])}{' …' if len(known) > 5 else ''}" if known else ""
     missing = Fault(f"no run `{text}`", why=why, fix=did_you_mean(text, known) or "`temper run RECIPE` makes one")
     return _only(named, text, ConfigError(missing))
+
+
+def read_run(reference: str | Path) -> Path:
+    """`find_run` for who shows what a run recorded: a warning names each file that is not as it was written and that
+    readers leave out."""
+    folder = Path(find_run(reference))
+    for text in RunFiles(folder).told():
+        print(escape(f"warning: {text}"), file=sys.stderr, flush=True)
+    return folder
 
 
 def _only(runs: Sequence[Path], text: str, otherwise: Exception) -> Path:

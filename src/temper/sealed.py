@@ -77,6 +77,37 @@ def trusted(path: Path) -> dict[str, Any]:
         return {}
 
 
+# -- text -------------------------------------------------------------------------------------------------------------
+
+_COMMENT = b"# sha256: %s\n"
+
+
+def seal_text(name: str, text: str) -> bytes:
+    """A text whose first line, a comment, is the hash of `name` and of all lines below.
+
+    >>> seal_text("a.yaml", "seed: 1\\n").splitlines()[1]
+    b'seed: 1'
+    """
+    rest = text.encode("utf-8", "surrogatepass")
+    return _COMMENT % hashlib.sha256(name.encode() + b"\0" + rest).hexdigest().encode() + rest
+
+
+def read_sealed_text(path: Path) -> str:
+    """The text of a file that was written sealed under the file's name, its first line left out. Raises Damaged,
+    FileNotFoundError where there is none."""
+    try:
+        text = path.read_bytes().partition(b"\n")[2].decode("utf-8", "surrogatepass")
+        if seal_text(path.name, text) != path.read_bytes():
+            raise Damaged(path, "its bytes do not match the hash written with them")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Damaged(path, f"cannot be read: {error.strerror}") from None
+    except ValueError as problem:
+        raise Damaged(path, str(problem)) from None
+    return text
+
+
 # -- rows -------------------------------------------------------------------------------------------------------------
 
 

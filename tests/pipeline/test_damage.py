@@ -12,12 +12,15 @@ import fakes
 import pytest
 from fakes.running import interrupt_after, run
 
+from temper import cli
 from temper.artifacts import hash_file
 from temper.errors import Exit, TemperError
 from temper.pipeline.run import Run, Stopped
+from temper.report.gather import gather
 
 HOWS = ("flip", "byte", "cut", "grow", "gone", "empty", "list", "null", "deep", "swap", "copy")
-NOT_READ = ("lock", "config.yaml", "recipe.resolved.yaml", "log.txt")
+NOT_READ = ("lock", "config.yaml", "log.txt")
+UNREAD = ("metrics.jsonl", "warnings.jsonl", "rollouts", "recipe.resolved.yaml")
 
 
 pytestmark = pytest.mark.usefixtures("fake_kinds")
@@ -63,8 +66,12 @@ def damage(path: Path, how: str, other: Path, dice: random.Random) -> None:
         }[how])  # fmt: skip
 
 
-def try_all(state: Path, again: Callable[[], object], rounds: int, seed: int, capfd) -> None:
-    """Damage files of a copy of `state` at `out`, one a time, and look at what comes of it."""
+def try_all(
+    state: Path, again: Callable[[], object], rounds: int, seed: int, capfd,
+    unread: tuple[str, ...] = ("recipe.resolved.yaml",),
+) -> None:  # fmt: skip
+    """Damage files of a copy of `state` at `out`, one a time, and look at what comes of it. What is `unread`, written
+    anew or without a hash yet, need not be named."""
     dice = random.Random(seed)
     out = Path("out")
     names = [path.relative_to(state) for path in files_of(state)]
@@ -86,8 +93,7 @@ def try_all(state: Path, again: Callable[[], object], rounds: int, seed: int, ca
             assert name.name in named or other.name in named, case
             continue
         assert {key: value for key, value in made(out).items() if key in whole} == whole, case
-        is_read = not {"metrics.jsonl", "warnings.jsonl", "rollouts"} & set(name.parts)
-        is_read = is_read and name.parent not in spare_checkpoints(state)
+        is_read = not {*name.parts} & {*unread} and name.parent not in spare_checkpoints(state)
         if is_changed and is_read and how not in ("gone", "swap", "copy"):
             assert name.name in capfd.readouterr().err, case
 
@@ -100,6 +106,28 @@ def test_damage_to_a_finished_run_is_mended_or_told(tmp_path, capfd):
     try_all(Path("whole"), lambda: run(recipe), 60, 1, capfd)
 
 
+def test_what_is_damaged_is_named_and_shown_to_nobody(tmp_path, capsys):
+    recipe = tmp_path / "my.yaml"
+    recipe.write_text(fakes.RECIPE, encoding="utf-8")
+    run(recipe)
+    shutil.copytree("out", "whole")
+    capsys.readouterr()
+    assert cli.main(["report", "whole", "--json"]) == 0
+    assert "damaged and is left out" not in capsys.readouterr().err
+    dice = random.Random(3)
+    for path in files_of(Path("whole")):
+        name = path.relative_to("whole")
+        if name.name == "hashes.json" or name.suffix == ".safetensors" or "report" in name.parts:
+            continue
+        shutil.rmtree("out")
+        shutil.copytree("whole", "out")
+        damage(Path("out", name), "flip", Path("out", name), dice)
+        assert cli.main(["report", "out", "--json"]) == 0
+        told = capsys.readouterr().err
+        assert f"{Path('out', name)} is damaged and is left out" in told
+        assert [str(name) in text for text in gather(Path("out"))["damaged"]].count(True) == 1
+
+
 def test_damage_to_a_half_done_run_is_mended_or_told(tmp_path, capfd, monkeypatch):
     recipe = tmp_path / "my.yaml"
     recipe.write_text(fakes.RECIPE, encoding="utf-8")
@@ -109,7 +137,7 @@ def test_damage_to_a_half_done_run_is_mended_or_told(tmp_path, capfd, monkeypatc
     with pytest.raises(Stopped):
         run(recipe)
     shutil.move("out", "half")
-    try_all(Path("half"), lambda: run(recipe), 60, 2, capfd)
+    try_all(Path("half"), lambda: run(recipe), 60, 2, capfd, UNREAD)
 
 
 REAL = """\
@@ -158,4 +186,4 @@ def test_damage_to_a_half_done_run_of_real_stages_is_mended_or_told(tmp_path, ca
     shutil.copytree("out", "half")
     run(recipe)
     shutil.move("out", "whole")
-    try_all(Path("half"), lambda: run(recipe), 8, 3, capfd)
+    try_all(Path("half"), lambda: run(recipe), 8, 3, capfd, UNREAD)

@@ -11,6 +11,8 @@ from random import Random
 import pytest
 import yaml
 
+from temper.sealed import seal, seal_text
+
 RL = ("reasoning_rl", "final_rl")
 MODELS = ("base", "cold_start", "reasoning_rl", "second_sft", "final_rl")
 SCORES = {  # accuracy, format, language, general skills, tokens
@@ -255,7 +257,7 @@ def write_run(run_dir: Path, until: str = "report") -> Path:
     """A run that went up to and including the stage `until`; of the next one only a few steps."""
     draw = Random(0)
     run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "recipe.resolved.yaml").write_text(RECIPE + origins(), encoding="utf-8")
+    (run_dir / "recipe.resolved.yaml").write_bytes(seal_text("recipe.resolved.yaml", RECIPE + origins()))
     entries, reached = {}, list(KINDS).index(until)
     for number, (name, (kind, seconds, steps, megabytes)) in enumerate(KINDS.items()):
         state = "done" if number <= reached else "running" if number == reached + 1 else "waiting"
@@ -274,7 +276,7 @@ def write_run(run_dir: Path, until: str = "report") -> Path:
         else:
             entries[name] = {"kind": kind, "state": state}
     run = {"recipe": "tiny", "seed": 0, "stages": entries, "versions": {"temper": "0.1.0", "torch": "2.13.0"}}
-    (run_dir / "run.json").write_text(json.dumps(run, indent=1), encoding="utf-8")
+    (run_dir / "run.json").write_bytes(seal("run.json", run))
     return run_dir
 
 

@@ -15,6 +15,7 @@ from temper.report.curves import main_curves, more_curves
 from temper.report.gather import TASK_KEYS, gather
 from temper.report.html import page, write
 from temper.report.table import render
+from temper.sealed import read_sealed, read_sealed_text, seal, seal_text
 
 HOSTILE = "</pre><script>alert(1)</script><img src=http://evil.example/x onerror=alert(2)> \x1b[31m\u202e</main>"
 LIMIT = 5_000_000
@@ -94,9 +95,8 @@ def test_a_long_run_stays_below_five_megabytes(finished_run, tmp_path):
 
 
 def test_every_string_of_a_run_is_escaped(finished_run, tmp_path):
-    run = edited(
-        finished_run, tmp_path / "run", "run.json", lambda text: json.dumps({**json.loads(text), "recipe": HOSTILE})
-    )
+    run = edited(finished_run, tmp_path / "run", "nothing", str)
+    (run / "run.json").write_bytes(seal("run.json", {**read_sealed(run / "run.json"), "recipe": HOSTILE}))
     for path in run.glob("artifacts/*/samples/*.jsonl"):
         row = {
             **json.loads(path.read_text("utf-8").splitlines()[0]),
@@ -112,7 +112,8 @@ def test_every_string_of_a_run_is_escaped(finished_run, tmp_path):
     told["models"][0]["tasks"][HOSTILE] = told["models"][0]["tasks"].pop("general")
     evaluation.write_text(json.dumps(told), encoding="utf-8")
     recipe = run / "recipe.resolved.yaml"
-    recipe.write_text(recipe.read_text("utf-8") + f"description: {json.dumps(HOSTILE)}\n", encoding="utf-8")
+    hostile = f"description: {json.dumps(HOSTILE)}\n"
+    recipe.write_bytes(seal_text(recipe.name, read_sealed_text(recipe) + hostile))
     work = next(run.glob("stages/*-reasoning_rl"))
     warning = {"step": 1, "key": "k", "level": 'x" onclick="y', "text": HOSTILE}
     (work / "warnings.jsonl").write_text(json.dumps(warning) + "\n", encoding="utf-8")

@@ -15,12 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from temper.report.explain import render
-    from temper.runs import find_run
+    from temper.runs import read_run
 
     text, stage = args.run, ""
     if not Path(text).expanduser().is_dir() and ":" in text:
         text, _, stage = text.rpartition(":")
-    folder = find_run(text)
+    folder = read_run(text)
     found = explain(folder, stage)
     data = {"run": str(folder), "stages": found}
     print(json.dumps(data, ensure_ascii=False) if args.json else "\n\n".join(map(render, found)))

@@ -21,9 +21,9 @@ def run(args: argparse.Namespace) -> int:
     """One file for each measured model and task, and with --rollouts for each kept step. 5 where there are none."""
     from temper.errors import ArtifactError, Fault, ResourceError
     from temper.report.find import sources
-    from temper.runs import find_run
+    from temper.runs import read_run
 
-    folder = find_run(args.run)
+    folder = read_run(args.run)
     found = [source for source in sources(folder) if args.rollouts or source.step is None]
     if not found:
         fix = "add --rollouts for those of training" if sources(folder) else "let it run first"
@@ -44,13 +44,15 @@ def run(args: argparse.Namespace) -> int:
 
 def write(folder: Path, target: Path, source: Any) -> Path:
     """The log of one file of completions."""
-    from temper.record.rundir import RunDir, read_object
+    from temper.record.rundir import RunDir
     from temper.record.runfiles import read_lines
+    from temper.record.trust import RunFiles
     from temper.report.inspectlog import write_log
 
-    record = read_object(folder / "run.json")
+    files = RunFiles(folder)
+    record = files.object(folder / "run.json")
     work = RunDir(folder).work_folders().get(source.stage)
-    settings = read_object(work / "stage.json").get("config", {}) if work is not None else {}
+    settings = files.object(work / "stage.json").get("config", {}) if work is not None else {}
     step = {} if source.step is None else {"step": source.step}
     metadata = {"run": folder.name, "recipe": record.get("recipe"), "seed": record.get("seed"), "stage": source.stage}
     task = source.task or "rollouts"

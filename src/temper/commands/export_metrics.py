@@ -23,9 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """0; 3 where the run has no metrics, 9 where the tracker is not installed."""
-    from temper.runs import find_run
+    from temper.runs import read_run
 
-    folder = find_run(args.run)
+    folder = read_run(args.run)
     rows = list(all_rows(folder))
     if not rows:
         fix = "run it first: metrics come with the first step of a stage that trains"
@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
 def send(folder: Path, name: str, again: bool) -> int:
     """How many steps the tracker got. Raises TemperError where it is not installed or fails."""
     from temper.errors import Exit
+    from temper.record.trust import RunFiles
     from temper.trackers import TRACKERS, missing_trackers
     from temper.trackers.follow import Position, opened, read_positions, send_new, write_positions
 
@@ -50,7 +51,7 @@ def send(folder: Path, name: str, again: bool) -> int:
     before = sum(position.steps.values())
     try:
         with opened(name, folder, position) as tracker:
-            send_new(folder, tracker, position)
+            send_new(folder, tracker, position, RunFiles(folder).damaged)
     except Exception as error:  # whatever a tracker's library raises
         why = f"{type(error).__name__}: {error}"
         fix = "what was sent so far is remembered: the same command sends the rest"
@@ -61,12 +62,13 @@ def send(folder: Path, name: str, again: bool) -> int:
 
 
 def all_rows(folder: Path) -> Iterator[dict[str, object]]:
-    from temper.record.metrics import read_rows
     from temper.record.rundir import RunDir
+    from temper.record.trust import RunFiles
     from temper.trackers.follow import numbers
 
+    files = RunFiles(folder)
     for stage, work in RunDir(folder).work_folders().items():
-        for row in read_rows(work / "metrics.jsonl"):
+        for row in files.metrics(work):
             yield {"stage": stage, "step": row["step"], **numbers(row)}
 
 

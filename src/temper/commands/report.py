@@ -15,9 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from temper.runs import find_run
+    from temper.runs import read_run
 
-    run_dir = Path(find_run(args.run))
+    run_dir = read_run(args.run)
     if args.json:
         return _json(run_dir, args.out)
     from temper.report.html import write

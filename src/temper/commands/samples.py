@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -35,10 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from temper.report.find import find, folded
-    from temper.runs import find_run
+    from temper.runs import read_run
 
     query = to_query(args)
-    rows = find(Path(find_run(args.run)), query)
+    rows = find(read_run(args.run), query)
     nearest = next((row["step"] for row in rows if args.step not in (None, row.get("step", args.step))), None)
     if nearest is not None:
         print(f"note: no rollouts of step {args.step} were kept; these are of step {nearest}", file=sys.stderr)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,12 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from temper.record.runfiles import read_object
+    from temper.record.trust import RunFiles
     from temper.report.ending import ending, has_model, last_evaluation
-    from temper.runs import find_run
+    from temper.runs import read_run
 
-    folder = Path(find_run(args.run))
-    record, evaluation = read_object(folder / "run.json"), last_evaluation(folder)
+    folder = read_run(args.run)
+    record, evaluation = RunFiles(folder).object(folder / "run.json"), last_evaluation(folder)
     if args.json:
         print(json.dumps({"run": str(folder), **record, "evaluation": evaluation}, ensure_ascii=False))
     else:

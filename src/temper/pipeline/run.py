@@ -28,7 +28,9 @@ from temper.record.learning_rates import SUPERVISED_KINDS
 from temper.record.metrics import read_rows
 from temper.record.progress import StageLog
 from temper.record.rundir import Lock, RunDir, read_object, writing
+from temper.record.trust import RECIPE, damaged_records, note_records
 from temper.sealed import seal as seal_record
+from temper.sealed import seal_text
 from temper.stages import STAGES
 from temper.stages.context import StageContext
 from temper.trackers.process import following
@@ -162,7 +164,7 @@ class Run:
             set_aside(path)
         for fault in self.plan.ignored:
             say(fault.render("warning"))
-        write_atomically(self.root / "recipe.resolved.yaml", render_recipe(self.plan.recipe))
+        write_atomically(self.root / RECIPE, seal_text(RECIPE, render_recipe(self.plan.recipe)))
         write_atomically(self.root / "hashes.json", seal_record("hashes.json", self.plan.hashes))
         self.record.save("running")
 
@@ -183,6 +185,8 @@ class Run:
         with writing(self.root):
             work = self._activate(planned)
             clear(work)
+        for problem in damaged_records(work, planned.manifest) if planned.manifest else ():
+            say(f"warning: {problem.file} is damaged: {problem.reason}; reports leave it out")
 
     def _run_stage(self, planned: StagePlan, meter: Meter) -> None:
         stage, recipe = planned.stage, self.plan.recipe
@@ -217,6 +221,7 @@ class Run:
         cost, steps = self.record.cost(planned, meter), steps_taken(work)
         about = {"stage": stage.name, "kind": stage.kind, "makes": stage.makes, "steps": steps, **cost.as_dict()}
         with writing(self.root):
+            about["records"] = note_records(work)
             seal(out, artifact, planned.fingerprint, about)
             clear(work)
         self.record.update(planned, "done", cost, steps)

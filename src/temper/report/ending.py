@@ -9,7 +9,7 @@ from typing import Any
 from temper.errors import escape
 from temper.record.cost import show_bytes
 from temper.record.lines import duration
-from temper.record.runfiles import read_object
+from temper.record.trust import RunFiles
 from temper.report.gather import gather_stages
 from temper.report.table import render
 
@@ -31,9 +31,10 @@ def ending(folder: Path, record: Mapping[str, Any], evaluation: Mapping[str, Any
 
 def last_evaluation(folder: Path) -> dict[str, Any] | None:
     """evaluation.json of the last evaluation that is done; None if there is none."""
-    for stage in reversed(gather_stages(folder)):
+    files = RunFiles(folder)
+    for stage in reversed(gather_stages(folder, files)):
         if stage["makes"] == "evaluation" and stage["fingerprint"]:
-            found = read_object(folder / "artifacts" / str(stage["fingerprint"]) / "evaluation.json")
+            found = files.object(folder / "artifacts" / str(stage["fingerprint"]) / "evaluation.json")
             if found:
                 return found
     return None
@@ -41,4 +42,5 @@ def last_evaluation(folder: Path) -> dict[str, Any] | None:
 
 def has_model(folder: Path) -> bool:
     """Whether a stage that makes a model is done."""
-    return any(stage["makes"] == "model" and stage["state"] == "done" for stage in gather_stages(folder))
+    stages = gather_stages(folder, RunFiles(folder))
+    return any(stage["makes"] == "model" and stage["state"] == "done" for stage in stages)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from temper.errors import ArtifactError, ConfigError, Fault
-from temper.record.runfiles import read_lines, rollout_files, stage_work
+from temper.record.runfiles import read_lines, stage_work
+from temper.record.trust import RunFiles
 from temper.report.gather import gather_stages
 from temper.report.picks import total
 
@@ -43,15 +44,15 @@ class Source:
 
 def sources(run_dir: Path) -> list[Source]:
     """Every file of completions of a run: of each stage its held-out samples, then its kept rollouts."""
-    stages = gather_stages(run_dir)
+    files = RunFiles(run_dir)
+    stages = gather_stages(run_dir, files)
     found: list[Source] = []
     for stage in stages:
         if stage["makes"] == "evaluation" and stage["fingerprint"]:
-            folder = run_dir / "artifacts" / str(stage["fingerprint"]) / "samples"
-            for path in sorted(folder.glob("*.jsonl*")):
+            for path in files.samples(run_dir / "artifacts" / str(stage["fingerprint"])):
                 name, _, task = path.name.removesuffix(".gz").removesuffix(".jsonl").rpartition(".")
                 found.append(Source(name, None, path, task))
-        for step, path in rollout_files(stage_work(run_dir, stage["name"])):
+        for step, path in files.rollouts(stage_work(run_dir, stage["name"])):
             found.append(Source(stage["name"], step, path))
     order = {stage["name"]: i for i, stage in enumerate(stages)}
     return sorted(found, key=lambda s: (order.get(s.stage, len(order)), s.step or 0, s.task or ""))

@@ -8,9 +8,8 @@ from typing import Any
 
 import yaml
 
-from temper.record.metrics import read_rows
-from temper.record.progress import read_warnings
-from temper.record.runfiles import read_lines, read_object, rollout_files, stage_work
+from temper.record.runfiles import read_lines, stage_work
+from temper.record.trust import RECIPE, RunFiles
 from temper.report.heldout import add_held_out
 from temper.report.picks import pick
 
@@ -38,14 +37,15 @@ def gather(run_dir: Path) -> Json:
     """What is known of a run, finished or not; `missing` says what is not there yet, in sentences.
 
     Keys: recipe, seed, cpu_seconds, wall_seconds, peak_memory_bytes, models, stages, comparisons, claims,
-    samples, missing, run.
-    Numbers nobody recorded are None. Torn files read as far as they go; nothing is raised for them.
+    samples, missing, damaged, run.
+    Numbers nobody recorded are None. Torn files read as far as they go; nothing is raised for them. A file that is not
+    as it was written is left out and named in `damaged`.
     """
     run_dir = Path(run_dir)
-    run = read_object(run_dir / "run.json")
-    recipe = _read_yaml(run_dir / "recipe.resolved.yaml")
-    stages = gather_stages(run_dir)
-    evaluations = [found for stage in stages if (found := _evaluation(run_dir, stage)) is not None]
+    files = RunFiles(run_dir)
+    run, recipe = files.object(run_dir / "run.json"), _read_recipe(run_dir, files)
+    stages = gather_stages(run_dir, files)
+    evaluations = [found for stage in stages if (found := _evaluation(run_dir, stage, files)) is not None]
     models = _models(evaluations)
     add_held_out(stages, models)
     tasks = recipe.get("tasks")
@@ -61,29 +61,31 @@ def gather(run_dir: Path) -> Json:
         "comparisons": [row for e in evaluations for row in e.get("comparisons") or [] if isinstance(row, dict)],
         "claims": [claim for e in evaluations for claim in e.get("claims") or [] if isinstance(claim, dict)],
         "stages": stages,
-        "samples": _samples(run_dir, stages, evaluations),
+        "samples": _samples(run_dir, stages, evaluations, files),
         "tasks": list(tasks) if isinstance(tasks, dict) else [],
         "missing": _missing(stages, evaluations),
+        "damaged": files.told(),
         "run": {"directory": str(run_dir)} | {key: run.get(key) for key in ("command", "versions", "started", "state")},
     }
 
 
-def gather_stages(run_dir: Path) -> list[Json]:
+def gather_stages(run_dir: Path, files: RunFiles) -> list[Json]:
     """The `stages` of `gather` alone."""
-    run = read_object(run_dir / "run.json")
-    recipe = _read_yaml(run_dir / "recipe.resolved.yaml")
-    return [_stage(run_dir, run, recipe, name) for name in _stage_names(run, recipe)]
+    run, recipe = files.object(run_dir / "run.json"), _read_recipe(run_dir, files)
+    return [_stage(run_dir, run, recipe, name, files) for name in _stage_names(run, recipe)]
 
 
 def held_out(run_dir: Path) -> list[Json]:
     """The `models` of `gather` alone: the scores of every model that the run evaluated."""
-    found = [_evaluation(run_dir, stage) for stage in gather_stages(run_dir)]
+    files = RunFiles(run_dir)
+    found = [_evaluation(run_dir, stage, files) for stage in gather_stages(run_dir, files)]
     return _models([evaluation for evaluation in found if evaluation is not None])
 
 
-def _read_yaml(path: Path) -> Json:
+def _read_recipe(run_dir: Path, files: RunFiles) -> Json:
+    path = run_dir / RECIPE
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = {} if path in files.damaged else yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
@@ -105,13 +107,13 @@ def _entries(run: Json) -> dict[str, Json]:
     return {str(name): entry for name, entry in _mapping(stages).items() if isinstance(entry, dict)}
 
 
-def _stage(run_dir: Path, run: Json, recipe: Json, name: str) -> Json:
+def _stage(run_dir: Path, run: Json, recipe: Json, name: str, files: RunFiles) -> Json:
     entry = _entries(run).get(name, {})
     config = _mapping(_mapping(recipe.get("stages")).get(name))
     work = stage_work(run_dir, name)
-    rows = read_rows(work / "metrics.jsonl")
+    rows = files.metrics(work)
     kind = str(config.get("stage") or entry.get("kind") or "")
-    fingerprint = entry.get("fingerprint") or read_object(work / "stage.json").get("fingerprint")
+    fingerprint = entry.get("fingerprint") or files.object(work / "stage.json").get("fingerprint")
     made = run_dir / "artifacts" / str(fingerprint)
     seconds, cpu = _sum(rows, "seconds"), _sum(rows, "cpu_seconds")
     return {
@@ -128,8 +130,8 @@ def _stage(run_dir: Path, run: Json, recipe: Json, name: str) -> Json:
         "inputs": _inputs(recipe, name),
         "config": _settings(recipe, name),
         "metrics": _columns(rows),
-        "warnings": read_warnings(work / "warnings.jsonl"),
-        "harvest": read_object(made / "harvest.json") if fingerprint else {},
+        "warnings": files.warnings(work),
+        "harvest": files.object(made / "harvest.json") if fingerprint else {},
     }
 
 
@@ -196,12 +198,12 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> Json:
 # -- evaluations ------------------------------------------------------------------------------------------------------
 
 
-def _evaluation(run_dir: Path, stage: Json) -> Json | None:
+def _evaluation(run_dir: Path, stage: Json, files: RunFiles) -> Json | None:
     """evaluation.json of an evaluate stage, with `directory` added; None where it has made none."""
     if stage["makes"] != "evaluation" or not stage["fingerprint"]:
         return None
     directory = run_dir / "artifacts" / str(stage["fingerprint"])
-    found = read_object(directory / "evaluation.json")
+    found = files.object(directory / "evaluation.json")
     return {**found, "directory": directory} if found else None
 
 
@@ -216,15 +218,15 @@ def _models(evaluations: Sequence[Json]) -> list[Json]:
     return [{"stage": stage, "tasks": scores} for stage, scores in tasks.items()]
 
 
-def _samples(run_dir: Path, stages: Sequence[Json], evaluations: Sequence[Json]) -> Json:
+def _samples(run_dir: Path, stages: Sequence[Json], evaluations: Sequence[Json], files: RunFiles) -> Json:
     """{stage: {task: rows from the worst to the best}}: held-out samples, else the last kept rollouts of training."""
     found: dict[str, dict[str, list[Json]]] = {}
     for evaluation in evaluations:
-        for path in sorted((evaluation["directory"] / "samples").glob("*.jsonl*")):
+        for path in files.samples(evaluation["directory"]):
             stage, _, task = path.name.removesuffix(".gz").removesuffix(".jsonl").rpartition(".")
             found.setdefault(stage, {})[task] = pick(list(read_lines(path)))
     for stage in stages:
-        kept = rollout_files(stage_work(run_dir, stage["name"]))
+        kept = files.rollouts(stage_work(run_dir, stage["name"]))
         if stage["name"] not in found and kept:
             by_task: dict[str, list[Json]] = {}
             for row in read_lines(kept[-1][1]):

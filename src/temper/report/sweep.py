@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from temper.record.lines import shown_metrics
-from temper.record.metrics import read_rows
-from temper.record.runfiles import read_object, stage_work
+from temper.record.runfiles import stage_work
+from temper.record.trust import RunFiles
 from temper.report.gather import held_out
 from temper.report.table import grid, spelled
 
@@ -32,10 +32,11 @@ def measure(run: Path, stage: str, models: Sequence[str], at: Sequence[int] = ()
 
     Keys: steps, metrics, at, held_out; names of held-out scores are `model/task/score`.
     """
-    rows = read_rows(stage_work(run, stage) / "metrics.jsonl")
+    files = RunFiles(run)
+    rows = files.metrics(stage_work(run, stage))
     last = rows[-1]["step"] if rows else None
     names = columns_of(rows[-1]) if rows else []
-    entry = read_object(run / "run.json").get("stages")
+    entry = files.object(run / "run.json").get("stages")
     cost = entry.get(stage, {}) if isinstance(entry, dict) else {}
     scores = {
         f"{model['stage']}/{task}/{key}": values[key]

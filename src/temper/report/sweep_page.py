@@ -7,8 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from temper.record.metrics import read_rows
 from temper.record.runfiles import stage_work
+from temper.record.trust import RunFiles
 from temper.report.charts import Series, line_chart
 from temper.report.html import document
 from temper.report.sweep import columns_of, short_names, shown, tables, telling_keys
@@ -39,7 +39,7 @@ def _curves(data: Json) -> str:
     for point in data["points"]:
         named = zip(short_names(keys), keys, strict=True)
         label = ", ".join(f"{name} {shown(point['values'].get(key))}" for name, key in named)
-        rows = read_rows(stage_work(Path(point["run"]), data["stage"]) / "metrics.jsonl")
+        rows = RunFiles(run := Path(point["run"])).metrics(stage_work(run, data["stage"]))
         if rows:
             by_value.setdefault(label or "all", []).append(rows)
     last = [rows[-1] for runs in by_value.values() for rows in runs]

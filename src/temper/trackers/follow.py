@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,18 +72,21 @@ def about_run(run: Path) -> dict[str, Any]:
     return told | {"stages": {name: stage["config"] for name, stage in stages.items() if "config" in stage}}
 
 
-def send_new(run: Path, tracker: Tracker, position: Position) -> bool:
-    """Everything the tracker has not had yet, in order; `position` moves along. Whether there was anything."""
+def send_new(run: Path, tracker: Tracker, position: Position, damaged: Collection[Path] = ()) -> bool:
+    """Everything the tracker has not had yet, in order, what is `damaged` left out; `position` moves along. Whether
+    there was anything."""
     sent = False
     for stage, folder in RunDir(run).work_folders().items():
         fingerprint = str(read_object(folder / "stage.json").get("fingerprint", ""))
-        for row in read_rows(folder / "metrics.jsonl"):
+        path = folder / "metrics.jsonl"
+        for row in read_rows(path) if path not in damaged else ():
             if row["step"] > position.steps.get(fingerprint, -1):
                 tracker.log(stage, row["step"], numbers(row))
                 position.steps[fingerprint] = row["step"]
                 sent = True
         for step, file in rollout_files(folder):
-            if position.completions.get(fingerprint, -1) < step <= position.steps.get(fingerprint, -1):
+            is_new = position.completions.get(fingerprint, -1) < step <= position.steps.get(fingerprint, -1)
+            if is_new and file not in damaged:
                 tracker.completions(stage, step, first_groups(list(read_lines(file))))
                 position.completions[fingerprint] = step
                 sent = True
