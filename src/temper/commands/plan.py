@@ -11,8 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from temper.commands import plan_for
 from temper.commands.run import add_recipe_arguments
-from temper.errors import Exit, Fault, ResourceError
+from temper.errors import ConfigError, Exit, Fault, ResourceError
 
 if TYPE_CHECKING:
     from temper.planning.plan import Plan, StagePlan
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         f"(about {PROBE_SECONDS:.0f} seconds a stage)",
     )  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="exit code 4 if memory or disk will not do")
+    plan_for.add_arguments(parser)
 
 
 def _verdict(data: Mapping[str, Any]) -> list[str]:
@@ -55,6 +57,10 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.machine is not None:
+        return plan_for.run(args)
+    if args.disk is not None:
+        raise ConfigError(Fault("--disk is about another machine", fix="say which, with --for"))
     from temper.pipeline.run import say
     from temper.planning.preflight import advise, prepare
 

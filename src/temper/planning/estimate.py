@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from temper.planning.lengths import Spread, Tokens
@@ -50,10 +51,12 @@ class Estimate:
     assumed: str = ""
 
 
-def model_sizes(recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[str, ModelSize | None]:
-    """The size of the model behind every model reference, and every reward that is a model: read where it exists, else
-    that of what it starts from."""
-    sizes: dict[str, ModelSize | None] = {}
+def model_sizes(
+    recipe: Recipe, artifacts: Mapping[str, Path], given: Mapping[str, ModelSize] = MappingProxyType({})
+) -> dict[str, ModelSize | None]:
+    """The size of the model behind every model reference, and every reward that is a model: `given`, or read where it
+    exists, else that of what it starts from."""
+    sizes: dict[str, ModelSize | None] = dict(given)
     for stage in recipe.stages:
         for ref in (ref for ref in stage.references if ref.kind == "model" or _is_reward_model(ref)):
             if ref.text not in sizes:
@@ -107,7 +110,7 @@ def estimate(
         return Estimate(max(memory, loading + beside), None, cache, tokens.assumed)
     memory = process + _weights(config, width, largest) + beside
     memory += max(_activations(config, largest.shape, width, tokens, machine), cache or 0)
-    memory += _models_beside(config, width, largest, sizes, asked)
+    memory += _models_beside(config, width, largest, sizes, asked, machine)
     checkpoints = 2 * 12 * largest.parameters  # two are kept: weights and Adam's two moments
     disk = 4 * largest.parameters + (0 if config.get("lora") else checkpoints)
     return Estimate(max(memory, loading + beside), disk, cache, tokens.assumed)
@@ -138,13 +141,14 @@ def _adapters(config: Mapping[str, Any]) -> tuple[int, Any]:
 
 def _models_beside(
     config: Mapping[str, Any], width: int, size: ModelSize, sizes: Mapping[str, ModelSize | None],
-    asked: ModelSize | None,
+    asked: ModelSize | None, machine: Machine,
 ) -> int:  # fmt: skip
     """Bytes of the models that a stage holds beside the one it trains: reference, teacher, value model."""
     penalty = config.get("kl_penalty")
     anchored = any(penalty.values()) if isinstance(penalty, Mapping) else bool(penalty)
     anchored = anchored or bool(config.get("measure_kl"))
-    total = width * size.parameters if anchored and not config.get("lora") else 0
+    away = machine.accelerator and config.get("offload_reference")  # but for a moment, when nothing else is kept
+    total = width * size.parameters if anchored and not config.get("lora") and not away else 0
     if asked is not None:
         total += width * asked.parameters
     if config.get("value_model") == "separate":  # trained as the policy, without adapters

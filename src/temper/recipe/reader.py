@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from temper.config import StrictModel, TaskConfig
@@ -32,10 +32,14 @@ KIND_ALIASES = {
 }  # fmt: skip
 
 
-def load_recipe(reference: str, settings: Sequence[str] = ()) -> tuple[Recipe, list[Fault]]:
+Find = Callable[[Ref, Sequence[str]], tuple[Ref, list[Fault]]]
+
+
+def load_recipe(reference: str, settings: Sequence[str] = (), find: Find = find_external) -> tuple[Recipe, list[Fault]]:
     """A recipe by shipped name or path, with `settings` ("a.b=value") applied, and every fault found in it.
 
-    A stage with faults is left out of the recipe. Raises ConfigError if the text itself cannot be read.
+    `find` looks for the files and models it names. A stage with faults is left out of the recipe. Raises ConfigError if
+    the text itself cannot be read.
     """
     tree = read_tree(reference, settings)
     tool = tool_of(tree.table.entries)
@@ -43,7 +47,7 @@ def load_recipe(reference: str, settings: Sequence[str] = ()) -> tuple[Recipe, l
         what = f"`{tree.source.shown}` looks like a config of {TOOLS[tool]}, not like a recipe"
         fix = f"`temper import-config {tree.source.shown} --out recipe.yaml` makes a recipe of it, and lists every key"
         raise ConfigError(Fault(what, str(tree.table.place), "a recipe has `stages:`", fix))
-    reader = _Reader(tree.table)
+    reader = _Reader(tree.table, find)
     top = reader.top()
     configs = reader.stages()
     order = reader.check_graph(sort=tree.extends)
@@ -105,8 +109,8 @@ def _written(table: Table, key: str) -> Entry | None:
 class _Reader:
     """Reads a recipe's tree part by part and gathers what is wrong."""
 
-    def __init__(self, table: Table):
-        self.table = table
+    def __init__(self, table: Table, find: Find):
+        self.table, self.find = table, find
         self.faults: list[Fault] = []
         self.warnings: list[str] = []
         self.tasks: dict[str, TaskConfig] = {}
@@ -259,7 +263,7 @@ class _Reader:
             elif ref.kind == "reward" and is_named(ref):
                 faults = []  # one of the built-in rewards, or a fault that the stage's check names
             else:
-                ref, faults = find_external(ref, list(self.kinds))
+                ref, faults = self.find(ref, list(self.kinds))
             self.faults += faults
             found.append(ref)
         paths: dict[str, Ref] = {}
@@ -284,7 +288,7 @@ class _Reader:
                 if ref.stage is not None:
                     self.faults += check_stage_reference(ref, makes, "")
                 else:
-                    found, faults = find_external(ref, list(self.kinds))
+                    found, faults = self.find(ref, list(self.kinds))
                     self.faults += faults
                     files.setdefault(name, []).append(found)
         return files

@@ -1,0 +1,47 @@
+"""The sizes of models that people name and may not have on this machine, as their config.json files say."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+from temper.planning.shapes import ModelSize, size_by_config
+
+# hidden, intermediate, layers, heads, key heads, size of a head, vocabulary, positions, head tied to the embedding
+_SIZES = {
+    "HuggingFaceTB/SmolLM2-135M": (576, 1536, 30, 9, 3, 64, 49152, 8192, True),
+    "HuggingFaceTB/SmolLM2-360M": (960, 2560, 32, 15, 5, 64, 49152, 8192, True),
+    "HuggingFaceTB/SmolLM2-1.7B": (2048, 8192, 24, 32, 32, 64, 49152, 8192, True),
+    "Qwen/Qwen2.5-0.5B": (896, 4864, 24, 14, 2, 64, 151936, 32768, True),
+    "Qwen/Qwen2.5-1.5B": (1536, 8960, 28, 12, 2, 128, 151936, 32768, True),
+    "Qwen/Qwen2.5-3B": (2048, 11008, 36, 16, 2, 128, 151936, 32768, True),
+    "Qwen/Qwen2.5-7B": (3584, 18944, 28, 28, 4, 128, 152064, 32768, False),
+    "Qwen/Qwen3-0.6B": (1024, 3072, 28, 16, 8, 128, 151936, 40960, True),
+    "Qwen/Qwen3-1.7B": (2048, 6144, 28, 16, 8, 128, 151936, 40960, True),
+    "Qwen/Qwen3-4B": (2560, 9728, 36, 32, 8, 128, 151936, 40960, True),
+    "Qwen/Qwen3-8B": (4096, 12288, 36, 32, 8, 128, 151936, 40960, False),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": (1536, 8960, 28, 12, 2, 128, 151936, 131072, False),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": (3584, 18944, 28, 28, 4, 128, 152064, 131072, False),
+    "meta-llama/Llama-3.2-1B": (2048, 8192, 16, 32, 8, 64, 128256, 131072, True),
+    "meta-llama/Llama-3.2-3B": (3072, 8192, 28, 24, 8, 128, 128256, 131072, True),
+    "meta-llama/Llama-3.1-8B": (4096, 14336, 32, 32, 8, 128, 128256, 131072, False),
+}
+_KEYS = (
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "vocab_size", "max_position_embeddings", "tie_word_embeddings",
+)  # fmt: skip
+_KINDS = ("-Instruct", "-Base", "-Math")  # the same shape, trained further
+KNOWN = MappingProxyType({name: dict(zip(_KEYS, sizes, strict=True)) for name, sizes in _SIZES.items()})
+
+
+def known_size(name: str) -> ModelSize | None:
+    """The size of a model of the Hub by its name, with or without a revision, stored in bfloat16; None for one that is
+    not in the table.
+
+    >>> round(known_size("Qwen/Qwen2.5-1.5B-Instruct").parameters / 1e9, 2), known_size("mine/model")
+    (1.54, None)
+    """
+    bare = name.removeprefix("hf://").partition("@")[0]
+    for kind in ("", *_KINDS):
+        if (found := KNOWN.get(bare.replace(kind, "") if kind else bare)) is not None:
+            return size_by_config({**found, "dtype": "bfloat16"})
+    return None
