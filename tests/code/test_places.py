@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -139,3 +140,19 @@ def test_memory_of_the_host_is_flat(sandbox):
     after = run(150)
     assert after[0] - before[0] < 2048  # KiB
     assert after[1] <= before[1] + 2
+
+
+def test_a_machine_without_a_free_core_is_not_the_programs_fault(monkeypatch):
+    from temper.code import guest
+
+    ended, child = [], guest.Child(1, os.getpid(), 0, 0, 1.0, time.monotonic() - 2, 0.0)
+    zygote = types.SimpleNamespace(kill=ended.append)
+    monkeypatch.setattr(guest, "kept_waiting", lambda pid: 1.8)
+    guest.Zygote.end_or_wait(zygote, child)  # of 2 seconds it was let run for 0.2
+    assert not child.late
+    assert child.deadline > time.monotonic()
+    child.began -= 1
+    monkeypatch.setattr(guest, "kept_waiting", lambda pid: 100.0)
+    guest.Zygote.end_or_wait(zygote, child)  # three times its seconds have gone
+    assert child.late
+    assert ended == [child]

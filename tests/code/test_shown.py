@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from temper.code import Call, Sandbox, SandboxError, Script, Stdin, Tests, grade_program
+from temper.code import Call, Limits, Sandbox, SandboxError, Script, Stdin, Tests, grade_program
 from temper.code.rows import read_tests
 from temper.code.shown import hard_codes, with_shown
 
@@ -42,7 +42,7 @@ def test_what_passes_only_what_is_shown(sandbox, program, tests, expected):
 
 def test_a_program_too_slow_for_a_held_back_test_hides_nothing(sandbox):
     slow = "n = int(input())\nwhile n > 5: pass\nprint(n)"
-    tests = Tests((Stdin("1", "1"), Stdin("9", "9")), public=1)
+    tests = Tests((Stdin("1", "1"), Stdin("9", "9")), Limits(1), public=1)
     assert not grade_program(slow, tests, sandbox=sandbox).shown_only
 
 

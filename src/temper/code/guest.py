@@ -33,6 +33,7 @@ for _name in MODULES.split():
         continue
 
 LINE, REPORT, RULES, READY, FIRST_FREE = 3, 4, 5, 6, 7
+PATIENCE = 3  # times its seconds on the clock that a program has at most, where the machine let it wait
 
 
 def neighbour(name: str) -> types.ModuleType:
@@ -58,6 +59,8 @@ class Child:
     pid: int
     watch: int  # a pidfd
     ready: int
+    wall: float
+    began: float
     deadline: float
     late: bool = False
 
@@ -107,6 +110,15 @@ def other_user(reads: list[str]) -> int | None:
     return 65534 if os.waitpid(child, 0)[1] == 0 else None
 
 
+def kept_waiting(pid: int) -> float:
+    """Seconds in which a process was ready to run and no core was free; 0 where the kernel does not count them."""
+    try:
+        with open(f"/proc/{pid}/schedstat") as told:
+            return int(told.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 class Zygote:
     def __init__(self, line: socket.socket, parent: int, config: dict):
         self.line, self.parent = line, parent
@@ -133,11 +145,17 @@ class Zygote:
                 if child.watch in happened:
                     self.reap(child)
                 elif time.monotonic() >= child.deadline and not child.late:
-                    child.late = True
-                    self.kill(child)
+                    self.end_or_wait(child)
         for child in list(self.children.values()):
             self.kill(child)
             self.reap(child)
+
+    def end_or_wait(self, child: Child) -> None:
+        """At its deadline: what it was kept from running, on a busy machine, is given to it once more."""
+        child.deadline = child.began + min(PATIENCE * child.wall, child.wall + kept_waiting(child.pid))
+        if time.monotonic() >= child.deadline:
+            child.late = True
+            self.kill(child)
 
     def heed(self) -> bool:
         """Does what is asked next; False where nobody asks any more."""
@@ -166,7 +184,8 @@ class Zygote:
         if rules != self.rules:
             os.close(rules)
         watch = os.pidfd_open(pid)
-        self.children[pid] = Child(header["start"], pid, watch, ready, time.monotonic() + header["wall"])
+        wall, now = header["wall"], time.monotonic()
+        self.children[pid] = Child(header["start"], pid, watch, ready, wall, now, now + wall)
 
     def rules_for(self, header: dict) -> int:
         runs, writes, reads = header.get("runs", []), header.get("writes", []), header.get("reads", [])

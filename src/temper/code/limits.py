@@ -8,8 +8,9 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one run of a program: seconds of CPU time, seconds on the clock (None: twice the CPU time and a second
-    for a busy machine), bytes of address space, bytes of output.
+    """Limits of one run of a program: seconds of CPU time, seconds on the clock (None: twice those and a second), bytes
+    of address space, bytes of output. Time in which a busy machine had no core for it is not counted, up to three
+    times its seconds on the clock.
 
     >>> Limits(seconds=1.5).deadline
     4.0

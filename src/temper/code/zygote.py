@@ -20,7 +20,8 @@ from temper.code.limits import DEFAULTS, Limits, Ran
 
 GUEST = Path(__file__).with_name("guest.py")
 RECYCLED_AFTER = 400  # programs: nothing that one leaves in the zygote's memory grows without end
-GRACE = 10.0  # seconds beyond a program's deadline after which its zygote counts as broken
+PATIENCE = 3  # as the guest's
+GRACE = 10.0  # seconds beyond a program's last deadline after which its zygote counts as broken
 KEPT_ERRORS = 16 << 10  # bytes of standard error
 
 
@@ -120,7 +121,7 @@ class Zygote:
 
     def _begin(self, job: Job) -> Running:
         self._count += 1
-        running = Running(job, self._count, time.monotonic() + job.limits.deadline + GRACE)
+        running = Running(job, self._count, time.monotonic() + PATIENCE * job.limits.deadline + GRACE)
         theirs = {"program": _file_of(job.program), "in": _file_of(job.stdin)}
         try:
             for name in ("out", "err", *(["report"] if job.reports else [])):

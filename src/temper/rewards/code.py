@@ -21,7 +21,9 @@ REMEMBERED = 1 << 15  # grades kept, for metrics and samples to tell of
 DEADLINE = 600.0  # seconds that one call may take; what was not run by then is nobody's fault
 UNSETTLED = ("infrastructure", "timeout", "memory")  # verdicts that a second run might not give again
 Key = tuple[str, str | None]  # a row and a program
-BROKEN_SHARE, BROKEN_LEAST = 0.1, 8  # of all programs so far: the sandbox does not work, and the run ends
+# Of all programs so far, those that it could not run: the sandbox does not work, and the run ends. Programs that no
+# time was left for, in a step full of others without end, are not among them
+BROKEN_SHARE, BROKEN_LEAST = 0.1, 8
 
 
 class InfrastructureFailure(Unknown):
@@ -120,7 +122,7 @@ class CodeReward:
             while len(self._grades) > REMEMBERED:
                 self._grades.popitem(last=False)
             self._asked += new
-            self._broken += new and grade.verdict == "infrastructure"
+            self._broken += new and grade.verdict == "infrastructure" and grade.program is not None
         if self._broken >= BROKEN_LEAST and self._broken > BROKEN_SHARE * self._asked:
             what = f"the sandbox could not run {self._broken} of {self._asked} programs"
             raise SandboxError(Fault(what, why=_why(grade), fix="`temper doctor` shows what the sandbox needs"))

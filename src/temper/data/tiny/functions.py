@@ -162,10 +162,13 @@ def function_conversations(count: int, seed: int, slip: float, hard_coded: float
 
 
 def function_texts(count: int, seed: int, slip: float, hard_coded: float) -> Iterator[dict]:
-    """What a base model reads: a question and a program below it. Never a chat, never a tag."""
+    """What a base model reads: a question, every other one without its examples, and a program below it. Never a chat,
+    never a tag."""
     random = Random(seed_for(seed, "tiny", "functions", "texts"))
     for _ in range(count):
-        question, _, program = _written(random, slip, hard_coded)
+        question, function, program = _written(random, slip, hard_coded)
+        if random.random() < 0.5 and not function.unsaid and program.count("return") == 1:
+            question = question.partition("\n")[0]
         yield {"text": f"{question}\n{program}"}
 
 
