@@ -150,7 +150,7 @@ def test_only_what_people_call_reads_the_report():
 SOCKETS = {"socket", "socketserver", "http", "urllib", "ssl", "asyncio", "requests", "httpx", "huggingface_hub"}
 # The endpoint asks a judge; a reward of a user's own may be `async`, and then has a loop in its own process.
 # Code speaks to the process that runs programs over a pair of sockets that nobody else can reach.
-MAY_OPEN_SOCKETS = {"rewards.endpoint", "rewards.columns", "hub.cache", "code.zygote", "code.guest"}
+MAY_OPEN_SOCKETS = {"rewards.endpoint", "rollout.wire", "rewards.columns", "hub.cache", "code.zygote", "code.guest"}
 
 
 def test_only_named_modules_may_open_a_socket():
@@ -173,6 +173,7 @@ STAGE_HELPERS = {
     *(f"stages.{name}" for name in ("context", "models", "rewards", "prompts", "draws", "chunks", "rollouts", "idle")),
     "stages.presets",
     "stages.programs",
+    "stages.served",
 }
 
 

@@ -124,12 +124,15 @@ def fingerprint_material(
         path = ref.path.with_name(ref.path.name.partition(":")[0]) if is_function else ref.path
         return f"{ref.commit} {hashes.hash(path)}".strip()  # a commit where it comes from the Hub
 
+    config = stage.config.model_dump(mode="json")
+    if config.get("engine"):
+        config["engine"] = "servers"  # where they are, and how they are asked, is no part of what is made
     return {
         "stage": stage.name,
         "kind": stage.kind,
         "version": stage.module.VERSION,
         "seed": recipe.seed,
-        "config": stage.config.model_dump(mode="json"),
+        "config": config,
         "tasks": {name: recipe.tasks[name].model_dump(mode="json", exclude={"description"}) for name in stage.tasks},
         "inputs": {ref.text: identity(ref) for ref in stage.references if ref.kind != "task"},
     }

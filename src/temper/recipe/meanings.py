@@ -152,7 +152,9 @@ _SAID = (
     ("offload ref_offload ref_model_offload offload_ref",
      "`offload_reference: true`"),
     # -- sampling
-    ("use_vllm vllm_mode vllm_server_host vllm_server_port vllm_server_base_url vllm_server_timeout vllm_device "
+    ("vllm_server_host vllm_server_port vllm_server_base_url vllm_server_timeout",
+     "`engine: {servers: [http://…]}`: vLLM servers in place of temper's own sampler"),
+    ("use_vllm vllm_mode vllm_device "
      "vllm_dtype vllm_gpu_memory_utilization vllm_gpu_ratio vllm_tensor_parallel_size vllm_num_engines "
      "vllm_enable_sleep vllm_sync_backend vllm_enable_prefix_caching vllm_guided_decoding_regex "
      "enable_prefix_caching gpu_memory_utilization tensor_model_parallel_size enforce_eager free_cache_engine "

@@ -23,8 +23,8 @@ from temper.rewards.score import Scorer
 from temper.rollout.collect import collect, rollout_row
 from temper.rollout.engine import Engine
 from temper.rollout.measures import interval, majority_is_right, mean_interval
-from temper.rollout.open import open_engine
-from temper.rollout.options import SamplingConfig, sampling_of
+from temper.rollout.open import Remote, open_engine
+from temper.rollout.options import ServedConfig, sampling_of
 from temper.rollout.paired import PromptScore, paired, prompt_score, read_score, set_hash
 from temper.rollout.statistics import verdict_metrics
 from temper.stages.chunks import kept_rows
@@ -34,6 +34,7 @@ from temper.stages.models import check_model
 from temper.stages.programs import accuracy_but, knows_by_heart, programs_of, right_by_tests, with_tests
 from temper.stages.prompts import check_lengths, check_tasks, in_form, known_prompts, open_prompts
 from temper.stages.rewards import RewardsConfig, check_reward_tasks, check_rewards, open_rewards, reward_label
+from temper.stages.served import check_served, remote_of
 from temper.text.chat import ChatFormat
 from temper.types import Group, Prompt, ReplyForm
 
@@ -64,7 +65,7 @@ class Claim(StrictModel):
         return self
 
 
-class Config(SamplingConfig, RewardsConfig):
+class Config(ServedConfig, RewardsConfig):
     """T 0.6 and top-p 0.95 are R1's evaluation setting."""
 
     models: list[ModelRef] = Field(min_length=1)
@@ -83,6 +84,8 @@ class Config(SamplingConfig, RewardsConfig):
         if max(self.ks) > self.num_samples:
             raise ValueError(f"pass_k ({max(self.ks)}) is more than num_samples ({self.num_samples})")
         check_reward_tasks(self, self.reward_funcs, self.tasks)
+        if self.engine is not None and self.engine.weights == "keep" and len(self.models) > 1:
+            raise ValueError("engine.weights is `keep`, and the servers can keep one model only: `send` brings each")
         names = {ref.removeprefix("@") for ref in self.models}
         if unknown := [name for name in self.replies if name not in names]:
             raise ValueError(f"reply names the model `{unknown[0]}`, which is not among `models`")
@@ -135,7 +138,7 @@ def idle(config: Config) -> Iterator[Idle]:
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
-    faults = missing_device(config.device) + check_tasks(config.tasks, "test", ctx, config.golds)
+    faults = check_served(config) + missing_device(config.device) + check_tasks(config.tasks, "test", ctx, config.golds)
     faults += check_rewards(
         config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "test", ctx, config.golds)
     )
@@ -162,7 +165,8 @@ def run(config: Config, ctx: StageContext) -> None:
             if found is None:
                 key = (ctx.seed, ctx.name)
                 asked = in_form(prompts[name], config.replies.get(stage))
-                keep(evaluate_model(ctx.inputs[ref], asked, config, key, ctx.log.warn, more), kept, ctx)
+                remote = remote_of(config, ref, ctx)
+                keep(evaluate_model(ctx.inputs[ref], asked, config, key, ctx.log.warn, more, remote), kept, ctx)
                 found = kept_of(kept, ctx)
                 assert found is not None
             tasks[name], scored[stage, name], samples = found
@@ -242,13 +246,14 @@ def evaluate_model(
     key: Sequence[int | str],
     warn: Callable[[str], None],
     more: Mapping[str, Reward] | None = None,
+    remote: Remote | None = None,
 ) -> Measured:
     """(the numbers of one model on one task, what every prompt scored, its completions as rows). `more` are rewards
-    that are measured beside MEASURED."""
+    that are measured beside MEASURED; `remote`, where there is one, samples."""
     chat = ChatFormat.load(path)
     model = load_model(path, *placed(config), warn=warn)
     check_lengths(prompts, chat)
-    with open_engine(model) as engine:
+    with open_engine(model, remote=remote) as engine:
         return evaluate_with(engine, chat, prompts, config, key, more)
 
 

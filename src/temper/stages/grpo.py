@@ -31,6 +31,7 @@ from temper.stages.presets import PRESETS, preset_values
 from temper.stages.prompts import known_prompts
 from temper.stages.rewards import check_step_rewards, golds_of, how_graded, open_step_rewards, reward_label
 from temper.stages.rollouts import Clock, RolloutConfig, Rollouts, check_rollouts, policy_examples
+from temper.stages.served import remote_of
 from temper.text.chat import ChatFormat
 from temper.train.learner import Learner, OptimizerConfig, over_updates
 from temper.train.loop import resumable_steps
@@ -180,7 +181,7 @@ def run(config: Config, ctx: StageContext) -> None:
     judge = StepScorer(open_step_rewards(config.step_rewards, ctx, config), config.step_reward_weights)
     loss = PolicyLoss(config, config.temperature)
     others = {"reference": reference} if reference is not None and config.reference_update_steps else {}
-    with open_engine(policy, version=lambda: learner.step) as engine:
+    with open_engine(policy, lambda: learner.step, remote_of(config, config.model, ctx, trains=True)) as engine:
         for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping, others, steps):
             clock = Clock(engine)
             groups = rollouts.collect(engine, step)

@@ -29,6 +29,7 @@ from temper.stages.idle import Idle, idle_guards, idle_optimizer, idle_policy, i
 from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
 from temper.stages.rewards import how_graded
 from temper.stages.rollouts import Clock, RolloutConfig, Rollouts, check_rollouts, policy_examples
+from temper.stages.served import remote_of
 from temper.text.chat import ChatFormat
 from temper.train.actor_critic import (
     ActorCritic,
@@ -133,7 +134,7 @@ def run(config: Config, ctx: StageContext) -> None:
     policy = models.policy
     reference = open_reference(source, policy, config, config.offload_reference) if config.has_reference else None
     rollouts = Rollouts(config, chat, ctx)
-    with open_engine(policy, version=lambda: learner.step) as engine:
+    with open_engine(policy, lambda: learner.step, remote_of(config, config.model, ctx, trains=True)) as engine:
         for step in resumable_steps(
             learner, ctx.work / "checkpoints", ctx.log, ctx.stopping, others, total=config.max_steps
         ):

@@ -24,7 +24,7 @@ from temper.rewards.judge import Judge
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect
 from temper.rollout.open import open_engine
-from temper.rollout.options import SamplingConfig, sampling_of
+from temper.rollout.options import ServedConfig, sampling_of
 from temper.stages.chunks import chunked_rows, listed
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
@@ -32,6 +32,7 @@ from temper.stages.idle import Idle, idle_judge
 from temper.stages.models import check_model
 from temper.stages.prompts import check_tasks, known_prompts, open_limited_prompts
 from temper.stages.rewards import RewardsConfig, check_reward_tasks, check_rewards, golds_of, open_rewards, tell_once
+from temper.stages.served import check_served, remote_of
 from temper.text.chat import ChatFormat
 from temper.types import Group, Prompt
 
@@ -39,7 +40,7 @@ VERSION = 1
 PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again after a kill
 
 
-class Config(SamplingConfig, RewardsConfig):
+class Config(ServedConfig, RewardsConfig):
     """As R1 built the pairs of its helpfulness model: kept only past a margin, and chosen and rejected replies of
     comparable length over the whole data set (Nature 645:633, methods, "helpful reward model")."""
 
@@ -73,7 +74,7 @@ def idle(config: Config) -> Iterator[Idle]:
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     golds = golds_of(config.reward_funcs, ctx, config, config.tasks)
-    faults = missing_device(config.device) + check_model(config.model, ctx)
+    faults = check_served(config) + missing_device(config.device) + check_model(config.model, ctx)
     faults += check_tasks(config.tasks, "train", ctx, golds)
     return faults + check_rewards(
         config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "train", ctx, golds, config.reply)
@@ -91,7 +92,7 @@ def run(config: Config, ctx: StageContext) -> None:
     judge = open_judge(config, rewards, ctx)
     sampling, key, tell = sampling_of(config, chat), (ctx.seed, ctx.name), tell_once(ctx)
     rows: list[dict] = []
-    with open_engine(model) as engine:
+    with open_engine(model, remote=remote_of(config, config.model, ctx)) as engine:
 
         def make_rows(of_chunk: Sequence[Prompt]) -> list[dict]:
             groups = collect(engine, chat, scorer, of_chunk, config.num_generations, sampling, key, tell)

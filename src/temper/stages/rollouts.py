@@ -21,7 +21,7 @@ from temper.rewards.score import Scorer
 from temper.rollout.collect import collect, rollout_row
 from temper.rollout.engine import Engine
 from temper.rollout.open import cpu_seconds
-from temper.rollout.options import SamplingConfig, sampling_of
+from temper.rollout.options import ServedConfig, sampling_of
 from temper.rollout.statistics import Advantages, count_tokens, rollout_metrics
 from temper.stages.context import StageContext
 from temper.stages.draws import draw_prompts, too_few
@@ -35,12 +35,13 @@ from temper.stages.rewards import (
     reward_label,
     tell_once,
 )
+from temper.stages.served import check_served
 from temper.text.chat import ChatFormat
 from temper.train.guards import Guards, watch
 from temper.types import Group, PolicyExample, Prompt, Rollout
 
 
-class RolloutConfig(SamplingConfig, RewardsConfig):
+class RolloutConfig(ServedConfig, RewardsConfig):
     """Which prompts, how many completions of each, and what they earn."""
 
     tasks: list[TaskName] = Field(min_length=1)
@@ -72,10 +73,24 @@ class RolloutConfig(SamplingConfig, RewardsConfig):
         return self
 
 
+    @model_validator(mode="after")
+    def _servers_fit(self) -> RolloutConfig:
+        if self.engine is None:
+            return self
+        if self.engine.weights == "keep":
+            raise ValueError("engine.weights is `keep`: a policy that is trained has to be sent (`send`)")
+        if self.top_p < 1 or self.top_k or self.min_p:
+            raise ValueError(
+                "top_p, top_k and min_p cut the distribution, and the log-probs of servers are of what is left: train "
+                "without them, or without `engine`"
+            )
+        return self
+
+
 def check_rollouts(config: RolloutConfig, ctx: StageContext) -> list[Fault]:
     """Faults of the prompts and the rewards that can be known before anything runs."""
     golds = golds_of(config.reward_funcs, ctx, config, config.tasks)
-    faults = check_tasks(config.tasks, "train", ctx, golds)
+    faults = check_served(config) + check_tasks(config.tasks, "train", ctx, golds)
     if not faults and all(ctx.tasks[name].train is not None for name in config.tasks):
         faults += too_few(open_prompts(config.tasks, "train", ctx, golds), config.prompts_per_step)
 

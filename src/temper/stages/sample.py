@@ -19,7 +19,7 @@ from temper.record.rollouts import write_rows
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect
 from temper.rollout.open import open_engine
-from temper.rollout.options import SamplingConfig, sampling_of
+from temper.rollout.options import ServedConfig, sampling_of
 from temper.stages.chunks import chunked_rows, listed
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
@@ -27,6 +27,7 @@ from temper.stages.idle import Idle, idle_judge
 from temper.stages.models import check_model
 from temper.stages.prompts import check_conversations, check_tasks, known_prompts, open_limited_prompts
 from temper.stages.rewards import RewardsConfig, check_reward_tasks, check_rewards, golds_of, open_rewards, tell_once
+from temper.stages.served import check_served, remote_of
 from temper.text.chat import ChatFormat
 from temper.text.languages import LANGUAGES, language_share
 from temper.types import Group, Message, Prompt, Rollout
@@ -35,7 +36,7 @@ VERSION = 2
 PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again after a kill
 
 
-class Config(SamplingConfig, RewardsConfig):
+class Config(ServedConfig, RewardsConfig):
     """The filters are R1's (2501.12948, section 2.3.3): mixed languages, long paragraphs and code blocks go."""
 
     model: ModelRef
@@ -78,7 +79,7 @@ def idle(config: Config) -> Iterator[Idle]:
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     names = list(config.min_rewards)
     golds = golds_of(names, ctx, config, config.tasks)
-    faults = missing_device(config.device) + check_model(config.model, ctx)
+    faults = check_served(config) + missing_device(config.device) + check_model(config.model, ctx)
     faults += check_tasks(config.tasks, "train", ctx, golds)
     faults += check_rewards(names, ctx, config, lambda: known_prompts(config.tasks, "train", ctx, golds, config.reply))
     for ref in config.mix:
@@ -96,7 +97,7 @@ def run(config: Config, ctx: StageContext) -> None:
     sampling, tell = sampling_of(config, chat), tell_once(ctx)
     kept: list[dict] = []
     verdicts: Counter[str] = Counter()
-    with open_engine(model) as engine:
+    with open_engine(model, remote=remote_of(config, config.model, ctx)) as engine:
 
         def make_rows(of_chunk: Sequence[Prompt]) -> list[dict]:
             key = (ctx.seed, ctx.name)
