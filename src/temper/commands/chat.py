@@ -33,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """A terminal gets a conversation, and so do the lines of a pipe with `--lines`; else all that is piped is one
     question."""
+    from temper.runs import resolve_model
+
     checked_sampling(args)  # before anything is waited for
+    resolve_model(args.model)
     typed = None if args.lines or sys.stdin.isatty() else read_prompt()
     lines = read_lines() if args.lines and not sys.stdin.isatty() else None
     with open_session(args) as session:
