@@ -14,6 +14,7 @@ LAYERS = (
     ("cli", "commands", "__main__"),
     ("api", "testing"),
     ("report", "runs"),
+    ("serve",),
     ("pipeline",),
     ("planning",),
     ("recipe",),
@@ -148,9 +149,12 @@ def test_only_what_people_call_reads_the_report():
 
 
 SOCKETS = {"socket", "socketserver", "http", "urllib", "ssl", "asyncio", "requests", "httpx", "huggingface_hub"}
+SOCKETS |= {"starlette", "uvicorn"}
 # The endpoint asks a judge; a reward of a user's own may be `async`, and then has a loop in its own process.
 # Code speaks to the process that runs programs over a pair of sockets that nobody else can reach.
 MAY_OPEN_SOCKETS = {"rewards.endpoint", "rollout.wire", "rewards.columns", "hub.cache", "code.zygote", "code.guest"}
+# The only modules that listen: `server` binds, `app` answers. Nothing but their commands imports them.
+MAY_OPEN_SOCKETS |= {"serve.server", "serve.app"}
 
 
 def test_only_named_modules_may_open_a_socket():
@@ -160,6 +164,11 @@ def test_only_named_modules_may_open_a_socket():
             if outside.partition(".")[0] in SOCKETS and not outside.startswith("urllib.parse"):
                 found.add(name)
     assert found <= MAY_OPEN_SOCKETS
+
+
+def test_only_commands_and_the_page_open_a_server():
+    readers = {room(name) for name, path in modules().items() for _, other in ours(path) if room(other) == "serve"}
+    assert readers <= {"serve", "ui", "commands"}
 
 
 def is_allowed_across(module: str, name: str) -> bool:
@@ -234,7 +243,7 @@ def test_nothing_imports_what_the_library_does_not_declare():
     allowed |= {name for name in ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "rich")
                 if f'"{name}' in project}  # fmt: skip
     allowed |= {"pyarrow", "datasets", "peft", "reasoning_gym", "triton", "bitsandbytes", "torchao"}
-    allowed |= {"tensorboard", "wandb", "trackio", "math_verify"}  # extras, imported lazily
+    allowed |= {"tensorboard", "wandb", "trackio", "math_verify", "starlette", "uvicorn"}  # extras, imported lazily
     import sys
 
     for module, path in modules().items():
