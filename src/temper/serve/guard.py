@@ -22,6 +22,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 WILD = ("0.0.0.0", "::")  # addresses that stand for all of the machine's
 MOST_BYTES = 2 << 20  # of a body
+MOST_DRAINED = 64 << 20  # of a body that is refused for its length
 
 
 def is_loopback(host: str) -> bool:
@@ -119,9 +120,21 @@ class Guard:
         if refused is None and token is not None and scope["path"] not in self.open_paths and not bears(token, headers):
             refused = 401, "no token, or not the right one: send `Authorization: Bearer TOKEN`"
         if refused is not None:
+            if refused[0] == 413:
+                await drain(receive)
             await answer_error(send, *refused)
             return
         await self.app(scope, limited(receive, self.rules.most_bytes), send)
+
+
+async def drain(receive: Receive) -> None:
+    """Read on and forget: who is cut off while sending may not hear why."""
+    seen = 0
+    while seen < MOST_DRAINED:
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return
 
 
 class TooLong(Exception):
