@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice, pairwise
 from pathlib import Path
 from statistics import median
@@ -180,7 +180,7 @@ def leave_model(stage: Stage, ctx: StageContext) -> None:
 
 
 def run_sample(module: Any, config: Any, ctx: StageContext) -> bool:
-    """Two chunks of prompts, whatever the time; then as many rows as the whole stage can leave at most."""
+    """Two chunks of prompts, or one where that takes long; then as many rows as the whole stage can leave at most."""
     from temper.data.conversations import load_conversations
     from temper.data.tasks import load_prompts
 
@@ -195,8 +195,15 @@ def run_sample(module: Any, config: Any, ctx: StageContext) -> bool:
     mixed = [messages for ref in config.mix for messages in load_conversations(ctx.inputs[ref], config.columns)]
     mixed_rows = [{"messages": [{"role": m.role, "content": m.content} for m in turns]} for turns in mixed]
     kept: list[dict] = []
+
+    def harvest(prompts: int, ctx: StageContext) -> None:
+        module.run(config.model_copy(update={"max_prompts": prompts, "mix": []}), ctx)
+
     try:
-        module.run(config.model_copy(update={"max_prompts": few, "mix": []}), ctx)
+        try:
+            harvest(few, ctx)
+        except Preempted:  # a chunk that is there is not sampled again
+            harvest(max(1, few // 2), replace(ctx, stopping=lambda: False))
         kept = [json.loads(line) for line in (ctx.out / "data.jsonl").read_text(encoding="utf-8").splitlines()]
     except DataError:  # nothing kept: the model is as good as untrained
         pass
