@@ -180,6 +180,7 @@ STAGE_HELPERS = {
     "stages",
     "stages.__init__",
     *(f"stages.{name}" for name in ("context", "models", "rewards", "prompts", "draws", "chunks", "rollouts", "idle")),
+    "stages.credit",
     "stages.presets",
     "stages.programs",
     "stages.served",

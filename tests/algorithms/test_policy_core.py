@@ -16,7 +16,6 @@ from torch import Tensor
 
 from temper.algorithms.aggregation import AGGREGATIONS
 from temper.stages.grpo import Config, move_reference, reference_is_due
-from temper.stages.presets import PRESETS
 from temper.train.learner import Learner, OptimizerConfig
 from temper.train.policy import PolicyConfig, PolicyLoss, policy_batches, with_old, with_reference
 from temper.types import PolicyExample
@@ -87,18 +86,24 @@ def written_out(config: PolicyConfig, aggregation: str, temperature: float) -> t
             old, anchor = (logprobs_of(other, example, temperature)[0] for other in (old_policy, reference))
         sampler = torch.tensor(example.sampler_logprobs, dtype=torch.float64)
         advantages = torch.tensor(example.advantages, dtype=torch.float64)
-        log_ratio = ours - old
+        log_ratio = ours - (sampler if config.ratio_against == "sampler" else old)
         ratio = log_ratio.exp() if config.ratio == "token" else log_ratio.mean().exp().expand(len(ours))
         if config.surrogate == "clip":
             clipped = torch.clamp(ratio, 1 - config.clip_range, 1 + high)
             bound = config.clip_range_negative or math.inf
             held = torch.where((advantages < 0) & (ratio > bound), torch.full_like(ratio, bound), ratio)
             loss = -torch.min(held * advantages, clipped * advantages)
+        elif config.surrogate == "sapo":
+            tau = torch.where(advantages > 0, config.sapo_temperature, config.sapo_temperature_negative)
+            loss = -4 / (tau * (1 + (-tau * (ratio - 1)).exp())) * advantages
         elif config.surrogate == "cispo":
             loss = -torch.minimum(ratio, torch.tensor(config.ratio_cap)).detach() * advantages * ours
         else:
             loss = -advantages * ours
         loss = loss * correction(config, old - sampler)
+        if config.sampler_rejection != "none":
+            w = weights_of(config.sampler_rejection, old - sampler)
+            loss = loss * ((w >= config.sampler_rejection_min) & (w <= config.sampler_rejection_max))
         if config.off_policy_threshold is not None:
             drift = (sampler - ours).mean().item()
             loss = torch.where((advantages < 0) & (drift > config.off_policy_threshold), 0.0, loss)
@@ -113,11 +118,19 @@ def written_out(config: PolicyConfig, aggregation: str, temperature: float) -> t
 def correction(config: PolicyConfig, gap: Tensor) -> Tensor:
     if config.sampler_correction == "none":
         return torch.ones_like(gap)
-    weights = gap.exp() if config.sampler_correction.startswith("token") else gap.sum().exp().expand(len(gap))
+    weights = weights_of(config.sampler_correction.split("_")[0], gap)
     low, high = config.sampler_correction_min, config.sampler_correction_max
     if config.sampler_correction.endswith("truncate"):
         return weights.clamp(low, high)
     return torch.where((weights >= low) & (weights <= high), weights, 0.0)
+
+
+def weights_of(level: str, gap: Tensor) -> Tensor:
+    """π_old/π_sampler of a token, of its completion, or the geometric mean over its completion's tokens."""
+    if level == "token":
+        return gap.exp()
+    whole = math.prod(math.exp(value) for value in gap.tolist())
+    return torch.full_like(gap, whole if level == "sequence" else whole ** (1 / len(gap)))
 
 
 def averaged(losses: list[Tensor], aggregation: str) -> Tensor:
@@ -127,6 +140,8 @@ def averaged(losses: list[Tensor], aggregation: str) -> Tensor:
         return torch.cat(losses).mean()
     if aggregation == "prompt_mean":
         return torch.stack([torch.cat(losses[i : i + 4]).mean() for i in range(0, len(losses), 4)]).mean()
+    if aggregation == "sequence_sum":
+        return torch.stack([loss.sum() for loss in losses]).mean()
     return torch.cat(losses).sum() / (len(losses) * LONGEST)
 
 
@@ -166,6 +181,18 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "sequence truncated": ({"sampler_correction": "sequence_truncate", "sampler_correction_max": 3.0}, "token_mean"),
     "sequence masked": ({"sampler_correction": "sequence_mask", "sampler_correction_max": 3.0}, "sequence_mean"),
     "entropy": ({"entropy_bonus": 0.3}, "prompt_mean"),
+    "sapo": ({"surrogate": "sapo", "sapo_temperature": 1.3, "sapo_temperature_negative": 2.0}, "sequence_mean"),
+    "sapo of sequences": ({"surrogate": "sapo", "ratio": "sequence"}, "token_mean"),
+    "luspo": ({"ratio": "sequence", "clip_range": 2e-3, "clip_range_high": 2.5e-3}, "sequence_sum"),
+    "scalerl": ({"surrogate": "cispo", "ratio_cap": 1.1, "ratio_against": "sampler"}, "prompt_mean"),
+    "clipped against the sampler": ({"ratio_against": "sampler", "kl_estimator": "k3_corrected"}, "token_mean"),
+    "geometric truncated": ({"sampler_correction": "geometric_truncate", "sampler_correction_max": 1.1}, "token_mean"),
+    "geometric masked": ({"sampler_correction": "geometric_mask", "sampler_correction_min": 0.9}, "sequence_mean"),
+    "geometric rejected": ({"sampler_rejection": "geometric", "sampler_rejection_min": 0.8}, "token_mean"),
+    "rejected, then truncated": (
+        {"sampler_rejection": "token", "sampler_rejection_max": 1.4, "sampler_correction": "sequence_truncate"},
+        "prompt_mean",
+    ),
 }
 
 
@@ -192,25 +219,6 @@ def test_no_gradient_depends_on_how_the_step_is_cut(case: str) -> None:
 
 def grpo(**options: Any) -> Config:
     return Config(model="m", tasks=["t"], max_steps=1, **options)
-
-
-def test_every_preset_is_a_config_and_a_written_key_wins() -> None:
-    for name, values in PRESETS.items():
-        config = grpo(preset=name)
-        assert {key: getattr(config, key) for key in values} == values
-    assert grpo(preset="dapo", clip_range_high=0.5).clip_range_high == 0.5
-
-
-def test_presets_have_the_values_of_their_papers() -> None:
-    r1, dapo, gspo = grpo(preset="r1"), grpo(preset="dapo"), grpo(preset="gspo")
-    assert (r1.clip_range, r1.kl_penalty, r1.reference_update_steps, r1.learning_rate) == (10, 0.001, 400, 3e-6)
-    assert r1.prompts_per_step * r1.num_generations == 8192
-    assert r1.prompts_per_step * r1.num_generations / r1.num_mini_batches == 512
-    assert (dapo.clip_range, dapo.clip_range_high, dapo.aggregation, dapo.kl_penalty) == (0.2, 0.28, "token_mean", 0)
-    assert (dapo.max_completion_length, dapo.overlong_cache) == (16384 + 4096, 4096)
-    assert grpo(preset="dapo", max_completion_length=500).overlong_cache == 100  # the last fifth, as in the paper
-    assert grpo(preset="dapo", max_completion_length=500, overlong_cache=7).overlong_cache == 7
-    assert (gspo.ratio, gspo.clip_range, gspo.clip_range_high) == ("sequence", 3e-4, 4e-4)
 
 
 def test_the_reference_moves_every_so_many_updates_however_many_a_step_makes() -> None:

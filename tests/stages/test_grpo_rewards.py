@@ -9,14 +9,16 @@ import pytest
 import torch
 
 from temper.rollout.statistics import dead_share
-from temper.stages.grpo import (
-    Config,
+from temper.stages.credit import (
     advantages_of,
     mean_divergence,
-    mini_batches,
     outcome_advantages,
     reward_table,
     total_rewards,
+)
+from temper.stages.grpo import (
+    Config,
+    mini_batches,
 )
 from temper.types import Completion, Group, Prompt, Reply, Rollout
 
@@ -60,9 +62,9 @@ def test_a_charge_for_divergence_does_not_hide_groups_of_equal_rewards() -> None
     settings = config(kl_placement="reward", kl_penalty={"t": 0.5})
     groups = [group_of({"accuracy": 0.1 + 0.2}, {"accuracy": 0.3})]
     anchors = [[torch.tensor([-2.0, -1.0]), torch.tensor([-1.0, -1.0])]]
-    charged = advantages_of(settings, groups, [], total_rewards(settings, groups, anchors))
+    charged = advantages_of(settings, groups, [], anchors)
     assert dead_share(charged) == 0.0
-    assert dead_share(advantages_of(settings, groups, [], total_rewards(settings, groups, ()))) == 1.0
+    assert dead_share(advantages_of(settings, groups, [], ())) == 1.0
 
 
 def test_the_divergence_is_charged_to_the_reward_by_task_and_logged() -> None:

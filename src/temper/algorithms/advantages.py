@@ -1,7 +1,8 @@
 """From the rewards of groups to advantages. Pure functions of one tensor [..., G], a group along its last axis.
 
-Each keeps the shape and, but for `best`, the sign of reward − mean; a group whose rewards are all equal, up to
-rounding, has advantage exactly 0. A new one is a function here and a line in `ADVANTAGES`.
+Each keeps the shape and, but for `best`, `success_mean` and `batch_whitened`, the sign of reward − group mean; a group
+whose rewards are all equal, up to rounding, has advantage exactly 0 (but for `batch_whitened`). A new one is a function
+here and a line in `ADVANTAGES`.
 """
 
 from __future__ import annotations
@@ -117,6 +118,34 @@ def relative(rewards_NG: Tensor) -> Tensor:
     return centred(rewards_NG) / mean.masked_fill(is_dead(rewards_NG), 1.0)
 
 
+def success_mean(rewards_NG: Tensor) -> Tensor:
+    """A = r / mean: with binary rewards the mean of ∇ log π over the completions that succeed, and nothing of the
+    others (the estimator of maximum likelihood before a baseline is taken from it, MaxRL 2602.02710).
+
+    Raises ValueError for negative rewards.
+
+    >>> success_mean(torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]]))
+    tensor([[4., 0., 0., 0.],
+            [0., 0., 0., 0.]])
+    """
+    if bool((rewards_NG < 0).any()):
+        raise ValueError("the advantage `success_mean` divides by the mean reward: rewards must not be negative")
+    dead = is_dead(rewards_NG)
+    return (rewards_NG / rewards_NG.mean(-1, keepdim=True).masked_fill(dead, 1.0)).masked_fill(dead, 0.0)
+
+
+def batch_whitened(rewards_NG: Tensor) -> Tensor:
+    """A = (r − mean) / (std + eps), both over all rewards of the step (REINFORCE++ 2501.03262, equation 8): the one
+    advantage that compares prompts with each other, so that a group of equal rewards has a signal beside others. 0
+    where all of the step are equal.
+
+    >>> batch_whitened(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+    tensor([[ 0.8659,  0.8659],
+            [-0.8659, -0.8659]])
+    """
+    return standardised(rewards_NG.flatten()).view(rewards_NG.shape)
+
+
 def best(rewards_NG: Tensor) -> Tensor:
     """A = 1 for the best of a group that differs, else 0: rejection-sampling fine-tuning (RAFT 2304.06767).
 
@@ -135,6 +164,8 @@ ADVANTAGES: dict[str, Callable[[Tensor], Tensor]] = {
     "batch_centred": batch_normalised,
     "rloo": leave_one_out,
     "maxrl": relative,
+    "success_mean": success_mean,
+    "batch_whitened": batch_whitened,
     "best": best,
 }
 

@@ -45,6 +45,16 @@ def prompt_mean(counts: Counts, max_length: int = 0) -> Weights:
     return [[1 / max(1, sum(group))] * len(group) for group in counts], float(len(counts))
 
 
+def sequence_sum(counts: Counts, max_length: int = 0) -> Weights:
+    """The mean over completions of the sum over each one's tokens: a completion is one action, whose log-prob is
+    that of its tokens together (RLOO 2402.14740), or whose loss is weighed by its length (LUSPO 2602.05261).
+
+    >>> sequence_sum([[2, 4], [1, 0]])
+    ([[1.0, 1.0], [1.0, 1.0]], 4.0)
+    """
+    return [[1.0] * len(group) for group in counts], float(sum(len(group) for group in counts))
+
+
 def constant(counts: Counts, max_length: int) -> Weights:
     """The sum over tokens divided by completions × the longest allowed (Dr. GRPO 2503.20783, section 3.2).
 
@@ -58,5 +68,6 @@ AGGREGATIONS: dict[str, Callable[[Counts, int], Weights]] = {
     "sequence_mean": sequence_mean,
     "token_mean": token_mean,
     "prompt_mean": prompt_mean,
+    "sequence_sum": sequence_sum,
     "constant": constant,
 }

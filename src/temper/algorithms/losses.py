@@ -23,12 +23,14 @@ def negative_log_likelihood(logprobs_M: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class Bounds:
     """How far a surrogate follows the ratio ρ: it is clipped to [1 − low, 1 + high], for negative advantages to at most
-    `negative`, and by `cispo` to at most `cap`."""
+    `negative`, by `cispo` to at most `cap`, and fades in `sapo` the faster the higher `gate`, or `negative_gate`."""
 
     low: float = 0.2
     high: float = 0.2
     negative: float = math.inf
     cap: float = math.inf
+    gate: float = 1.0
+    negative_gate: float = 1.05
 
 
 def clip(logprobs_M: Tensor, log_ratio_M: Tensor, advantages_M: Tensor, bounds: Bounds) -> Tensor:
@@ -56,6 +58,18 @@ def cispo(logprobs_M: Tensor, log_ratio_M: Tensor, advantages_M: Tensor, bounds:
     return -powers(log_ratio_M.detach()).clamp(max=bounds.cap) * advantages_M * logprobs_M
 
 
+def sapo(logprobs_M: Tensor, log_ratio_M: Tensor, advantages_M: Tensor, bounds: Bounds) -> Tensor:
+    """−(4/τ) σ(τ(ρ − 1)) A, τ of positive advantages `gate`, of others `negative_gate`: a gate in place of a clip,
+    whose gradient is that of ρA at ρ = 1 and fades smoothly on both sides (SAPO 2511.20347, equations 5 and 6).
+
+    >>> one = torch.tensor([1.0])
+    >>> sapo(one.log(), one.log(), one, Bounds()), sapo(one.log(), torch.tensor([3.0]).log(), one, Bounds())
+    (tensor([-2.]), tensor([-3.5232]))
+    """
+    gate = torch.where(advantages_M > 0, bounds.gate, bounds.negative_gate).to(log_ratio_M.dtype)
+    return -torch.sigmoid(gate * (powers(log_ratio_M) - 1)) * 4 / gate * advantages_M
+
+
 def reinforce(logprobs_M: Tensor, log_ratio_M: Tensor, advantages_M: Tensor, bounds: Bounds) -> Tensor:
     """−A log π, whatever the ratio (REINFORCE).
 
@@ -68,6 +82,7 @@ def reinforce(logprobs_M: Tensor, log_ratio_M: Tensor, advantages_M: Tensor, bou
 SURROGATES: dict[str, Callable[[Tensor, Tensor, Tensor, Bounds], Tensor]] = {
     "clip": clip,
     "cispo": cispo,
+    "sapo": sapo,
     "reinforce": reinforce,
 }
 

@@ -50,24 +50,48 @@ RATIOS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+LEVELS = ("token", "sequence", "geometric")  # of a weight: a token's; a completion's; the mean of its tokens' logs
+
+
+def at_level(log_M: Tensor, rows_M: Tensor, level: str) -> Tensor:
+    """log w of each token: its own, its completion's (the product of w over its tokens), or the geometric mean of w
+    over its completion's tokens, which does not grow with length.
+
+    >>> gap, rows = torch.tensor([0.5, 4.0]).log(), torch.tensor([0, 0])
+    >>> [at_level(gap, rows, level).exp() for level in ("sequence", "geometric")]
+    [tensor([2., 2.]), tensor([1.4142, 1.4142])]
+    """
+    return log_M if level == "token" else of_sequences(log_M, rows_M, mean=level == "geometric")
+
+
 def sampler_weights(gap_M: Tensor, rows_M: Tensor, mode: str, low: float, high: float) -> Tensor:
     """Importance weights w = π_old/π_sampler against sampler/trainer mismatch, from `gap` = log w, without gradient.
 
-    "token_truncate" bounds w to [low, high] (truncated importance sampling), "token_mask" drops tokens outside; the
-    "sequence_" modes take w of the whole completion, the product of its tokens'.
+    "token_truncate" bounds w to [low, high] (truncated importance sampling), "token_mask" drops tokens outside (IcePop
+    2510.18855 with low 0.5, high 5); "sequence_…" and "geometric_…" take w of the whole completion (`at_level`).
 
     >>> gap, rows = torch.tensor([0.5, 4.0]).log(), torch.tensor([0, 0])
     >>> sampler_weights(gap, rows, "token_truncate", 0.0, 2.0), sampler_weights(gap, rows, "token_mask", 0.0, 2.0)
     (tensor([0.5000, 2.0000]), tensor([0.5000, 0.0000]))
-    >>> sampler_weights(gap, rows, "sequence_truncate", 0.0, 1.5)
-    tensor([1.5000, 1.5000])
+    >>> sampler_weights(gap, rows, "sequence_truncate", 0.0, 1.5), sampler_weights(gap, rows, "geometric_mask", 1, 1.5)
+    (tensor([1.5000, 1.5000]), tensor([1.4142, 1.4142]))
     """
     level, _, how = mode.partition("_")
-    gap = gap_M.detach()
-    weights = torch.exp(of_sequences(gap, rows_M, mean=False) if level == "sequence" else gap)
+    weights = powers(at_level(gap_M.detach(), rows_M, level))
     if how == "truncate":
         return weights.clamp(low, high)
     return weights.masked_fill((weights < low) | (weights > high), 0.0)
+
+
+def accepted(gap_M: Tensor, rows_M: Tensor, level: str, low: float, high: float) -> Tensor:
+    """1 for tokens whose w lies in [low, high], else 0: what lies outside is rejected, what lies inside is not weighed.
+
+    >>> gap, rows = torch.tensor([0.5, 4.0, 1.1]).log(), torch.tensor([0, 0, 1])
+    >>> accepted(gap, rows, "geometric", 0.5, 1.4), accepted(gap, rows, "token", 0.5, 2.0)
+    (tensor([0., 0., 1.]), tensor([1., 0., 1.]))
+    """
+    weights = powers(at_level(gap_M.detach(), rows_M, level))
+    return ((weights >= low) & (weights <= high)).to(gap_M.dtype)
 
 
 def off_policy_mask(

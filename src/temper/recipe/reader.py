@@ -76,7 +76,7 @@ def _preset_origins(stages: Iterable[Stage]) -> dict[str, str]:
     origins = {}
     for stage in stages:
         preset = getattr(stage.config, "preset", None)
-        for key in getattr(stage.module, "PRESETS", {}).get(preset, {}):
+        for key in stage.module.preset_values(plain(stage.written)) if preset else ():
             origins[f"stages.{stage.name}.{key}"] = f"preset {preset}"
     return origins
 

@@ -16,6 +16,7 @@ from temper.train.learner import OptimizerConfig
 from temper.train.policy import PolicyConfig
 
 BOUNDS = ("clip_range", "clip_range_high", "clip_range_negative")
+BOUND_OF = {"clip": BOUNDS, "cispo": ("ratio_cap",), "sapo": ("sapo_temperature", "sapo_temperature_negative")}
 TAILS = ("top_p", "top_k", "min_p")
 WIDE = 0.05  # a range that the mean log-ratio of a completion hardly ever leaves; GSPO's are 3e-4 and 4e-4
 
@@ -31,6 +32,8 @@ class Idle:
 
 
 def idle_optimizer(config: OptimizerConfig) -> Iterator[Idle]:
+    if config.float32_head and config.dtype == "float32":
+        yield Idle("float32_head", "dtype `float32` has nothing narrower to widen", harmless=True)
     if config.lr_scheduler_type == "constant":
         yield Idle("min_lr_ratio", "lr_scheduler_type `constant` never falls: set `linear` or `cosine`")
 
@@ -61,28 +64,32 @@ def idle_greedy(config: SamplingConfig) -> Iterator[Idle]:
 def idle_policy(config: PolicyConfig, updates: int) -> Iterator[Idle]:
     """`updates`: optimiser updates that one rollout is used for."""
     yield from _bounds(config)
-    if config.surrogate != "reinforce" and updates == 1:
+    if config.surrogate != "reinforce" and updates == 1 and config.ratio_against == "trainer":
         why = "with one update a rollout the ratio is exactly 1: `num_mini_batches` or `num_iterations` above 1 move it"
-        keys = (*BOUNDS, "ratio") if config.surrogate == "clip" else ("ratio_cap", "ratio")
+        keys = (*BOUND_OF[config.surrogate], "ratio")
         yield from (Idle(key, why, harmless=True) for key in keys)
         if config.surrogate == "cispo":
             yield Idle("surrogate", f"this is plain REINFORCE: {why}", harmless=True)
     elif config.surrogate == "clip" and config.ratio == "sequence" and config.clip_range >= WIDE:
         why = f"a completion's mean ratio hardly leaves 1 ± {config.clip_range:g}, so nothing is clipped"
         yield Idle("ratio", f"{why}: GSPO's `clip_range` is 3e-4, `clip_range_high` 4e-4", harmless=True)
-    if config.sampler_correction == "none":
-        for key in ("sampler_correction_min", "sampler_correction_max"):
-            yield Idle(key, "sampler_correction is `none`: `token_truncate`, say, has bounds")
+    for key, choice in (("sampler_correction", "token_truncate"), ("sampler_rejection", "geometric")):
+        if getattr(config, key) == "none":
+            why = f"{key} is `none`: `{choice}`, say, has bounds"
+            yield from (Idle(f"{key}_{end}", why) for end in ("min", "max"))
 
 
 def _bounds(config: PolicyConfig) -> Iterator[Idle]:
-    if config.surrogate == "cispo":
-        yield from (Idle(key, "surrogate `cispo` has one bound, `ratio_cap`") for key in BOUNDS)
-    if config.surrogate == "clip":
-        yield Idle("ratio_cap", "surrogate `clip` is bounded by `clip_range`; `ratio_cap` is for `cispo`")
+    """Bounds of the ratio that belong to another surrogate."""
     if config.surrogate == "reinforce":
         why = "surrogate `reinforce` knows no ratio: `clip` or `cispo` does"
-        yield from (Idle(key, why) for key in (*BOUNDS, "ratio_cap", "ratio"))
+        keys = [key for keys in BOUND_OF.values() for key in keys]
+        yield from (Idle(key, why) for key in (*keys, "ratio", "ratio_against"))
+        return
+    own = BOUND_OF[config.surrogate]
+    for surrogate, keys in BOUND_OF.items():
+        why = f"surrogate `{config.surrogate}` is bounded by `{own[0]}`; this one is for `{surrogate}`"
+        yield from (Idle(key, why) for key in keys if key not in own)
 
 
 def idle_guards(has_reference: bool, has_steps: bool) -> Iterator[Idle]:

@@ -13,6 +13,7 @@ from temper.models.load import architecture_faults, load_model
 from temper.models.reward_card import is_reward_model
 from temper.models.save import save_model
 from temper.models.scalar import SharedTrunk
+from temper.models.wide import widen_head
 from temper.rng import seed_for
 from temper.stages.context import StageContext
 from temper.text.chat import ChatFormat
@@ -60,6 +61,8 @@ def open_learner(source: Path | Any, config: OptimizerConfig, total_steps: int, 
         dtype = "float32" if config.lora is None else pick_dtype(config.dtype, device)
         source = load_model(source, dtype, str(device), warn=ctx.log.warn)
     model = source.to(device)
+    if config.float32_head and not widen_head(model.policy if isinstance(model, SharedTrunk) else model):
+        ctx.log.warn("float32_head: this model's head is no plain linear layer and stays as it is")
     if config.lora is not None:
         model = add_adapters(model, config.lora, seed_for(ctx.seed, ctx.name, "adapters"))
     return Learner(model, config, total_steps, seed_for(ctx.seed, ctx.name), ctx.log.warn)
@@ -71,7 +74,10 @@ def open_reference(source: Path, policy: Any, config: OptimizerConfig, offload: 
     if config.lora is not None:
         return policy
     dtype = pick_dtype(config.dtype, policy.device)
-    return pin(load_model(source, dtype)) if offload else load_model(source, dtype, str(policy.device))
+    reference = pin(load_model(source, dtype)) if offload else load_model(source, dtype, str(policy.device))
+    if config.float32_head:
+        widen_head(reference)
+    return reference
 
 
 def finish_model(learner: Learner, chat: ChatFormat, ctx: StageContext, trained_from: str, how: Sequence[str]) -> None:

@@ -58,9 +58,10 @@ def diverge_hidden(
     >>> diverge_hidden(head, torch.ones(1, 2), head, torch.ones(1, 2), Divergence("reverse_kl", 1.0, 4)).item()
     0.0
     """
-    weight = head.linear.weight
+    weight = head.weight
     rows = rows or rows_a_chunk(weight)
-    inputs = (hidden_ME, weight, head.linear.bias, head, teacher, teacher_hidden_ME.detach(), wanted, rows)
+    told = teacher.read(teacher_hidden_ME.detach())
+    inputs = (head.read(hidden_ME), weight, head.linear.bias, head, teacher, told, wanted, rows)
     return _Divergences.apply(*inputs)  # type: ignore
 
 

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from temper.kernels.product import multiply
 from temper.models.spare import NEVER
+from temper.models.wide import WideLinear
 
 SOFTCAPS = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")  # as config.json calls them
 SCALES = ("logits_scaling", "logit_scale", "lm_head_multiplier")  # factors in some models, divisors in others
@@ -33,9 +34,23 @@ class Head:
     softcap: float | None = None
     spare: Tensor | None = None
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether its product is in float32 whatever its weights are kept in."""
+        return isinstance(self.linear, WideLinear)
+
+    @property
+    def weight(self) -> Tensor:
+        """[V, E] as it is computed with."""
+        return self.linear.weight.float() if self.is_wide else self.linear.weight
+
+    def read(self, hidden_ME: Tensor) -> Tensor:
+        """Hidden states as it takes them."""
+        return hidden_ME.float() if self.is_wide else hidden_ME
+
     def logits(self, hidden_RE: Tensor, temperature: float, out: Tensor) -> Tensor:
         """logits / temperature [R, V], in `out` or in a new tensor. Leaves no gradient."""
-        weight, bias = self.linear.weight.detach(), self.linear.bias
+        weight, bias = self.weight.detach(), self.linear.bias
         if out.dtype == hidden_RE.dtype:
             out = multiply(hidden_RE, weight, out)
         else:
@@ -60,9 +75,9 @@ def score_hidden(
     >>> [value.detach() for value in score_hidden(head, torch.ones(1, 2), torch.tensor([3]))]
     [tensor([-1.3863]), tensor([1.3863])]
     """
-    weight = head.linear.weight
+    weight = head.weight
     rows = rows or rows_a_chunk(weight)
-    return _Scores.apply(hidden_ME, weight, head.linear.bias, targets_M, head, temperature, rows)  # type: ignore
+    return _Scores.apply(head.read(hidden_ME), weight, head.linear.bias, targets_M, head, temperature, rows)  # type: ignore
 
 
 def rows_a_chunk(weight: Tensor) -> int:
@@ -190,7 +205,7 @@ def _parts_if_whole(
     if any(id(parameter) not in parts for parameter in model.parameters()):
         return None
     # an adapter on the head starts by adding 0, which no probe sees, but it is another type or a hook
-    if type(linear) is not nn.Linear or linear._forward_pre_hooks or linear._forward_hooks:
+    if type(linear) not in (nn.Linear, WideLinear) or linear._forward_pre_hooks or linear._forward_hooks:
         return None
     training = [module for module in model.modules() if module.training]
     try:
@@ -199,7 +214,7 @@ def _parts_if_whole(
             if not _equal(probe(backbone).last_hidden_state, hidden):
                 return None
             for head in _candidates(model, linear):
-                found = head.logits(loud, 1.0, out=torch.empty_like(logits))
+                found = head.logits(head.read(loud), 1.0, out=torch.empty_like(logits))
                 if all(_equal(*halves) for halves in zip(found.chunk(2), logits.chunk(2), strict=True)):
                     return Parts(backbone, head)
     except Exception:  # an architecture that fails here in whatever way is one that is called whole

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from temper.kernels.layers import in_place, training_forwards
@@ -26,12 +26,14 @@ class OptimizerConfig(DeviceConfig):
     float32 are rounded copies of float32 masters, which are trained and, at the end, saved."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1)]
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Annotated[int, Field(ge=0)] = 0  # optimiser updates in which the rate rises to its full height
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] = 0.0  # the same as a share of all updates, rounded up
     lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"  # after the warm-up, down to min_lr_ratio
     min_lr_ratio: Annotated[float, Field(ge=0, le=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.0
     adam_beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    adam_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8  # MiniMax-M1 and ScaleRL: 1e-15, for tiny gradients
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192  # speed and memory only: the gradient does not depend on it
     save_steps: Annotated[int, Field(ge=1)] = 20
@@ -41,6 +43,21 @@ class OptimizerConfig(DeviceConfig):
     # Memory for exactness
     optim: OptimizerName = "adamw"  # adamw_8bit: Adam's moments in 2 bytes a weight instead of 8
     lora: LoraConfig | None = None  # train low-rank adapters, keep the weights; they are merged at the end
+    float32_head: bool = False  # logits of narrow weights in float32, in sampler and trainer alike (2506.13585, 3.2)
+
+    @model_validator(mode="after")
+    def _one_warmup(self) -> OptimizerConfig:
+        if self.warmup_steps and self.warmup_ratio:
+            raise ValueError("warmup_steps and warmup_ratio: one of the two says how long the warm-up is")
+        return self
+
+    def warmup_updates(self, total: int) -> int:
+        """How many of `total` updates the warm-up takes.
+
+        >>> OptimizerConfig(learning_rate=1.0, warmup_ratio=0.03).warmup_updates(150)
+        5
+        """
+        return self.warmup_steps or math.ceil(self.warmup_ratio * total - 1e-9)
 
 
 @dataclass(frozen=True)
@@ -75,7 +92,7 @@ class Learner:
         self.weights = Weights(model, getattr(torch, pick_dtype(config.dtype, next(model.parameters()).device)))
         betas = (config.adam_beta1, config.adam_beta2)
         self.optimizer = make_optimizer(
-            config.optim, self.weights.masters, config.learning_rate, betas, config.weight_decay
+            config.optim, self.weights.masters, config.learning_rate, betas, config.weight_decay, config.adam_epsilon
         )
         self._forwards = training_forwards(model, config.gradient_checkpointing, config.compile)
         self._dropouts = dropouts(model)
@@ -180,9 +197,10 @@ def learning_rate(config: OptimizerConfig, step: int, total_steps: int) -> float
     >>> [learning_rate(config, step, 6) for step in range(6)]
     [0.5, 1.0, 1.0, 0.75, 0.5, 0.25]
     """
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    done = (step - config.warmup_steps) / max(1, total_steps - config.warmup_steps)
+    warmup = config.warmup_updates(total_steps)
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    done = (step - warmup) / max(1, total_steps - warmup)
     if config.lr_scheduler_type == "constant":
         left = 1.0
     elif config.lr_scheduler_type == "linear":

@@ -16,8 +16,9 @@ OptimizerName = Literal["adamw", "adamw_8bit"]
 
 
 def make_optimizer(
-    name: OptimizerName, weights: Mapping[str, nn.Parameter], rate: float, betas: tuple[float, float], decay: float
-) -> torch.optim.Optimizer:
+    name: OptimizerName, weights: Mapping[str, nn.Parameter], rate: float, betas: tuple[float, float], decay: float,
+    epsilon: float = 1e-8,
+) -> torch.optim.Optimizer:  # fmt: skip
     """AdamW over `weights`; `decay` is applied to matrices, not to biases and norms.
 
     Raises TemperError with exit code 9 where its library is not installed.
@@ -26,8 +27,8 @@ def make_optimizer(
     vectors = [weight for weight in weights.values() if weight.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
     if name == "adamw_8bit":
-        return _adamw_8bit()([group for group in groups if group["params"]], lr=rate, betas=betas)
-    return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+        return _adamw_8bit()([group for group in groups if group["params"]], lr=rate, betas=betas, eps=epsilon)
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=epsilon, fused=True)
 
 
 def _adamw_8bit() -> Any:
