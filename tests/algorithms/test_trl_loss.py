@@ -17,14 +17,26 @@ from tiny_models import tiny_model
 from temper.algorithms.advantages import ADVANTAGES
 from temper.algorithms.aggregation import AGGREGATIONS
 from temper.train.learner import Learner, OptimizerConfig
-from temper.train.policy import PolicyConfig, PolicyLoss, policy_batches, score_examples, with_old, with_reference
+from temper.train.policy import (
+    PolicyConfig,
+    PolicyLoss,
+    policy_batches,
+    score_examples,
+    with_old,
+    with_reference,
+    with_uncertain,
+)
 from temper.types import PolicyExample
 
 pytestmark = pytest.mark.skipif(find_spec("trl") is None, reason="TRL is a dev extra")
 
 GROUPS, SIZE, LONGEST, PAD, TEMPERATURE = 3, 4, 9, 0, 0.9
 ROWS = GROUPS * SIZE
-LOSS_TYPES = {"grpo": "sequence_mean", "dapo": "token_mean", "dr_grpo": "constant", "cispo": "token_mean"}
+LOSS_TYPES = {
+    "grpo": "sequence_mean", "dapo": "token_mean", "dr_grpo": "constant", "cispo": "token_mean",
+    "luspo": "sequence_sum", "sapo": "sequence_mean",
+}  # fmt: skip
+BOUNDED = ("clip higher", "second bound", "sequence ratio")
 
 
 class Rollouts:
@@ -172,10 +184,16 @@ def set_options(trainer: Any, options: dict[str, Any]) -> None:
 def test_loss_and_gradient_are_those_of_trl(trainer: Any, loss_type: str, case: str, seed: int) -> None:
     theirs, ours = (dict(options) for options in CASES[case])
     if loss_type == "cispo":
-        if case in ("clip higher", "second bound", "sequence ratio"):
+        if case in BOUNDED:
             pytest.skip("bounds of the clipped surrogate; TRL refuses a sequence ratio here")
         theirs["epsilon_high"] = 1.1  # for CISPO, TRL's name of the cap
         ours |= {"surrogate": "cispo", "ratio_cap": 1.1}
+    if loss_type == "sapo":
+        if case in BOUNDED[:2]:
+            pytest.skip("bounds of the clipped surrogate")
+        theirs |= {"args.sapo_temperature_pos": 1.5, "args.sapo_temperature_neg": 3.0}
+        ours = {key: value for key, value in ours.items() if not key.startswith("clip")}
+        ours |= {"surrogate": "sapo", "sapo_temperature": 1.5, "sapo_temperature_negative": 3.0}
     rollouts = Rollouts(seed)
     inputs = rollouts.padded()
     old = scored(rollouts, 0.03)
@@ -211,6 +229,25 @@ def near(old: list[list[float]], rollouts: Rollouts, seed: int) -> list[list[tup
     draw = random.Random(seed)
     rows = iter([tuple(value + draw.uniform(-0.3, 0.3) for value in row) for row in old])
     return [[next(rows) for _ in group] for group in rollouts.replies]
+
+
+@pytest.mark.parametrize("share", [0.2, 0.55])
+def test_the_most_uncertain_tokens_are_those_of_trl(trainer: Any, share: float) -> None:
+    rollouts = Rollouts(1)
+    set_options(trainer, {"loss_type": "dapo"})
+    trainer.top_entropy_quantile = share
+    try:
+        wanted_loss, wanted = trl_gradient(trainer, rollouts.padded())
+    finally:
+        trainer.top_entropy_quantile = 1.0
+    learner = Learner(tiny_model("llama"), OptimizerConfig(learning_rate=1e-3, max_grad_norm=1e9), 1)
+    examples, divisor = rollouts.examples("token_mean", 0.0)
+    batches = with_uncertain(policy_batches(examples, 40), learner.model, TEMPERATURE, share)
+    loss = PolicyLoss(PolicyConfig(), TEMPERATURE)
+    metrics = learner.update([lambda part=part: loss(learner.model, part) for part in batches], divisor)
+    found = torch.cat([p.grad.flatten() for p in learner.model.parameters()])
+    assert metrics["loss"] == pytest.approx(wanted_loss, abs=1e-5)
+    assert (found - wanted).norm() <= 1e-5 * wanted.norm()
 
 
 def test_the_entropy_bonus_is_weighed_like_the_loss_where_trl_takes_a_mean_over_tokens(trainer: Any) -> None:

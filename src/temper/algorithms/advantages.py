@@ -135,7 +135,7 @@ def success_mean(rewards_NG: Tensor) -> Tensor:
 
 
 def batch_whitened(rewards_NG: Tensor) -> Tensor:
-    """A = (r − mean) / (std + eps), both over all rewards of the step (REINFORCE++ 2501.03262, equation 8): the one
+    """A = (r − mean) / (std + eps), both over all rewards of the step (REINFORCE++ 2501.03262, section 3.1): the one
     advantage that compares prompts with each other, so that a group of equal rewards has a signal beside others. 0
     where all of the step are equal.
 

@@ -128,7 +128,7 @@ def advantages_of(
 
 def token_advantages(config: CreditConfig, groups: Sequence[Group], anchors: Sequence[Sequence[Tensor]]) -> Advantages:
     """A_t = total − β Σ k1 of the tokens from t on, then mean and std over all tokens of the step (REINFORCE++
-    2501.03262, equations 6 to 8)."""
+    2501.03262, section 3.1)."""
     returns = [
         rollout.total - config.kl_penalties[group.prompt.task] * _of_following(rollout, anchor)
         for group, of_group in zip(groups, anchors, strict=True)

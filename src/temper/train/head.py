@@ -213,7 +213,7 @@ def _parts_if_whole(
             hidden, loud, logits = _overhear(model.eval(), backbone, probe)
             if not _equal(probe(backbone).last_hidden_state, hidden):
                 return None
-            for head in _candidates(model, linear):
+            for head in _candidates(model, linear):  # type: ignore[arg-type]
                 found = head.logits(head.read(loud), 1.0, out=torch.empty_like(logits))
                 if all(_equal(*halves) for halves in zip(found.chunk(2), logits.chunk(2), strict=True)):
                     return Parts(backbone, head)
