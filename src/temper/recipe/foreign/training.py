@@ -30,9 +30,7 @@ class Training(Book):
             if steps:
                 self._put("warmup_ratio", "warmup_steps", round(ratio * steps), "a number of updates, not a share")
             else:
-                self._give_up(
-                    "warmup_ratio", "a share of a length that is not known before the data is read: set `warmup_steps`"
-                )
+                self._put("warmup_ratio", "warmup_ratio", ratio)
         warm = whole(self._take("warmup_steps"))
         if warm is not None and warm >= 0:
             self._put("warmup_steps", "warmup_steps", warm)
