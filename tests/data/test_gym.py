@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from temper.cli import main
 from temper.config import TaskConfig
 from temper.data import gym
 from temper.data.tasks import load_prompts
@@ -82,3 +83,16 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch,
 def test_a_task_is_of_files_or_of_a_set(table: dict) -> None:
     with pytest.raises(ValidationError):
         TaskConfig(**json.loads(json.dumps(table)))
+
+
+def test_a_set_is_named_like_an_address_where_no_recipe_has_a_task_for_it(capsys: pytest.CaptureFixture) -> None:
+    assert main(["check", "gym:chain_sum?size=4&seed=7&max_terms=3"]) == 0
+    assert "4 rows" in capsys.readouterr().out
+    asked = ["eval", "tiny-base", "--tasks", "gym:chain_sum?size=4", "-n", "1", "--max-tokens", "4", "--json"]
+    assert main(asked) == 0
+    scores = json.loads(capsys.readouterr().out)["tasks"]["chain_sum"]
+    assert scores["n"] == 4
+    assert scores["accuracy"] == (scores["rewards"]["gym"] == 1.0) == 0
+    assert main(["check", "gym:chain_sum?size=none"]) == 2
+    assert main(["eval", "tiny-base", "--tasks", "gym:chain_sums"]) == 2
+    assert "did you mean `chain_sum`?" in capsys.readouterr().err

@@ -30,7 +30,7 @@ MESSAGES = [{"messages": [{"role": "user", "content": text}]} for text in ("Writ
 
 @pytest.mark.parametrize("rows", [OPEN, MESSAGES])
 def test_rows_without_answers_are_open_prompts_where_nobody_asks_for_gold(tmp_path: Path, rows: list) -> None:
-    prompts = load_prompts(write(tmp_path, *rows), "t", TaskConfig(), golds=False, tell=lambda note: None)
+    prompts = load_prompts(write(tmp_path, *rows), "t", TaskConfig(), golds="none", tell=lambda note: None)
     assert [prompt.gold for prompt in prompts] == [None, None]
     assert prompts[0].text == "Write a poem."
     with pytest.raises(DataError):
@@ -40,7 +40,7 @@ def test_rows_without_answers_are_open_prompts_where_nobody_asks_for_gold(tmp_pa
 def test_a_file_may_have_answers_for_some_and_ones_that_cannot_be_verified(tmp_path: Path) -> None:
     rows = [{"question": "2+3?", "answer": "#### 5"}, {"question": "Why?", "answer": ""}, {"question": "How?"},
             {"question": "JSON?", "answer": '{"x": 1}'}, {"question": "Null?", "answer": None}]  # fmt: skip
-    prompts = load_prompts(write(tmp_path, *rows), "t", TaskConfig(), golds=False, tell=lambda note: None)
+    prompts = load_prompts(write(tmp_path, *rows), "t", TaskConfig(), golds="none", tell=lambda note: None)
     assert [prompt.gold for prompt in prompts] == ["5", None, None, '{"x": 1}', None]
     with pytest.raises(DataError):
         load_prompts(tmp_path / "t.jsonl", "t", TaskConfig())
@@ -49,7 +49,7 @@ def test_a_file_may_have_answers_for_some_and_ones_that_cannot_be_verified(tmp_p
 def test_what_is_no_prompt_is_still_an_error(tmp_path: Path) -> None:
     for row in ({"prompt": ""}, {"topic": "sea"}):
         with pytest.raises(DataError):
-            load_prompts(write(tmp_path, row), "t", TaskConfig(), golds=False, tell=lambda note: None)
+            load_prompts(write(tmp_path, row), "t", TaskConfig(), golds="none", tell=lambda note: None)
 
 
 def test_rewards_say_whether_they_need_a_gold_answer() -> None:

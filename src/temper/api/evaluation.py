@@ -95,7 +95,8 @@ def _prompts(names: Sequence[str], given: Mapping[str, Any], most: int | None) -
         of_file = {
             key: value for key, value in given.items() if name not in BUILTIN_TASKS or key in ("system_prompt", "reply")
         }
-        found[task.name] = load_prompts(file, task.name, config.model_copy(update=of_file))[:most]
+        golds = "given" if config.gym is None else "none"
+        found[task.name] = load_prompts(file, task.name, config.model_copy(update=of_file), golds=golds)[:most]
     return found
 
 

@@ -18,14 +18,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help=what)
     parser.add_argument("b", metavar="B", help="the model it is compared with")
     parser.add_argument("--task", help="only this task (default: every task that both were measured on)")
-    metrics = "accuracy, format, pass@K, cons@k, mean_tokens, truncated … (default: accuracy)"
-    parser.add_argument("--metric", default="accuracy", help=metrics)
+    metrics = "accuracy, format, a reward, pass@K, cons@k, mean_tokens, truncated … (default: accuracy; of prompts "
+    metrics += "without gold answers the first reward that was asked for)"
+    parser.add_argument("--metric", help=metrics)
     parser.add_argument("--json", action="store_true")
 
 
 def run(args: argparse.Namespace) -> int:
     from temper.errors import ConfigError, Fault
-    from temper.rollout.paired import paired
+    from temper.rollout.paired import main_metric, paired
     from temper.runs import find_evaluation
 
     a, b = find_evaluation(args.a), find_evaluation(args.b)
@@ -35,14 +36,16 @@ def run(args: argparse.Namespace) -> int:
     check_same(a, b, tasks)
     found = {}
     for task in tasks:
-        scores = load(a, task)
-        check_metric(args.metric, scores)
-        found[task] = paired(scores, load(b, task), args.metric)
+        scores, others = load(a, task), load(b, task)
+        metric = args.metric or main_metric(scores, own_rewards(scores))
+        check_metric(metric, scores)
+        check_metric(metric, others)
+        found[task] = paired(scores, others, metric)
         if rows := _scores(a)[task].get("coverage"):
             found[task]["coverage"] = rows
     sides = {side: {"model": of.model, "evaluation": str(of.folder)} for side, of in (("a", a), ("b", b))}
     setting = {key: a.evaluation[key] for key in SETTINGS if key in a.evaluation}
-    data = {**sides, "metric": args.metric, **setting, "tasks": found}
+    data = {**sides, "metric": args.metric or "accuracy", **setting, "tasks": found}
     print(json.dumps(data, ensure_ascii=False) if args.json else render(data))
     return 0
 
@@ -111,14 +114,23 @@ def load(evaluated: Evaluated, task: str) -> list[PromptScore]:
         raise ArtifactError(Fault("what every prompt scored cannot be read", str(path), why)) from None
 
 
+def own_rewards(scores: list[PromptScore]) -> list[str]:
+    """The rewards beside those that every evaluation measures."""
+    from temper.rewards import MEASURED
+
+    return [name for name in dict.fromkeys(name for score in scores for name in score.rewards) if name not in MEASURED]
+
+
 def check_metric(metric: str, scores: list[PromptScore]) -> None:
     """Raise ConfigError for a metric that cannot be had of these scores."""
     from temper.errors import ConfigError, Fault
     from temper.recipe.words import did_you_mean
 
-    known = [*scores[0].rewards, "mean_tokens", "truncated", "pass@K", "cons@k"]
+    judged = any(score.consensus is not None for score in scores)
+    known = [*dict.fromkeys(name for score in scores for name in score.rewards), "mean_tokens", "truncated"]
+    known += ["pass@K", "cons@k"] * judged
     try:
-        scores[0].value(metric)
+        next((score for score in scores if score.has(metric)), scores[0]).value(metric)
     except KeyError:
         fix = did_you_mean(metric, known)
         raise ConfigError(Fault(f"unknown metric `{metric}`", "", f"there are {', '.join(known)}", fix)) from None
@@ -146,7 +158,10 @@ def render(data: dict[str, Any]) -> str:
             f"   95 % interval {low:+.3f} to {high:+.3f}",
             f"  prompts   A better on {found['better']}, worse on {found['worse']}, equal on {found['equal']}"
             f"   (sign test p = {found['p_value']:.2g})",
-            f"  samples   both right {found['both_right']}, only A {found['only_a']}, only B {found['only_b']}, "
-            f"neither {found['neither']}",
         ]
+        if found["both_right"] + found["only_a"] + found["only_b"] + found["neither"]:
+            lines.append(
+                f"  samples   both right {found['both_right']}, only A {found['only_a']}, only B {found['only_b']}, "
+                f"neither {found['neither']}"
+            )
     return "\n".join(lines)

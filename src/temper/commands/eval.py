@@ -20,10 +20,9 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model directory, RUN, RUN:stage or a shipped model's name")
-    named = (
-        "benchmarks (gsm8k, math500, aime24 …; gsm8k=FILE for one's own copy), built-in tasks, files or hf:// names, "
-    )
-    parser.add_argument("--tasks", required=True, help=named + "comma-separated")
+    named = "benchmarks (gsm8k, math500, aime24 …; gsm8k=FILE for one's own copy), built-in tasks, files, hf:// names, "
+    named += "sets of reasoning-gym (gym:chain_sum?size=100&seed=7), comma-separated"
+    parser.add_argument("--tasks", required=True, help=named)
     samples = "completions a prompt (default: 4; of a benchmark what published figures take, 4 to 64)"
     parser.add_argument("-n", "--samples", type=int, default=None, help=samples)
     parser.add_argument("--trained-on", default="", metavar="FILES", help="warn of questions that are also in these")
@@ -45,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from temper.data.tasks import BUILTIN_TASKS, load_prompts, resolve_task
     from temper.errors import ConfigError, Fault
     from temper.runs import resolve_model
+    from temper.stages.programs import without_golds
 
     faults = []
     least = args.samples if args.samples is not None else min(map(samples_of, args.tasks.split(",")))
@@ -74,13 +74,25 @@ def run(args: argparse.Namespace) -> int:
         file = task.test or task.train
         assert file is not None  # what resolve_task finds has one
         config = said(task.config, args, columns, name.strip() in BUILTIN_TASKS)
-        prompts[task.name] = load_prompts(file, task.name, config)[: args.prompts]
+        golds = golds_asked(config, args, more)
+        prompts[task.name] = load_prompts(file, task.name, config, golds=golds)[: args.prompts]
+        if config.gym is None and (told := without_golds(task.name, prompts[task.name])):
+            print(f"note: {told}", file=sys.stderr)
         counts[task.name] = args.samples or samples_of(name)
         warn_of_training(args.trained_on, task.name, file, config)
     try_rewards(more, [prompt for of_task in prompts.values() for prompt in of_task])
     report = evaluate(path, prompts, args, [int(k) for k in ks], more, counts)
     print(json.dumps(report, ensure_ascii=False) if args.json else render(report))
     return 0
+
+
+def golds_asked(config: Any, args: argparse.Namespace, more: dict[str, Any]) -> Any:
+    """Which rows of a task must have a gold answer: all where a reward that is named needs them."""
+    from temper.rewards import needs_gold
+
+    if config.gym is not None:
+        return "none"
+    return "all" if "accuracy" in split(args.rewards) or any(map(needs_gold, more.values())) else "given"
 
 
 def samples_of(task: str) -> int:
@@ -102,8 +114,8 @@ def warn_of_training(files: str, task: str, test: Path, config: Any) -> None:
         file = trained.train or trained.test
         assert file is not None
         settings: Any = trained.config
-        known = load_prompts(file, trained.name, settings.model_copy(update=bare), tell=lambda _: None)
-        asked = load_prompts(test, task, config.model_copy(update=bare), tell=lambda _: None)
+        known = load_prompts(file, trained.name, settings.model_copy(update=bare), golds="none", tell=lambda _: None)
+        asked = load_prompts(test, task, config.model_copy(update=bare), golds="none", tell=lambda _: None)
         if met := overlap(known, asked).note(f"{name} and {task}"):
             print(met.render(), file=sys.stderr)
 
@@ -117,8 +129,8 @@ def said(config: Any, args: argparse.Namespace, columns: dict[str, str], builtin
 
 def own_rewards(names: list[str]) -> dict[str, Any]:
     """The rewards of `--rewards` beside those that every evaluation measures. Raises ConfigError, ArtifactError."""
+    from temper.rewards import MEASURED
     from temper.rewards.names import our_name
-    from temper.stages.evaluate import MEASURED
     from temper.stages.rewards import reward_label
 
     names = [name for name in names if our_name(name) not in MEASURED]
@@ -203,6 +215,7 @@ def render(report: dict[str, Any]) -> str:
                 if task.get("coverage")
                 else []
             ),
+            *([f"  open      {task['open']} prompts without a gold answer"] if task.get("open") else []),
             f"  pass@1    {_with_interval(task['accuracy'], task['accuracy_interval'])}",
             *(
                 f"  pass@{k:<4} {_with_interval(of['value'], of['interval'])}"
@@ -215,10 +228,16 @@ def render(report: dict[str, Any]) -> str:
             f"  language  {'–' if language is None else f'{language:.3f}'}",
             f"  truncated {task['truncated']:.3f}",
             f"  tokens    {task['mean_tokens']:.1f}",
-            *(f"  {label} {task['rewards'][label]:.3f}" for label in report["rewards"]),
+            *(
+                f"  {label} {task['rewards'][label]:.3f}"
+                for label in dict.fromkeys((*report["rewards"], "gym"))
+                if label in task["rewards"]
+            ),
         ]
     return "\n".join(lines)
 
 
-def _with_interval(value: float, interval: list[float]) -> str:
+def _with_interval(value: float | None, interval: list[float] | None) -> str:
+    if value is None or interval is None:
+        return "–"
     return f"{value:.3f}   95 % interval {interval[0]:.3f} to {interval[1]:.3f}"

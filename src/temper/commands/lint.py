@@ -20,7 +20,7 @@ from temper.data.judged import BUILDERS, judged_of
 from temper.data.overlap import overlap
 from temper.data.rows import Row, to_json
 from temper.data.shapes import CONVERSATIONS, Shape, shape_of_rows, text_of
-from temper.data.tasks import BUILTIN_TASKS, prompts_of, resolve_task
+from temper.data.tasks import BUILTIN_TASKS, GYM, prompts_of, resolve_task
 from temper.errors import ConfigError, DataError, Exit, Fault, ResourceError, TemperError
 from temper.types import AnswerType, Message, Prompt, ReplyForm
 
@@ -71,6 +71,8 @@ class FileReport:
 
 def lint(file: str, options: Options, prompts: Sequence[Prompt] = ()) -> FileReport:
     """A data file, a recipe or a reward, whichever `file` names. A reward is tried on some of the `prompts`."""
+    if file.startswith(GYM):
+        return lint_builtin(file, options)
     if is_reward(file):
         return _guarded(file, "reward", lambda: lint_one_reward(file, prompts))
     if file.lower().endswith(RECIPES) or _is_shipped_recipe(file):
@@ -100,6 +102,8 @@ def _guarded(name: str, what: str, check: Callable[[], FileReport]) -> FileRepor
 
 def lint_builtin(name: str, options: Options) -> FileReport:
     """A built-in task, by way of the file that it writes."""
+    if name.startswith(GYM):
+        return _guarded(name, "set", lambda: _lint_set(name, options))
     if name not in BUILTIN_TASKS:
         what, known = f"no built-in task `{clip(name)}`", ", ".join(BUILTIN_TASKS)
         return FileReport(name, "task", faults=(Fault(what, why=f"built-in tasks: {known}"),), code=Exit.CONFIG)
@@ -107,6 +111,12 @@ def lint_builtin(name: str, options: Options) -> FileReport:
         task = resolve_task(name, Path(folder), count=1000)
         report = lint_data(str(task.test), replace(options, answer=task.config.answer, shape="verifiable", columns={}))
     return replace(report, name=name)
+
+
+def _lint_set(name: str, options: Options) -> FileReport:
+    """A set of reasoning-gym: made and tried, then the reward `gym` held to its own answers."""
+    task = resolve_task(name)
+    return replace(lint_data(str(task.test), replace(options, shape="open", columns={})), name=name)
 
 
 def lint_one_reward(spec: str, prompts: Sequence[Prompt]) -> FileReport:
@@ -197,7 +207,7 @@ def check_code(rows: Sequence[Row], shape: Shape, options: Options, found: Findi
     """Tests that can be read, and reference programs that pass them."""
     from temper.commands.lint_code import check_programs
 
-    pairs = prompts_of(rows, shape, Path(found.path).name.partition(".")[0], options, found, golds=False)
+    pairs = prompts_of(rows, shape, Path(found.path).name.partition(".")[0], options, found, "none")
     means = check_programs(pairs, found)
     tokens = _measure([(row, prompt.messages) for row, prompt in pairs], options.model, True, found)
     return replace(report, rewards=means, tokens=tokens, prompts=tuple(prompt for _, prompt in pairs))
@@ -210,7 +220,7 @@ def check_texts(rows: Sequence[Row], shape: Shape, options: Options, found: Find
 
 
 def check_open(rows: Sequence[Row], shape: Shape, options: Options, found: Findings, report: FileReport) -> FileReport:
-    pairs = prompts_of(rows, shape, Path(found.path).name.partition(".")[0], options, found, golds=False)
+    pairs = prompts_of(rows, shape, Path(found.path).name.partition(".")[0], options, found, "none")
     tokens = _measure([(row, prompt.messages) for row, prompt in pairs], options.model, True, found)
     return replace(report, tokens=tokens, prompts=tuple(prompt for _, prompt in pairs))
 

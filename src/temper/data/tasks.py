@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import difflib
 import json
 import re
 import shutil
@@ -12,7 +13,8 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+from urllib.parse import parse_qsl
 
 from temper.benchmarks import BENCHMARKS
 from temper.code.rows import NoTests, read_tests
@@ -21,6 +23,8 @@ from temper.data.conversations import prompt_of
 from temper.data.files import read_rows
 from temper.data.findings import Findings, Tell, clip, tell_all
 from temper.data.golds import Asked, Conversation, asked_of, put
+from temper.data.gym import gym_file
+from temper.data.names import AFTER, NAMES, folded
 from temper.data.overlap import same_questions
 from temper.data.rows import NOTHING, Number, Row, plain, type_name
 from temper.data.shapes import Shape, shape_of_rows
@@ -31,6 +35,12 @@ from temper.text.languages import LANGUAGES
 from temper.types import AnswerType, Message, Prompt, ReplyForm
 
 Templates = tuple[str | None, str | None]  # for open questions, for those with options
+# Which rows must have a gold answer that can be verified: all; those that give one, the others being open prompts;
+# none, and what stands there is taken as it is
+Golds = Literal["all", "given", "none"]
+
+
+GYM = "gym:"  # begins the name of a set of reasoning-gym, where no recipe has a task for it
 
 
 class TaskSettings(Protocol):
@@ -96,6 +106,8 @@ def resolve_task(name_or_path: str, folder: Path | None = None, *, count: int = 
         file = (folder or _passing_folder()) / f"{name_or_path}.test.jsonl"
         write_rows(file, builtin.draw("test", count, seed))
         return Task(name_or_path, None, file, TaskConfig(answer=builtin.answer))
+    if name_or_path.startswith(GYM):
+        return _of_gym(name_or_path)
     name, equals, own = name_or_path.partition("=")
     if name in BENCHMARKS:
         config = TaskConfig(benchmark=name_or_path)
@@ -110,6 +122,33 @@ def resolve_task(name_or_path: str, folder: Path | None = None, *, count: int = 
         why = f"built-in tasks: {known}; benchmarks: {', '.join(BENCHMARKS)}"
         raise ConfigError(Fault(f"no task `{clip(name_or_path)}`", why=why, fix="name one, or a data file"))
     return Task(path.name.partition(".")[0] or path.name, None, path, TaskConfig())
+
+
+def _of_gym(reference: str) -> Task:
+    """The set of reasoning-gym in `gym:NAME?size=100&seed=7&…`; what else the reference says is the set's own config.
+    Raises ConfigError as `gym_file` does, and for a reference that cannot be read."""
+    from pydantic import ValidationError
+
+    from temper.config import TaskConfig
+
+    name, _, asked = reference.removeprefix(GYM).partition("?")
+    try:
+        given = {key: json_or_text(value) for key, value in parse_qsl(asked, strict_parsing=bool(asked))}
+        config = TaskConfig(gym=name, config={k: v for k, v in given.items() if k not in ("size", "seed")},
+                            **{"size": 200, **{k: v for k, v in given.items() if k in ("size", "seed")}})  # fmt: skip
+    except ValueError as error:
+        why = str(error) if not isinstance(error, ValidationError) else error.errors()[0]["msg"]
+        fix = "write it like `gym:chain_sum?size=100&seed=7&max_terms=3`"
+        raise ConfigError(Fault(f"`{clip(reference)}` names no set of reasoning-gym", why=why, fix=fix)) from None
+    return Task(name, None, gym_file(name, config.size, config.seed, config.config), config)
+
+
+def json_or_text(text: str) -> Any:
+    """A value as YAML would have it: a number, true, false, null, a list, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def _passing_folder() -> Path:
@@ -129,11 +168,11 @@ def load_prompts(
     task: str,
     config: TaskSettings,
     *,
-    golds: bool = True,
+    golds: Golds = "all",
     skip_bad: bool = False,
     tell: Tell | None = None,
 ) -> list[Prompt]:
-    """The prompts of a file, all with a verified gold answer if `golds` are asked for. Raises `DataError` with every
+    """The prompts of a file, with verified gold answers where `golds` asks for them. Raises `DataError` with every
     fault of the file, `ConfigError` for a mapping of columns that cannot be; `tell` hears notes and warnings (the log
     `temper.data` when it is None).
 
@@ -162,21 +201,29 @@ def placed_prompts(path: Path | str, task: str, config: TaskSettings) -> list[tu
     cannot be read; bad rows are left out."""
     found = Findings(str(path), skip_bad=True)
     rows = list(read_rows(path, found))
-    pairs = prompts_of(rows, _shape(rows, found, config, golds=False), task, config, found, golds=False)
+    pairs = prompts_of(rows, _shape(rows, found, config, "none"), task, config, found, "none")
     return [(row.place(str(path)), prompt) for row, prompt in pairs]
 
 
-def _shape(rows: Sequence[Row], found: Findings, config: TaskSettings, golds: bool) -> Shape:
-    if not golds and rows and _has_tests(rows[0]):
+def _shape(rows: Sequence[Row], found: Findings, config: TaskSettings, golds: Golds) -> Shape:
+    if golds == "none" and rows and _has_tests(rows[0]):
         with contextlib.suppress(DataError):
             return shape_of_rows(rows, found, config.columns, ("code",))
     try:
         return shape_of_rows(rows, found, config.columns, ("verifiable",))
     except DataError as error:
-        if not golds:
+        if golds == "none" or (golds == "given" and not _may_have_answers(rows, config)):
             with contextlib.suppress(DataError):
                 return shape_of_rows(rows, found, config.columns, ("open",))
         raise error from None
+
+
+def _may_have_answers(rows: Sequence[Row], config: TaskSettings) -> bool:
+    """Whether a column is named as the answer, or nearly so: then what is wrong with it is told."""
+    columns = dict.fromkeys(column for row in rows for column in row.values)
+    known = [*NAMES["answer"], *(name for names in AFTER["answer"] for name in names)]
+    close = (difflib.get_close_matches(folded(column)[:50], known, n=1, cutoff=0.8) for column in columns)
+    return "answer" in config.columns or any(close)
 
 
 def _has_tests(row: Row) -> bool:
@@ -188,10 +235,10 @@ def _has_tests(row: Row) -> bool:
 
 
 def prompts_of(
-    rows: Sequence[Row], shape: Shape, task: str, config: TaskSettings, found: Findings, golds: bool = True
+    rows: Sequence[Row], shape: Shape, task: str, config: TaskSettings, found: Findings, golds: Golds = "all"
 ) -> list[tuple[Row, Prompt]]:
-    """The good rows with their prompts; the others are bad rows in `found`. Without `golds` a row whose gold answer is
-    missing or cannot be verified is as good as any.
+    """The good rows with their prompts; the others are bad rows in `found`. Where `golds` asks for none, a row whose
+    gold answer is missing or cannot be verified is as good as any.
 
     A prompt is called by its row's `id` when every row has one of its own, otherwise `task:row number`.
     """
@@ -205,7 +252,7 @@ def prompts_of(
         question = messages or (Message("user", ""),)  # its gold is looked at even where it asks nothing
         kind = answer_type or config.answer
         templates = (config.prompt_template, config.choice_template)
-        if golds and "answer" in shape.columns:
+        if "answer" in shape.columns and (golds == "all" or (golds == "given" and (drop or _answers(row, shape)))):
             asked = asked_of(row, shape, question, kind, drop, found, *templates)
         else:
             asked = _asked_anyhow(row, shape, question, kind, templates)
@@ -216,10 +263,17 @@ def prompts_of(
                 place=row.place(found.path),
             )  # fmt: skip
             made.append((row, prompt))
-    if golds:
+    if golds != "none":
         _tell_numbers(rows, shape, found)
     same_questions([prompt for _, prompt in made], found)
     return made
+
+
+def _answers(row: Row, shape: Shape) -> bool:
+    """Whether a row gives an answer at all."""
+    value = value_at(row.values, shape.columns["answer"])
+    empty = value in (None, NOTHING, []) or (isinstance(value, str) and not value.strip())
+    return shape.choices is not None or not empty
 
 
 def _asked_anyhow(row: Row, shape: Shape, messages: Conversation, kind: AnswerType, templates: Templates) -> Asked:

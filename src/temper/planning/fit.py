@@ -155,7 +155,7 @@ class Fit:
             for ref in refs if name not in used and name in self.recipe.tasks else ():
                 if ref.path is not None:
                     try:
-                        load_prompts(ref.path, name, self.recipe.tasks[name], golds=False, tell=lambda note: None)
+                        load_prompts(ref.path, name, self.recipe.tasks[name], golds="none", tell=lambda note: None)
                     except TemperError as error:
                         found += error.faults
         return found

@@ -168,7 +168,7 @@ def _prompts(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path], model:
     for task in (known[name] for name in stage.tasks if name in known):
         with suppress(TemperError):
             path = getattr(task, split)
-            prompts = _some(load_prompts(path, task.name, task.config, tell=_silent)) if path else []
+            prompts = _some(load_prompts(path, task.name, task.config, golds="none", tell=_silent)) if path else []
             lengths += map(len, ChatFormat.load(model).prompts_ids([prompt.messages for prompt in prompts]))
     return Spread.of(lengths)
 

@@ -188,7 +188,7 @@ def run_sample(module: Any, config: Any, ctx: StageContext) -> bool:
     for name in config.tasks:
         task = ctx.tasks[name]
         assert task.train is not None
-        prompts = load_prompts(task.train, name, task.config, golds=False, tell=lambda _: None)
+        prompts = load_prompts(task.train, name, task.config, golds="none", tell=lambda _: None)
         counts.append(len(prompts[: config.max_prompts]))
     few = min(max(counts), max(1, 2 * module.PROMPTS_A_CHUNK // len(counts)))
     drawn = sum(min(count, few) for count in counts)

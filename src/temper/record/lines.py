@@ -19,6 +19,7 @@ SHOWN = (
     "completion/length",
     "completion/truncated",
     "groups/dead",
+    "prompts/unverifiable",
     "value/explained_variance",
     "learning_rate",
     "gradient_norm",

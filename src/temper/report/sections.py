@@ -10,7 +10,7 @@ from temper.record.lines import duration
 from temper.report.charts import whisker
 from temper.report.graph import Edge, Node, pipeline_svg
 from temper.report.stagechart import Score, stage_chart
-from temper.report.table import called, coverage, several_ks
+from temper.report.table import called, coverage, rewards_instead, several_ks
 
 Json = Mapping[str, Any]
 KIND_NAMES = {
@@ -194,6 +194,8 @@ def _table(data: Json) -> str:
     main, others = tasks[0], tasks[1:]
     titles = [f"accuracy<small>{escape(main)}</small>", "format", "one language", "truncated", "tokens"]
     titles += [f"accuracy<small>{escape(task)}</small>" for task in others]
+    instead = [(task, reward) for task in tasks for reward in rewards_instead(models, task)]
+    titles += [f"{escape(reward)}<small>{escape(task)}</small>" for task, reward in instead]
     heads = "".join(f"<th scope='col'>{title}</th>" for title in titles)
     rows = []
     for model in models:
@@ -201,6 +203,7 @@ def _table(data: Json) -> str:
         cells = [_scored(mine, "accuracy"), _scored(mine, "format"), _plain(mine, "language_consistency")]
         cells += [_plain(mine, "truncated"), f"<td>{share(mine.get('mean_tokens'), 0)}</td>"]
         cells += [_scored(model["tasks"].get(task, {}), "accuracy") for task in others]
+        cells += [_plain(model["tasks"].get(task, {}).get("rewards") or {}, reward) for task, reward in instead]
         rows.append(f"<tr><th scope='row'>{escape(called(model, mine))}</th>{''.join(cells)}</tr>")
     body = f"<thead><tr><th></th>{heads}</tr></thead><tbody>{''.join(rows)}</tbody>"
     return f'<div class="scroll"><table class="results">{body}</table></div><p class="small">{_setting(data)}</p>'
@@ -266,11 +269,13 @@ def comparisons(data: Json) -> str:
             continue
         css = "good" if interval[0] > 0 else "bad" if interval[1] < 0 else ""
         names = f"{escape(str(row.get('model')))} − {escape(str(row.get('against')))}"
-        cells = [escape(str(row.get("task"))), f"<b>{row['difference']:+.3f}</b>"]
+        metric = str(row.get("metric", "accuracy")).replace("_", " ")
+        cells = [escape(str(row.get("task"))), escape(metric), f"<b>{row['difference']:+.3f}</b>"]
         cells += [f"{interval[0]:+.3f} to {interval[1]:+.3f}", str(row.get("better")), str(row.get("worse"))]
         listed = "".join(f"<td>{cell}</td>" for cell in cells)
         items.append(f'<tr class="{css}"><th scope="row">{names}</th>{listed}</tr>')
-    heads = "<th></th><th>task</th><th>accuracy</th><th>95 % interval</th><th>prompts better</th><th>worse</th>"
+    names = ("", "task", "of", "difference", "95 % interval", "prompts better", "worse")
+    heads = "".join(f"<th>{name}</th>" for name in names)
     table = f'<table class="cost"><thead><tr>{heads}</tr></thead><tbody>{"".join(items)}</tbody></table>'
     about = "The same prompts, prompt by prompt; intervals are bootstrapped over prompts."
     title = f'<h3>Each model against the one before it</h3><p class="small">{about}</p>'

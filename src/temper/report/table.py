@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from temper.errors import escape
+from temper.rewards import MEASURED
 
 PLAIN = str.maketrans({"✓": "+", "✗": "x", "±": "~", "≥": ">=", "≤": "<=", "–": "-", "×": "x", "…": "..."})
 GREEN, RED, BOLD, OFF = "\x1b[32m", "\x1b[31m", "\x1b[1m", "\x1b[0m"
@@ -41,8 +42,24 @@ def render(
 def _scores(models: Sequence[Mapping[str, Any]], width: int | None, color: bool) -> str:
     tasks = list(dict.fromkeys(task for model in models for task in model["tasks"]))
     ks = several_ks(models, tasks[0]) if tasks else []
-    head = ["stage", "accuracy", *(f"pass@{k}" for k in ks), "format", "language", *tasks[1:], "truncated", "tokens"]
-    return grid(head, [_cells(model, tasks, ks) for model in models], width, color)
+    others = [(task, "accuracy") for task in tasks[1:]]
+    others += [(task, reward) for task in tasks for reward in rewards_instead(models, task)]
+    names = [task if key == "accuracy" else f"{task} {key}" for task, key in others]
+    head = ["stage", "accuracy", *(f"pass@{k}" for k in ks), "format", "language", *names, "truncated", "tokens"]
+    return grid([escape(name) for name in head], [_cells(m, tasks, ks, others) for m in models], width, color)
+
+
+def rewards_instead(models: Sequence[Mapping[str, Any]], task: str) -> list[str]:
+    """What is shown of a task without gold answers: the rewards that the evaluation was asked for.
+
+    >>> poems = {"accuracy": None, "open": 3, "rewards": {"format": 1.0, "rhyme": 0.5}}
+    >>> rewards_instead([{"tasks": {"poems": poems}}], "poems")
+    ['rhyme']
+    """
+    measured = [of for model in models if (of := model["tasks"].get(task))]
+    if not measured or any(of.get("accuracy") is not None or not of.get("open") for of in measured):
+        return []
+    return list(dict.fromkeys(name for of in measured for name in of.get("rewards") or () if name not in MEASURED))
 
 
 def coverage(models: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -86,7 +103,9 @@ def grid(head: Sequence[str], rows: Sequence[Sequence[str]], width: int | None =
     return "\n".join([f"{BOLD}{lines[0]}{OFF}" if color else lines[0], *lines[1:]])
 
 
-def _cells(model: Mapping[str, Any], tasks: Sequence[str], ks: Sequence[str]) -> list[str]:
+def _cells(
+    model: Mapping[str, Any], tasks: Sequence[str], ks: Sequence[str], others: Sequence[tuple[str, str]]
+) -> list[str]:
     main = model["tasks"].get(tasks[0], {}) if tasks else {}
     return [
         escape(called(model, main)),
@@ -94,7 +113,7 @@ def _cells(model: Mapping[str, Any], tasks: Sequence[str], ks: Sequence[str]) ->
         *(_share(main.get("pass_at", {}).get(k, {}).get("value")) for k in ks),
         _share(main.get("format")),
         _share(main.get("language_consistency")),
-        *(_with_interval(model["tasks"].get(task, {}), "accuracy") for task in tasks[1:]),
+        *(_of_other(model["tasks"].get(task, {}), key) for task, key in others),
         _share(main.get("truncated")),
         _share(main.get("mean_tokens"), 0),
     ]
@@ -145,6 +164,10 @@ def _claims(claims: Sequence[Mapping[str, Any]], color: bool) -> str:
 
 def _share(value: Any, digits: int = 3) -> str:
     return f"{value:.{digits}f}" if isinstance(value, (int, float)) else NOTHING
+
+
+def _of_other(scores: Mapping[str, Any], key: str) -> str:
+    return _with_interval(scores, key) if key == "accuracy" else _share((scores.get("rewards") or {}).get(key))
 
 
 def _with_interval(scores: Mapping[str, Any], key: str) -> str:

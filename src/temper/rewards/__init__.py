@@ -40,6 +40,8 @@ REWARDS: dict[str, Reward] = {
     "cosine_length": cosine_length,
     "random": random,
 }
+# Those that every evaluation measures.
+MEASURED = ("accuracy", "format", "tag_count", "reasoning_steps", "language_consistency", "repetition_penalty")
 
 
 def load_rewards(

@@ -15,13 +15,19 @@ JUNK_AT_MOST = 0.1  # some sets give a wrong answer 0.01 for being there
 
 def gym(prompt: Prompt, reply: Reply) -> float | None:
     """What the set's `score_answer` says of the reply's answer, 0…1; 0 without one. None for a prompt of no set."""
-    spec = prompt.row.get("gym")
-    if not isinstance(spec, Mapping):
+    if not is_of_set(prompt):
         return None
+    spec = prompt.row["gym"]
     if reply.answer is None:
         return 0.0
     made = entries({name: spec[name] for name in ("set", "size", "seed", "config")})
     return score_entry(made, reply.answer, made[spec["index"]])
+
+
+def is_of_set(prompt: Prompt) -> bool:
+    """Whether a prompt is an entry of a set of reasoning-gym."""
+    spec = prompt.row.get("gym")
+    return isinstance(spec, Mapping) and {"set", "size", "seed", "config", "index"} <= set(spec)
 
 
 _known: dict[str, Any] = {}

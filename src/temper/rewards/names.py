@@ -22,9 +22,14 @@ class Elsewhere:
 _ACCURACY = Elsewhere("accuracy", "1 if the answer is the gold one, else 0; golds are verified before anything runs")
 _FORMAT = Elsewhere("format", "the whole reply has the form that the task's `reply` names; line breaks are free")
 _THINK = Elsewhere("format", "the form is the task's `reply`: `reply: think` is what TRL's asks for")
-_COSINE = Elsewhere("cosine_length", "Open-R1's values; the length is in words, up to 1,000, not in characters")
+_COSINE = Elsewhere(
+    "cosine_length",
+    "wrong −1 (short) to −0.5 (long), as that function has it; Open-R1's recipes set 0 to −0.5 where nobody says. The "
+    "length is in words, not characters or tokens, and from 1,000 on it is −1",
+)
 _REPETITION = Elsewhere("repetition_penalty", "3-grams, −1 at most")
-_CODE = Elsewhere("code", "1 if all tests pass, else 0; `code_score: share` pays the share of them")
+_CODE = Elsewhere("code", "1 if all tests pass, else 0; Open-R1's `code` is `code_score: share`, the share of them")
+_BINARY = Elsewhere("code", "1 if all tests pass, else 0")
 _OVERLONG = Elsewhere(
     note="it counts tokens, so here it is an option of the stage and no reward by name",
     fix="`overlong_cache: TOKENS` beside `max_completion_length`",
@@ -52,8 +57,8 @@ ELSEWHERE: dict[str, Elsewhere] = {
     "repetition_penalty_reward": _REPETITION,
     "get_repetition_penalty_reward": _REPETITION,
     "code_reward": _CODE,
-    "binary_code": _CODE,
-    "binary_code_reward": _CODE,
+    "binary_code": _BINARY,
+    "binary_code_reward": _BINARY,
     "len": _SHORT,
     "len_reward": _SHORT,
     "length_reward": _SHORT,

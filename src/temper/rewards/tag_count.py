@@ -6,11 +6,11 @@ from temper.text.reply import CLOSE_THINK, OPEN_THINK, TAGS
 from temper.types import Prompt, Reply
 
 
-def tag_count(prompt: Prompt, reply: Reply) -> float:
+def tag_count(prompt: Prompt, reply: Reply) -> float | None:
     """¼ for each of `<think>`, `</think>`, `<answer>`, `</answer>` that occurs exactly once, wherever it stands.
 
     It counts tags, not reasoning: partial credit on the way to `format`. Of the reply form `think` there are two, ½
-    each; of `plain` none, and 1.0 says that none stands there.
+    each; of `plain` none, and the reward does not apply (None).
 
     >>> from temper.text.reply import parse_reply
     >>> from temper.types import Message
@@ -19,6 +19,6 @@ def tag_count(prompt: Prompt, reply: Reply) -> float:
     (0.5, 0.0)
     """
     if reply.form == "plain":
-        return float(not any(tag in reply.text for tag in TAGS))
+        return None
     tags = TAGS if reply.form == "tags" else (OPEN_THINK, CLOSE_THINK)
     return sum(reply.text.count(tag) == 1 for tag in tags) / len(tags)

@@ -22,11 +22,12 @@ _AT_K = re.compile(r"(pass|cons)@([0-9]+|k)")
 @dataclass(frozen=True)
 class PromptScore:
     """What one model scored on one prompt: `right` says of every sample whether it is, `consensus` whether the majority
-    answer is (ties share), `rewards`, `mean_tokens` and `truncated` are means over the samples."""
+    answer is (ties share), `rewards`, `mean_tokens` and `truncated` are means over the samples. Of an open prompt,
+    which has no right answer, `right` is empty and `consensus` None."""
 
     prompt_id: str
     right: tuple[bool, ...]
-    consensus: float
+    consensus: float | None
     mean_tokens: float
     truncated: float
     rewards: Mapping[str, float]
@@ -38,10 +39,13 @@ class PromptScore:
         >>> PromptScore("1", (True, False), 0.5, 9.0, 0.0, {"accuracy": 0.5}).value("pass@2")
         1.0
 
-        Raises KeyError for any other, ValueError for a K above the number of samples, or `cons@` fewer than all.
+        Raises KeyError for any other and for what this prompt has not, ValueError for a K above the number of samples,
+        or `cons@` fewer than all.
         """
         if match := _AT_K.fullmatch(metric):
             samples = len(self.right)
+            if self.consensus is None:
+                raise KeyError(metric)
             k = samples if match[2] == "k" else int(match[2])
             if match[1] == "pass":
                 return pass_at_k(samples, sum(self.right), k)
@@ -52,6 +56,15 @@ class PromptScore:
             return getattr(self, metric)
         return self.rewards[metric]
 
+    def has(self, metric: str) -> bool:
+        """Whether this prompt has that metric: an open one has no accuracy, and not every reward is for every prompt.
+
+        >>> PromptScore("1", (), None, 9.0, 0.0, {"format": 0.5}).has("pass@2")
+        False
+        """
+        of_answers = _AT_K.fullmatch(metric) is not None
+        return self.consensus is not None if of_answers else metric in (*self.rewards, "mean_tokens", "truncated")
+
     def row(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -61,13 +74,13 @@ def read_score(row: Mapping[str, Any]) -> PromptScore:
     return PromptScore(**{**row, "right": tuple(row["right"])})
 
 
-def prompt_score(group: Group, consensus: float) -> PromptScore:
+def prompt_score(group: Group, consensus: float | None) -> PromptScore:
     rollouts, k = group.rollouts, len(group.rollouts)
     names = dict.fromkeys(name for rollout in rollouts for name in rollout.rewards)
     values = {name: [r.rewards[name] for r in rollouts if name in r.rewards] for name in names}
     return PromptScore(
         prompt_id=group.prompt.id,
-        right=tuple(rollout.rewards["accuracy"] == 1.0 for rollout in rollouts),
+        right=() if consensus is None else tuple(rollout.rewards["accuracy"] == 1.0 for rollout in rollouts),
         consensus=consensus,
         mean_tokens=sum(len(rollout.completion.token_ids) for rollout in rollouts) / k,
         truncated=sum(rollout.completion.finish_reason == "length" for rollout in rollouts) / k,
@@ -82,7 +95,8 @@ def set_hash(prompts: Sequence[Prompt]) -> str:
 
 
 def paired(a: Sequence[PromptScore], b: Sequence[PromptScore], metric: str = "accuracy") -> dict[str, Any]:
-    """Model a minus model b on the same prompts: the mean difference with its 95 % bootstrap interval over prompts.
+    """Model a minus model b on the same prompts: the mean difference with its 95 % bootstrap interval over those that
+    have the metric.
 
     `better`, `worse` and `equal` count prompts, `p_value` is the two-sided sign test on the first two; of single
     samples, the i-th of a beside the i-th of b, `both_right`, `only_a`, `only_b` and `neither` are McNemar's four.
@@ -99,6 +113,9 @@ def paired(a: Sequence[PromptScore], b: Sequence[PromptScore], metric: str = "ac
     if {score.prompt_id for score in a} != set(other) or len(a) != len(b):
         raise ValueError("the two models were not measured on the same prompts")
     pairs = [(score, other[score.prompt_id]) for score in a]
+    pairs = [(x, y) for x, y in pairs if x.has(metric) and y.has(metric)]
+    if not pairs:
+        raise KeyError(metric)
     differences = [x.value(metric) - y.value(metric) for x, y in pairs]
     better, worse = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     samples = [both for x, y in pairs for both in zip(x.right, y.right, strict=True)]
@@ -118,6 +135,18 @@ def paired(a: Sequence[PromptScore], b: Sequence[PromptScore], metric: str = "ac
         "only_b": samples.count((False, True)),
         "neither": samples.count((False, False)),
     }
+
+
+def main_metric(scores: Sequence[PromptScore], rewards: Sequence[str]) -> str:
+    """By what two models are compared where nobody says: accuracy; of open prompts the first of `rewards`, which are
+    those that the evaluation was asked for, else `format`.
+
+    >>> poem = PromptScore("1", (), None, 9.0, 0.0, {"format": 1.0, "helpful": 0.5})
+    >>> main_metric([poem], ["accuracy", "helpful"]), main_metric([poem], [])
+    ('helpful', 'format')
+    """
+    wanted = ("accuracy", *rewards)
+    return next((name for name in wanted if any(score.has(name) for score in scores)), "format")
 
 
 def sign_test(better: int, worse: int) -> float:

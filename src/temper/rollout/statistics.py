@@ -8,7 +8,7 @@ from statistics import fmean, pstdev
 
 from temper.code.grader import VERDICTS, Grade
 from temper.rewards.code import code
-from temper.types import Group, Rollout
+from temper.types import Group, Prompt, Rollout
 
 REFLECTION = re.compile(r"\b(wait|verify|check|however|mistake|hmm|actually|again|alternatively)\b", re.IGNORECASE)
 PASS_RATE_BINS = 5
@@ -33,10 +33,23 @@ def rollout_metrics(groups: Sequence[Group], advantages: Advantages) -> dict[str
     if judged := [group for group in groups if any("accuracy" in r.rewards for r in group.rollouts)]:
         metrics["groups/pass_rate"] = _pass_rates(judged)
     metrics["reflection_words"] = sum(len(REFLECTION.findall(r.reply.reasoning or "")) for r in rollouts) / count
+    if left_out := unverifiable([group.prompt for group in groups]):
+        metrics["prompts/unverifiable"] = left_out
     metrics["grader_failures"] = sum(len(rollout.grader_failures) for rollout in rollouts)
     if inapplicable := sum(len(rollout.inapplicable) for rollout in rollouts):
         metrics["rewards_inapplicable"] = inapplicable
     return metrics | verdict_metrics(rollouts)
+
+
+def unverifiable(prompts: Sequence[Prompt]) -> int:
+    """How many rows of the prompts' files were left out, since no reply could be held against their gold answers.
+
+    >>> unverifiable([Prompt("1", "t", (), "5", coverage="1,410 of 1,500 rows"), Prompt("2", "t", (), "6")])
+    90
+    """
+    of_tasks = {prompt.task: prompt.coverage for prompt in prompts if prompt.coverage}
+    counts = [[int(number.replace(",", "")) for number in re.findall(r"[\d,]+", rows)] for rows in of_tasks.values()]
+    return sum(rows - kept for kept, rows in counts)
 
 
 def grade_of(rollout: Rollout) -> Grade | None:

@@ -17,29 +17,39 @@ from temper.models.device import missing_device, placed
 from temper.models.load import load_model
 from temper.record.checkpoints import owner_of
 from temper.record.rollouts import write_rows, write_sealed
-from temper.rewards import REWARDS, Reward
-from temper.rewards.accuracy import vote
+from temper.rewards import MEASURED, REWARDS, Reward, load_rewards
+from temper.rewards.gym import is_of_set
 from temper.rewards.score import Scorer
+from temper.rewards.worker import Limits
 from temper.rollout.collect import collect, rollout_row
 from temper.rollout.engine import Engine
-from temper.rollout.measures import interval, majority_is_right, mean_interval
+from temper.rollout.measures import interval, mean_interval
 from temper.rollout.open import Remote, open_engine
 from temper.rollout.options import ServedConfig, sampling_of
-from temper.rollout.paired import PromptScore, paired, prompt_score, read_score, set_hash
+from temper.rollout.paired import PromptScore, main_metric, paired, prompt_score, read_score, set_hash
 from temper.rollout.statistics import verdict_metrics
 from temper.stages.chunks import kept_rows
 from temper.stages.context import StageContext
 from temper.stages.idle import Idle, idle_greedy, idle_judge
 from temper.stages.models import check_model
-from temper.stages.programs import accuracy_but, knows_by_heart, programs_of, right_by_tests, with_tests
+from temper.stages.programs import (
+    accuracy_but,
+    consensus,
+    is_set,
+    knows_by_heart,
+    programs_of,
+    right_by_set,
+    right_by_tests,
+    with_tests,
+    without_golds,
+)
 from temper.stages.prompts import check_lengths, check_tasks, in_form, known_prompts, open_prompts
-from temper.stages.rewards import RewardsConfig, check_reward_tasks, check_rewards, open_rewards, reward_label
+from temper.stages.rewards import RewardsConfig, check_reward_tasks, check_rewards, golds_of, open_rewards, reward_label
 from temper.stages.served import check_served, remote_of
 from temper.text.chat import ChatFormat
 from temper.types import Group, Prompt, ReplyForm
 
 VERSION = 2
-MEASURED = ("accuracy", "format", "tag_count", "reasoning_steps", "language_consistency", "repetition_penalty")
 SCORES = (*MEASURED, "truncated", "mean_tokens")  # and pass@K, cons@k
 Count = Annotated[int, Field(ge=1)]
 Scored = Mapping[tuple[str, str], Sequence[PromptScore]]  # by model and task
@@ -118,11 +128,6 @@ class Config(ServedConfig, RewardsConfig):
         return programs_of(self.reward_funcs, self.tasks, self.reward_tasks)
 
     @property
-    def golds(self) -> dict[str, str]:
-        """By task, the reward that asks for gold answers."""
-        return {task: "accuracy" for task in self.tasks if task not in self.programs}
-
-    @property
     def metrics(self) -> list[str]:
         """What a claim can name."""
         own = [reward_label(name) for name in self.reward_funcs]
@@ -137,11 +142,20 @@ def idle(config: Config) -> Iterator[Idle]:
         yield Idle("num_samples", "temperature 0 gives the same completion each time", harmless=True)
 
 
+def golds_wanted(config: Config, ctx: StageContext) -> dict[str, str | None]:
+    """By task, what asks for gold answers: a reward or a claim that needs them in every row, or None where the rows
+    without one are open prompts. Programs and sets of reasoning-gym are judged without."""
+    by_answer = [task for task in config.tasks if task not in config.programs and not is_set(ctx, task)]
+    wanted: dict[str, str | None] = dict.fromkeys(by_answer)
+    named = {claim.task: claim.metric for claim in config.claims if re.match(r"accuracy$|(?:pass|cons)@", claim.metric)}
+    asked = golds_of(config.reward_funcs, ctx, config, config.tasks)
+    return wanted | {task: name for task, name in (named | asked).items() if task in wanted}
+
+
 def check(config: Config, ctx: StageContext) -> list[Fault]:
-    faults = check_served(config) + missing_device(config.device) + check_tasks(config.tasks, "test", ctx, config.golds)
-    faults += check_rewards(
-        config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "test", ctx, config.golds)
-    )
+    golds = golds_wanted(config, ctx)
+    faults = check_served(config) + missing_device(config.device) + check_tasks(config.tasks, "test", ctx, golds)
+    faults += check_rewards(config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "test", ctx, golds))
     for ref in config.models:
         faults += check_model(ref, ctx)
     return faults
@@ -151,8 +165,12 @@ def run(config: Config, ctx: StageContext) -> None:
     """Per model and task: k completions of every held-out prompt, measured. A finished model is not measured twice."""
     models: list[dict[str, Any]] = []
     scored: dict[tuple[str, str], list[PromptScore]] = {}
-    found = with_tests(open_prompts(config.tasks, "test", ctx, config.golds), config.programs, ctx.log.warn)
+    golds = golds_wanted(config, ctx)
+    found = with_tests(open_prompts(config.tasks, "test", ctx, golds), config.programs, ctx.log.warn)
     prompts = {name: of_task[: config.max_prompts] for name, of_task in found.items()}
+    for name, of_task in prompts.items():
+        if name in golds and (told := without_golds(name, of_task)):
+            ctx.log.info(told)
     total = len(config.models) * len(config.tasks)
     own = [name for name in config.reward_funcs if name not in MEASURED]
     more = {reward_label(name): reward for name, reward in open_rewards(own, ctx, config).items()}
@@ -171,7 +189,8 @@ def run(config: Config, ctx: StageContext) -> None:
                 assert found is not None
             tasks[name], scored[stage, name], samples = found
             write_scored(ctx.out, stage, name, scored[stage, name], samples)
-            shown = {f"{stage}/{name}/{key}": tasks[name][key] for key in ("accuracy", "format")}
+            shown = {f"{stage}/{name}/{key}": tasks[name][key] for key in ("accuracy", "format")
+                     if tasks[name][key] is not None}  # fmt: skip
             ctx.log.step(len(models) * len(config.tasks) + len(tasks), total, shown)
             if told := knows_by_heart(stage, name, tasks[name]):
                 ctx.log.warn(told)
@@ -187,6 +206,7 @@ def evaluation(
     """What evaluation.json says: the sampling, the prompts, every score, each model beside the one before it, and the
     verdict of each claim."""
     names = [model["stage"] for model in models]
+    own = [reward_label(name) for name in config.reward_funcs]
     return {
         "temperature": config.temperature,
         "top_p": config.top_p,
@@ -198,9 +218,10 @@ def evaluation(
         "sets": {task: set_hash(of_task) for task, of_task in prompts.items()},
         "models": list(models),
         "comparisons": [
-            {"model": model, "against": before, "task": task, **paired(scored[model, task], scored[before, task])}
+            {"model": model, "against": before, "task": task, **paired(scored[model, task], scored[before, task], by)}
             for before, model in pairwise(names)
             for task in prompts
+            for by in [main_metric(scored[before, task], own)]
         ],
         "claims": [judge(claim, models, scored) for claim in config.claims],
     }
@@ -267,32 +288,40 @@ def evaluate_with(
 ) -> Measured:
     """`evaluate_model` of an engine that is open."""
     rewards = {**{name: REWARDS[name] for name in MEASURED}, **(more or {}), "accuracy": accuracy_but(config.programs)}
+    if any(map(is_of_set, prompts)):
+        rewards |= load_rewards(["gym"], limits=Limits(config.reward_timeout))
     scorer = Scorer(rewards, [float(name == "accuracy") for name in rewards], tasks=config.labelled_tasks)
     groups = collect(engine, chat, scorer, prompts, config.num_samples, sampling_of(config, chat), key)
     if prompts[0].task in config.programs:
         groups = [right_by_tests(group, config.code_score) for group in groups]
+    groups = [right_by_set(group) if is_of_set(group.prompt) else group for group in groups]
     rows = [rollout_row(rollout, i) for group in groups for i, rollout in enumerate(group.rollouts)]
-    scores = [prompt_score(group, _consensus(group)) for group in groups]
+    scores = [prompt_score(group, consensus(group)) for group in groups]
     return measure(groups, scores, config), scores, rows
 
 
 def measure(groups: Sequence[Group], scores: Sequence[PromptScore], config: Config) -> dict[str, Any]:
-    """Everything the table shows of one model on one task. Means are over prompts, then over the samples of each."""
+    """Everything the table shows of one model on one task. Means are over prompts, then over the samples of each; what
+    asks whether a reply is right is over the prompts with a gold answer, None where there is none, and `open` counts
+    the others."""
     k = config.num_samples
     names = dict.fromkeys(name for score in scores for name in score.rewards)
     values = {name: [score.rewards[name] for score in scores if name in score.rewards] for name in names}
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     thought = [rollout.rewards["language_consistency"] for rollout in rollouts if rollout.reply.reasoning]
-    pass_at = {str(of): _with_interval([score.value(f"pass@{of}") for score in scores]) for of in config.ks}
-    consensus = _with_interval([score.consensus for score in scores])
+    judged = [score for score in scores if score.consensus is not None]
+    pass_at = {str(of): _with_interval([score.value(f"pass@{of}") for score in judged]) for of in config.ks}
+    majority = _with_interval([score.value("cons@k") for score in judged])
+    right = values.get("accuracy")
     return {
         "n": len(groups),
+        **({"open": len(groups) - len(judged)} if len(judged) < len(groups) else {}),
         **({"coverage": groups[0].prompt.coverage} if groups[0].prompt.coverage else {}),
         "k": k,
         "reply": groups[0].prompt.reply,
         "temperature": config.temperature,
-        "accuracy": _mean(values["accuracy"]),
-        "accuracy_interval": list(interval(values["accuracy"], k)),
+        "accuracy": _mean(right) if right else None,
+        "accuracy_interval": list(interval(right, k)) if right else None,
         "format": _mean(values["format"]),
         "format_interval": list(interval(values["format"], k)),
         "language_consistency": _mean(thought) if thought else None,  # of the replies that hold a thought
@@ -301,8 +330,8 @@ def measure(groups: Sequence[Group], scores: Sequence[PromptScore], config: Conf
         "pass_k": config.ks[-1],
         "pass_at_k": pass_at[str(config.ks[-1])]["value"],
         "pass_at": pass_at,
-        "cons_at_k": consensus["value"],
-        "cons_at_k_interval": consensus["interval"],
+        "cons_at_k": majority["value"],
+        "cons_at_k_interval": majority["interval"],
         **({"verdicts": verdicts} if (verdicts := verdict_metrics(rollouts)) else {}),
         "rewards": {name: _mean(of_name) for name, of_name in values.items()},
     }
@@ -313,13 +342,9 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _with_interval(per_prompt: Sequence[float]) -> dict[str, Any]:
+    if not per_prompt:
+        return {"value": None, "interval": None}
     return {"value": _mean(per_prompt), "interval": list(mean_interval(per_prompt))}
-
-
-def _consensus(group: Group) -> float:
-    programs = "code" in group.rollouts[0].rewards  # equal programs are one vote
-    answers = [r.reply.answer if programs else vote(r.prompt, r.reply) for r in group.rollouts]
-    return majority_is_right(answers, [rollout.rewards["accuracy"] == 1.0 for rollout in group.rollouts])
 
 
 def score_of(task: Mapping[str, Any], metric: str) -> float | None:
@@ -328,7 +353,7 @@ def score_of(task: Mapping[str, Any], metric: str) -> float | None:
         return task["pass_at"][match[1]]["value"]
     if metric.startswith("cons@"):
         return task["cons_at_k"]
-    return task[metric] if metric in task else task["rewards"][metric]
+    return task[metric] if metric in task else task["rewards"].get(metric)
 
 
 def judge(claim: Claim, models: Sequence[dict], scored: Scored | None = None) -> dict[str, Any]:

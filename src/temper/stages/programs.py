@@ -1,4 +1,5 @@
-"""Evaluating programs: where the reward `code` is measured, a reply is right if its program passes all tests."""
+"""Which reward says that a reply is right: of programs `code` (all tests pass), of the sets of reasoning-gym `gym`, of
+everything else `accuracy`, where there is a gold answer."""
 
 from __future__ import annotations
 
@@ -10,8 +11,11 @@ from temper.code.grader import Score
 from temper.code.refusals import SandboxError
 from temper.errors import DataError, Fault
 from temper.record.warnings import HIGHEST_HARD_CODED
-from temper.rewards.accuracy import accuracy
+from temper.rewards.accuracy import accuracy, vote
 from temper.rewards.code import InfrastructureFailure, code
+from temper.rewards.gym import is_of_set
+from temper.rollout.measures import majority_is_right
+from temper.stages.context import StageContext
 from temper.types import Group, Prompt, Reply, Rollout
 
 
@@ -45,12 +49,18 @@ def with_tests(
 
 
 def accuracy_but(tasks: Sequence[str]) -> Callable[[Prompt, Reply], float | None]:
-    """The reward `accuracy`; None for prompts of these tasks."""
+    """The reward `accuracy`; None for prompts of these tasks, of sets, and without a gold answer."""
 
     def measured(prompt: Prompt, reply: Reply) -> float | None:
-        return None if prompt.task in tasks else accuracy(prompt, reply)
+        other = prompt.task in tasks or prompt.gold is None or is_of_set(prompt)
+        return None if other else accuracy(prompt, reply)
 
     return measured
+
+
+def is_set(ctx: StageContext, task: str) -> bool:
+    """Whether a task is a set of reasoning-gym."""
+    return task in ctx.tasks and ctx.tasks[task].config.gym is not None
 
 
 def knows_by_heart(model: str, task: str, measured: Mapping[str, Any]) -> str:
@@ -65,6 +75,11 @@ def knows_by_heart(model: str, task: str, measured: Mapping[str, Any]) -> str:
         return ""
     text = f"{model}: {share:.0%} of the programs on {task} compare with an example of their question, pass the tests"
     return f"{text} that stand there and fail one that is held back ({shares['code/shown_only']:.0%} of all pass so)"
+
+
+def right_by_set(group: Group) -> Group:
+    """The group with the `accuracy` of its replies to a prompt of a set: right is what the set gives 1."""
+    return replace(group, rollouts=tuple(_with_accuracy(rollout, rollout.rewards, "gym") for rollout in group.rollouts))
 
 
 def right_by_tests(group: Group, score: Score = "all") -> Group:
@@ -83,8 +98,29 @@ def _judged(rollout: Rollout, score: Score) -> Rollout:
         except InfrastructureFailure as failure:
             fix = "`temper doctor` shows what the sandbox needs"
             raise SandboxError(Fault("the sandbox could not run a program twice", why=str(failure), fix=fix)) from None
-    right = float(found["code"] == 1.0)
-    inapplicable = tuple(name for name in rollout.inapplicable if name != "accuracy")
     failures = tuple(name for name in rollout.grader_failures if name != "code")
-    return replace(rollout, rewards={"accuracy": right, **found}, total=right, inapplicable=inapplicable,
-                   grader_failures=failures)  # fmt: skip
+    return replace(_with_accuracy(rollout, found, "code"), grader_failures=failures)
+
+
+def _with_accuracy(rollout: Rollout, rewards: Mapping[str, float], by: str) -> Rollout:
+    right = float(rewards[by] == 1.0)
+    inapplicable = tuple(name for name in rollout.inapplicable if name != "accuracy")
+    return replace(rollout, rewards={"accuracy": right, **rewards}, total=right, inapplicable=inapplicable)
+
+
+def without_golds(task: str, prompts: Sequence[Prompt]) -> str:
+    """What is to know of a task some of whose prompts are open, "" of any other."""
+    count = sum(prompt.gold is None for prompt in prompts)
+    if not count:
+        return ""
+    rest = "accuracy, pass@k and cons@k are not measured" if count == len(prompts) else "accuracy is that of the others"
+    return f"{count:,} of {len(prompts):,} prompts of the task `{task}` have no gold answer: {rest}"
+
+
+def consensus(group: Group) -> float | None:
+    """Whether the answer that most of a group gave is right, ties sharing the point; None for an open prompt."""
+    if "accuracy" not in group.rollouts[0].rewards:
+        return None
+    as_written = "code" in group.rollouts[0].rewards or is_of_set(group.prompt)  # equal programs are one vote
+    answers = [r.reply.answer if as_written else vote(r.prompt, r.reply) for r in group.rollouts]
+    return majority_is_right(answers, [rollout.rewards["accuracy"] == 1.0 for rollout in group.rollouts])

@@ -18,7 +18,9 @@ from temper.text.chat import ChatFormat
 from temper.types import Example, Prompt, ReplyForm
 
 Split = Literal["train", "test"]
-Golds = Mapping[str, str]  # by task, the reward that asks for a gold answer; a task that is not there needs none
+# By task, the reward that asks for gold answers; None where they are verified if rows give them; a task that is not
+# there needs none.
+Golds = Mapping[str, str | None]
 
 SHOWN = 3  # prompts named one by one
 
@@ -50,18 +52,24 @@ def _load(path: Path, name: str, ctx: StageContext, golds: Golds, tell: Callable
     """The prompts of a task. Raises DataError, by file and line where all of them lack what a reward asks for."""
     config = ctx.tasks[name].config
     try:
-        return load_prompts(path, name, config, golds=name in golds, tell=tell)
+        return load_prompts(path, name, config, golds=_asked(name, golds), tell=tell)
     except DataError:
-        if name in golds and all(prompt.gold is None for prompt in _anyhow(path, name, config)):
+        if golds.get(name) and all(prompt.gold is None for prompt in _anyhow(path, name, config)):
             what = f"the reward `{golds[name]}` asks for gold answers, and the task `{name}` has none"
             fix = "add a column `answer`, map one (`columns`), or leave the task out of that reward's (`reward_tasks`)"
             raise DataError(Fault(what, f"{path}:1", fix=fix)) from None
         raise
 
 
+def _asked(name: str, golds: Golds) -> Literal["all", "given", "none"]:
+    if name not in golds:
+        return "none"
+    return "given" if golds[name] is None else "all"
+
+
 def _anyhow(path: Path, name: str, config: TaskSettings) -> Sequence[Prompt]:
     try:
-        return load_prompts(path, name, config, golds=False, tell=_silent)
+        return load_prompts(path, name, config, golds="none", tell=_silent)
     except DataError:
         return [Prompt("", name, (), "")]
 
@@ -84,7 +92,7 @@ def _trained_on(name: str, path: Path, trained: dict[str, Sequence[Prompt]], ctx
 def _questions(path: Path, name: str, ctx: StageContext) -> Sequence[Prompt]:
     """What the rows of a task's file ask, as it stands there."""
     bare = ctx.tasks[name].config.model_copy(update={"prompt_template": None, "choice_template": None})
-    return load_prompts(path, name, bare, golds=False, tell=_silent)
+    return load_prompts(path, name, bare, golds="none", tell=_silent)
 
 
 def open_prompts(

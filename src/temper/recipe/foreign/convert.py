@@ -229,6 +229,8 @@ class _Converter(Training):
             self._default(
                 "reward_funcs", ["accuracy"], "exact maths answers; a function of yours is `file.py:function`"
             )
+        if {"code", "code_reward"} & {normal(str(name)) for name in asked}:
+            self.stage["code_score"] = "share"  # what Open-R1's pays
         if any(weight != 1.0 for _, weight in kept):
             self.stage["reward_weights"] = [weight for _, weight in kept]
         self._done("weights", "rl.reward_weights", "" if not lost else "of the rewards that are left")

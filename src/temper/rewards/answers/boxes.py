@@ -41,6 +41,9 @@ _ENDS = (
 )
 _CLOSING = frozenset(_ENDS.split())
 _BEFORE_SKIP = re.compile(r"(?:[ \t\n]|\\[,;:! ]|\\q?quad|\\displaystyle|\\left|\\(?:L|l)arge|\{|\(|[*_`]|~)$")
+_GOES_ON = re.compile(
+    r"\s*(?:\[[^\]]{0,9}\])?\s*&?\s*(?:[-+*/^_!\d]|\\(?:times|cdot|div|pm|mp|frac|sqrt|pi)(?![A-Za-z]))"
+)
 _ASCII_LETTER = re.compile(r"[A-Za-z]")
 _WORD_BEFORE = re.compile(r"([^\W\d_]+)(['’][^\W\d_]+)?$")
 _PHRASE = re.compile(
@@ -311,8 +314,10 @@ def _command_behind(rest: str, spaced: bool, in_math: bool) -> str:
         return "\\%"
     if rest.startswith("\\$"):
         return "\\$"
-    if rest.startswith("\\\\"):
-        return ""
+    if rest.startswith("\\\\"):  # a line ends here, but what begins the next one may go on with the formula
+        if in_math and _GOES_ON.match(rest, 2):
+            raise ValueError("a mark is attached to the box")
+        return "" if not rest[2:].lstrip().startswith("^") else _read_behind(rest[2:].lstrip(), spaced, in_math)
     text = _TEXTS.match(rest)
     if text:
         inner = text[1].strip()

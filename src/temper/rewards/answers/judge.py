@@ -32,6 +32,7 @@ from temper.rewards.answers.words import (
 )
 
 _ONLY_WORDS = re.compile(r"[^\W\d_][^\W\d_'\-. ]*(?:[ '\-.]+[^\W\d_]+)*\.?")
+_LETTERS = re.compile(r"[A-Za-z](?:\s*-\s*[A-Za-z])+")  # p - q is a difference
 _PHANTOM = re.compile(r"\\phantom\s*(?:\{[^{}]*\}|.)")
 _NAMED = re.compile(r"\\(?:overline|angle|triangle|widehat)(?![A-Za-z])")  # the segment CD
 _LOOSE_SPACE = re.compile(r"[ \t\r\n]+(?=\W|$)|(?<=\W)[ \t\r\n]+")
@@ -136,7 +137,13 @@ def _gold_words(text: str, said: str) -> Value | None:
     for form, parts in (("time", time_of(said)), ("date", date_of(said))):
         if parts:
             return Words(form, parts)
-    if _ONLY_WORDS.fullmatch(said) and (len(said) > 4 or "$" not in text) and len(said) > 1 and said not in ("pi",):
+    if (
+        _ONLY_WORDS.fullmatch(said)
+        and not _LETTERS.fullmatch(said)
+        and (len(said) > 4 or "$" not in text)
+        and len(said) > 1
+        and said not in ("pi",)
+    ):
         words = gold_words(said)
         if not words:
             raise ValueError(_NO_FORM.format("a sentence, or numbers in words"))

@@ -49,7 +49,7 @@ def _one_kind(wanted: Value, value: Value, question: str) -> tuple[Value, Value]
 
 def _says_digits(based: Words, plain: Number, question: str) -> bool:
     """Whether a number without its base has the digits of one with it, in the base that the question asks for."""
-    if based.form != "base" or not _in_base(question, based.parts[-1]):
+    if based.form != "base" or plain.around != NOTHING or not _in_base(question, based.parts[-1]):
         return False
     return str(plain.exact.number) == based.parts[0]
 
@@ -72,7 +72,8 @@ def _apart(wanted: Value, value: Value, question: str) -> list[object]:
     apart: list[object] = []
     if wanted.name and value.name not in ("", wanted.name) and not isinstance(value, Relation):
         equal_lines = isinstance(wanted, Number) and isinstance(value, Number) and _one_line(wanted, value)
-        if not equal_lines and not (len(wanted.name) > 1 and len(value.name) > 1):
+        called = len(wanted.name) > 1 and len(value.name) > 1 and not {"("} <= set(wanted.name) & set(value.name)
+        if not equal_lines and not called:
             apart.append(("name", value.name))
     mine, others = wanted.around, value.around
     if mine.percent != others.percent and not (_asks_percent(question) and not mine.unit and not others.unit):
@@ -84,7 +85,7 @@ def _apart(wanted: Value, value: Value, question: str) -> list[object]:
             apart.append(("percent", True))
     elif (mine.nouns and others.unit) or any(name in units.AMBIGUOUS for name, _ in others.unit):
         apart.append(("unit", others.unit))
-    if others.nouns and not _may_stand(mine, others, question):
+    if others.nouns and (mine.percent != others.percent or not _may_stand(mine, others, question)):
         apart.append(("noun", *others.nouns))
     return apart
 

@@ -122,9 +122,14 @@ class Normal:
         if is_scientific(parts):
             return
         numbers, roots = 0, []
+        bases: list[int] = []
         seen: set[str] = set()
         for part in parts:
             inner = bare(part)
+            whole = _whole_base(inner)
+            if any(gcd(whole, other) > 1 for other in bases):
+                raise ValueError("a product of powers of one number is still to be worked out")
+            bases += [whole] * (whole > 1)
             if is_number(inner) or (has_number_power(inner) and not self.powers and not has_name(inner)):
                 numbers += 1
             elif inner[0] == "root" and not has_name(inner):
@@ -162,6 +167,8 @@ class Normal:
             raise ValueError("the fraction is not in lowest terms")
         if any(is_decimal(part) for part in (over, under)):
             raise ValueError("a fraction of decimals is still to be worked out")
+        if has_name(under) and _divides(below, above):
+            raise ValueError("the division is still to be worked out")
         if len(above.above) == 1 and len(below.above) == 1 and not (has_name(over) and has_name(under)):
             ((left, _),), ((right, _),) = above.above.items(), below.above.items()
             if {base for base, _ in left} & {base for base, _ in right}:
@@ -294,6 +301,21 @@ def _power_of_ten(number: Fraction) -> int | None:
     digits = str(whole) if whole.bit_length() < MAX_FACTORIAL else ""
     is_one = digits.rstrip("0") == "1" and 1 in (number.numerator, number.denominator)
     return sign * (len(digits) - 1) if is_one else None
+
+
+def _whole_base(node: Node) -> int:
+    """The number that a factor is, or is a power of; 1 for any other factor."""
+    base = bare(node[1]) if node[0] == "pow" and not has_name(node) else node
+    return abs(int(base[1])) if base[0] == "num" and base[1].denominator == 1 and base[1] else 1
+
+
+def _divides(below: Quotient, above: Quotient) -> bool:
+    """Whether a divisor of one term goes into several: `(x^3 - x)/x`."""
+    if len(below.above) != 1 or len(above.above) < 2:
+        return False
+    ((term, _),) = below.above.items()
+    wanted = dict(term)
+    return bool(wanted) and all(dict(one).get(base, 0) >= at for one in above.above for base, at in wanted.items())
 
 
 def _content(value: Quotient) -> int | None:

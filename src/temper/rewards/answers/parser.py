@@ -260,11 +260,21 @@ class Parser:
         if self.next.text == "_":
             self.at += 1
             name += "_" + self._subscript()
+        if (at_number := self._at_number(name)) in self.names or (at_number and self.split):
+            self.at += 3
+            return ("name", at_number)
         primes = 0
         while self.next.text == "'":
             primes += 1
             self.at += 1
         return ("name", name + "'" * primes)
+
+    def _at_number(self, name: str) -> str:
+        """`I(0)`, a function's value at a number, where that stands next; else \"\"."""
+        ahead = self.tokens[self.at : self.at + 3]
+        if [token.text for token in ahead[::2]] != ["(", ")"] or ahead[1].kind != "number" or ahead[0].spaced:
+            return ""
+        return f"{name}({ahead[1].text})"
 
     def _subscript(self) -> str:
         token = self.next

@@ -21,7 +21,7 @@ from temper.rewards.answers.brackets import (
     top_level,
     unbraced,
 )
-from temper.rewards.answers.forms import has_two_values, names_in
+from temper.rewards.answers.forms import has_function, has_two_values, names_in
 from temper.rewards.answers.joined import as_interval, in_base, intersection, is_plain, renamed, repeats, union
 from temper.rewards.answers.normal import Normal
 from temper.rewards.answers.parser import Node, Parser
@@ -184,7 +184,7 @@ class Reader:
         if not all(sides):
             raise ValueError("a side of the equation is missing")
         name = self._name_of(sides[0])
-        if name is None:
+        if name is None or not self._is_told(sides[0], name):
             if len(sides) == 2 and self._name_of(sides[1]) and is_plain(sides[0]):
                 return self._equation(sides[::-1])  # 5 = x
             return self._both_sides(sides)
@@ -202,6 +202,11 @@ class Reader:
                 return Number(value.exact, value.node, generator("name", name) + -value.exact, name=name)
         return renamed(value, name)
 
+    def _is_told(self, tokens: Sequence[Token], name: str) -> bool:
+        """Whether the left side names something; a function of numbers does where the question asks for it."""
+        plain = not any(token.kind in ("name", "word") for token in tokens)
+        return self.gold or not (plain and any(token.kind == "function" for token in tokens)) or self._asked(name)
+
     def _both_sides(self, sides: list[list[Token]]) -> Value:
         if len(sides) != 2:
             if self.gold:
@@ -209,7 +214,8 @@ class Reader:
             raise ValueError("it is a chain of equations")
         nodes = [self._parsed(unbraced(side)) for side in sides]
         if not any(names_in(node) for node in nodes):
-            if self.gold and self._evaluated(nodes[0]) == self._evaluated(nodes[1]):
+            loose = Normal(strict=False)  # \log_4 8 = 3/2 says its last side
+            if (self.gold or has_function(nodes[0])) and loose.of(nodes[0]) == loose.of(nodes[1]):
                 return self.value(sides[1])
             raise ValueError("it is an equation of numbers")
         loose = Normal(strict=False)
