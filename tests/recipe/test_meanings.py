@@ -15,7 +15,7 @@ from temper.recipe.words import ALIASES
 from temper.stages import STAGES
 
 ASKED = {
-    "dataset_name": "tasks: {my_task: {train:", "max_prompt_length": "none is cut", "logging_steps": "metrics.jsonl",
+    "dataset": "tasks: {my_task: {train:", "max_prompt_length": "none is cut", "logging_steps": "metrics.jsonl",
     "bf16": "`dtype`", "gradient_accumulation_steps": "`micro_batch_tokens`", "report_to": "`trackers",
     "push_to_hub": "temper export", "vllm_gpu_memory_utilization": "the sampler is temper's own",
     "deepspeed": "devices", "per-device-train-batch-size": "`micro_batch_tokens`",

@@ -100,8 +100,8 @@ def test_a_key_in_the_wrong_place_says_where_it_belongs(tmp_path, keys, home):
 @pytest.mark.parametrize(
     ("alias", "name"),
     [
-        ("beta", "kl_penalty"), ("lr", "learning_rate"), ("group_size", "num_generations"),
-        ("dataset_name", "data"), ("model_name_or_path", "model"), ("rewards", "reward_funcs"),
+        ("kl_coef", "kl_penalty"), ("lr", "learning_rate"), ("group_size", "num_generations"),
+        ("dataset", "data"), ("model_path", "model"), ("rewards", "reward_funcs"),
     ],
 )  # fmt: skip
 def test_names_of_other_tools_are_told_by_their_name_here(tmp_path, alias, name):

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from temper.config import StrictModel, TaskConfig
 from temper.errors import ConfigError, Fault
+from temper.recipe.aliases import with_our_names
 from temper.recipe.document import Entry, Node, Place, Scalar, Table, leaves, plain, plain_shallow, type_name
 from temper.recipe.faults import build, in_order
 from temper.recipe.foreign.read import TOOLS, tool_of
@@ -47,7 +48,9 @@ def load_recipe(reference: str, settings: Sequence[str] = (), find: Find = find_
         what = f"`{tree.source.shown}` looks like a config of {TOOLS[tool]}, not like a recipe"
         fix = f"`temper import-config {tree.source.shown} --out recipe.yaml` makes a recipe of it, and lists every key"
         raise ConfigError(Fault(what, str(tree.table.place), "a recipe has `stages:`", fix))
-    reader = _Reader(tree.table, find)
+    table, faults = with_our_names(tree.table, lambda kind: list(fields_of(kind)) if kind in STAGES else ())
+    reader = _Reader(table, find)
+    reader.faults += faults
     top = reader.top()
     configs = reader.stages()
     order = reader.check_graph(sort=tree.extends)
@@ -62,10 +65,11 @@ def load_recipe(reference: str, settings: Sequence[str] = (), find: Find = find_
         seed=top.seed,
         threads=top.threads,
         trackers=tuple(dict.fromkeys(top.trackers)),
+        output_dir=top.output_dir,
         tasks=reader.tasks,
         task_files=reader.unused_files(),
         stages=stages,
-        origins=_preset_origins(stages) | {".".join(path): _origin(node.place) for path, node in leaves(tree.table)},
+        origins=_preset_origins(stages) | {".".join(path): _origin(node.place) for path, node in leaves(table)},
         warnings=tuple(reader.warnings),
     )
     return recipe, in_order(dict.fromkeys(reader.faults))

@@ -35,6 +35,7 @@ class RecipeKeys(StrictModel):
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 2  # torch threads
     trackers: list[TrackerName] = Field(default_factory=list)  # told of every step; none can stop or change a run
+    output_dir: Annotated[str, Field(min_length=1)] | None = None  # the run directory, where `--out` names none
     tasks: dict[str, TaskConfig] = Field(default_factory=dict)
     stages: dict[str, Any] = Field(default_factory=dict)
     origins: dict[str, str] = Field(default_factory=dict)  # what recipe.resolved.yaml says of itself; not read
@@ -105,6 +106,7 @@ class Recipe:
     origins: Mapping[str, str]
     task_files: Mapping[str, Sequence[Ref]]  # those of tasks that no stage names, as far as they are there
     warnings: tuple[str, ...] = ()  # of what is written and has little effect
+    output_dir: str | None = None
 
     @cached_property
     def by_name(self) -> dict[str, Stage]:
@@ -112,7 +114,9 @@ class Recipe:
 
     @property
     def default_folder(self) -> Path:
-        """`runs/<name>-<hash>`: one for each recipe and seed, whatever else in it is edited."""
+        """Its `output_dir`; else `runs/<name>-<hash>`: one for each recipe and seed, whatever else in it is edited."""
+        if self.output_dir is not None:
+            return Path(self.output_dir).expanduser()
         identity = json.dumps([self.source.identity, self.seed])
         return Path("runs") / f"{self.name}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 

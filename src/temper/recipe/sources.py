@@ -177,7 +177,7 @@ def _mergeable(base: Table, over: Table, depth: int) -> bool:
 
 # -- --set ------------------------------------------------------------------------------------------------------------
 
-TOP_KEYS = ("name", "description", "note", "seed", "threads", "trackers", "tasks", "stages")
+TOP_KEYS = ("name", "description", "note", "seed", "threads", "trackers", "output_dir", "tasks", "stages")
 
 
 def apply_settings(table: Table, settings: Iterable[str]) -> Table:
