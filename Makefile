@@ -8,7 +8,7 @@ demo: .venv/.installed
 	$(BIN)/temper run tiny
 
 test: .venv/.tested
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.dev
 	$(BIN)/ruff check src tests bench
