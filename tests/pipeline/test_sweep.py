@@ -56,7 +56,12 @@ def test_what_points_share_is_made_once_and_a_finished_sweep_runs_nothing(recipe
     assert len(os.listdir(out / "artifacts")) == 2 * (2 + 2 * 2)  # of a seed; of a rate
     row = data["rows"][0]
     assert row["runs"] == 2
-    assert row["metrics"]["loss"] == {"mean": pytest.approx(1.45 / 5), "half_range": 0}  # 1/2 + 1/3 + … + 1/6
+    assert row["metrics"]["loss"] == {
+        "mean": pytest.approx(1.45 / 5), "half_range": 0, "interval": [pytest.approx(0.29)] * 2  # 1/2 + 1/3 + … + 1/6
+    }  # fmt: skip
+    [against] = data["differences"]
+    assert (against["values"], against["seeds"]) == ({"second.learning_rate": 0.5}, 2)
+    assert against["held_out"]["second/sums/accuracy"] == {"mean": 0.0, "interval": [0.0, 0.0]}
     assert row["at"]["2"]["loss"]["mean"] == pytest.approx(0.75)
     assert row["held_out"]["second/sums/accuracy"]["mean"] == 0.5
     assert "first/sums/accuracy" not in row["held_out"]  # the swept stage and what follows from it

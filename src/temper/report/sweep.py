@@ -13,6 +13,7 @@ from temper.record.lines import shown_metrics
 from temper.record.runfiles import stage_work
 from temper.record.trust import RunFiles
 from temper.report.gather import held_out
+from temper.report.seeds import mean_interval
 from temper.report.table import grid, spelled
 
 Json = dict[str, Any]
@@ -84,12 +85,13 @@ def means(rows: Sequence[Mapping[str, Any]], names: Sequence[str], window: int) 
 
 
 def merge_seeds(points: Sequence[Json]) -> list[Json]:
-    """One row for each combination of values: of every number the mean over the points that have it, and half of the
-    range between the smallest and the largest of them.
+    """One row for each combination of values: of every number the mean over the points that have it, half of the range
+    between the smallest and the largest of them, and the 95 % interval of the mean (None for one point).
 
-    >>> numbers = [{"metrics": {"loss": 1.0 + s}, "at": {}, "held_out": {}} for s in (0, 1)]
-    >>> merge_seeds([{"values": {"lr": 1}, **of_seed} for of_seed in numbers])
-    [{'values': {'lr': 1}, 'runs': 2, 'metrics': {'loss': {'mean': 1.5, 'half_range': 0.5}}, 'at': {}, 'held_out': {}}]
+    >>> numbers = [{"metrics": {"loss": 1.0 + s}, "at": {}, "held_out": {}} for s in (0, 1, 2)]
+    >>> [row] = merge_seeds([{"values": {"lr": 1}, **of_seed} for of_seed in numbers])
+    >>> row["runs"], row["metrics"]
+    (3, {'loss': {'mean': 2.0, 'half_range': 1.0, 'interval': (-0.4843, 4.4843)}})
     """
     groups: dict[str, list[Json]] = {}
     for point in points:
@@ -112,7 +114,8 @@ def _spread(found: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float]]
     spread = {}
     for name in dict.fromkeys(name for values in found for name in values):
         values = [of[name] for of in found if name in of]
-        spread[name] = {"mean": sum(values) / len(values), "half_range": (max(values) - min(values)) / 2}
+        half = (max(values) - min(values)) / 2
+        spread[name] = {"mean": sum(values) / len(values), "half_range": half, "interval": mean_interval(values)}
     return spread
 
 
@@ -132,22 +135,51 @@ def render(data: Json, width: int | None = None, color: bool = False) -> str:
 
 
 def tables(data: Json) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(title, head, rows) of each table, every cell as text; a key that is the same everywhere has no column."""
+    """(title, head, rows) of each table, every cell as text; a key that is the same everywhere has no column, and a
+    step that is the end of every run no table of its own."""
     keys = telling_keys([row["values"] for row in data["rows"]])
     rows, found = data["rows"], []
+    ends = {str(point["steps"]) for point in data["points"] if point.get("steps") is not None}
     groups = [(f"{data['stage']} at step {step}", [row["at"].get(step, {}) for row in rows])
-              for step in dict.fromkeys(step for row in rows for step in row["at"])]  # fmt: skip
+              for step in dict.fromkeys(step for row in rows for step in row["at"]) if ends != {step}]  # fmt: skip
     groups += [(f"{data['stage']} at its end", [row["metrics"] for row in rows])]
+    most = max((row["runs"] for row in rows), default=0)
     groups += [("held-out scores", [row["held_out"] for row in rows])]
     for title, numbers in groups:
         names = list(dict.fromkeys(name for values in numbers for name in values))
         if names:
             cells = [
-                [*(shown(row["values"].get(key)) for key in keys), *(_cell(name, values.get(name)) for name in names)]
+                [
+                    *(shown(row["values"].get(key)) for key in keys),
+                    *(_cell(name, values.get(name), most) for name in names),
+                ]
                 for row, values in zip(rows, numbers, strict=True)
             ]
             found.append((title + _about(data, title), [*short_names(keys), *map(_head, names)], cells))
-    return found
+    return found + difference_table(data, keys)
+
+
+def difference_table(data: Json, keys: Sequence[str]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Held-out scores against the first setting, seed by seed, where several seeds were run."""
+    rows = [row for row in data.get("differences", ()) if row["seeds"] > 1]
+    if not rows:
+        return []
+    names = list(dict.fromkeys(name for row in rows for name in row["held_out"]))
+    first = data["rows"][0]["values"]
+    against = ", ".join(f"{short} {shown(first.get(key))}" for short, key in zip(short_names(keys), keys, strict=True))
+    cells = [
+        [*(shown(row["values"].get(key)) for key in keys), *(_gain(row["held_out"].get(name)) for name in names)]
+        for row in rows
+    ]
+    title = f"held-out scores less those of {against} (same seeds; 95 % interval over {max(r['seeds'] for r in rows)})"
+    return [(title, [*short_names(keys), *names], cells)]
+
+
+def _gain(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["interval"] is None:
+        return NOTHING
+    low, high = found["interval"]
+    return f"{found['mean']:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def telling_keys(values: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -174,7 +206,8 @@ def _about(data: Json, title: str) -> str:
     """How the numbers of a table came about."""
     runs = max((row["runs"] for row in data["rows"]), default=0)
     parts = [f"means of {data['window']} steps"] if title != "held-out scores" and data["window"] > 1 else []
-    parts += [f"mean ± half the range over {runs} seeds"] if runs > 1 else []
+    parts += [f"mean ± half the range over {runs} seeds"] if runs == 2 else []
+    parts += [f"mean ± half the 95 % interval over {runs} seeds"] if runs > 2 else []
     return f" ({'; '.join(parts)})" if parts else ""
 
 
@@ -182,11 +215,14 @@ def _head(name: str) -> str:
     return {"peak_memory_bytes": "peak memory, MB"}.get(name, name)
 
 
-def _cell(name: str, value: Mapping[str, float] | None) -> str:
+def _cell(name: str, value: Mapping[str, Any] | None, runs: int) -> str:
     if value is None:
         return NOTHING
     scale = 1e-6 if name == "peak_memory_bytes" else 1.0
-    mean, half = value["mean"] * scale, value["half_range"] * scale
+    interval, mean = value.get("interval"), value["mean"] * scale
+    # the interval of two seeds is 6 times their range and hides it
+    wide = value["half_range"] if runs < 3 or interval is None else (interval[1] - interval[0]) / 2
+    half = wide * scale
     digits = 0 if abs(mean) >= 100 else 1 if abs(mean) >= 10 else 3
     return f"{mean:.{digits}f}" + (f" ±{half:.{digits}f}" if half else "")
 

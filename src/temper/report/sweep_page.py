@@ -11,6 +11,7 @@ from temper.record.runfiles import stage_work
 from temper.record.trust import RunFiles
 from temper.report.charts import Series, line_chart
 from temper.report.html import document
+from temper.report.seeds import drawn_by_step
 from temper.report.sweep import columns_of, short_names, shown, tables, telling_keys
 
 Json = Mapping[str, Any]
@@ -53,24 +54,42 @@ def _curves(data: Json) -> str:
         )
         for name in names
     ]
+    rewards = [name for name in names if name.startswith("reward/")]
+    charts += [
+        line_chart(
+            f"{name} by completions",
+            [Series(label, mean_curve(runs, name, by_drawn=True)) for label, runs in by_value.items()],
+            x_label="completions drawn",
+            y_to=1.0 if name in SHARES else None,
+        )
+        for name in rewards
+    ]
     drawn = "".join(chart for chart in charts if chart)
     title = f"<h2>{escape(data['stage'])}, step by step</h2>"
     return f'<section>{title}<div class="charts">{drawn}</div></section>' if drawn else ""
 
 
-def mean_curve(runs: Sequence[Sequence[Mapping[str, Any]]], name: str) -> tuple[tuple[float, float], ...]:
-    """(step, mean over the runs that have that step and metric).
+def mean_curve(
+    runs: Sequence[Sequence[Mapping[str, Any]]], name: str, by_drawn: bool = False
+) -> tuple[tuple[float, float], ...]:
+    """(step, mean over the runs that have that step and metric); `by_drawn`: over the completions drawn up to the step,
+    a mean over the runs as well, so that settings of other sizes are compared at equal samples.
 
     >>> mean_curve([[{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}], [{"step": 1, "loss": 4.0}]], "loss")
-    ((1, 3.0), (2, 1.0))
+    ((1.0, 3.0), (2.0, 1.0))
     """
-    found: dict[int, list[float]] = {}
+    found: dict[int, list[tuple[float, float]]] = {}
     for rows in runs:
+        drawn = drawn_by_step(rows) if by_drawn else {row["step"]: row["step"] for row in rows}
         for row in rows:
             value = row.get(name)
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                found.setdefault(row["step"], []).append(value)
-    return tuple((step, sum(values) / len(values)) for step, values in sorted(found.items()))
+            if isinstance(value, (int, float)) and not isinstance(value, bool) and row["step"] in drawn:
+                found.setdefault(row["step"], []).append((drawn[row["step"]], value))
+    count = {step: len(pairs) for step, pairs in found.items()}
+    return tuple(
+        (sum(x for x, _ in pairs) / count[step], sum(y for _, y in pairs) / count[step])
+        for step, pairs in sorted(found.items())
+    )
 
 
 def _runs(data: Json) -> str:
