@@ -171,6 +171,9 @@ def _exhausted(error: BaseException | None, of: Collection[int] = _EXHAUSTED) ->
         if isinstance(error, OSError) and error.errno is not None and error.errno in of:
             what, fix = _EXHAUSTED[error.errno]
             return Fault(what, str(error.filename or ""), error.strerror or "", fix)
+        if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):  # of `tempfile`
+            fix = "set TMPDIR to a directory that can be written"
+            return Fault("there is no usable temporary directory", why=error.strerror or "", fix=fix)
         if isinstance(error, MemoryError):
             return Fault("out of memory", fix="free some memory")
         error = error.__cause__ or error.__context__

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -94,6 +96,12 @@ _CONTROL = re.compile(
 )
 _LONG_WORD = re.compile(r"\S{301,}")
 _MOST_SHOWN = 3000  # characters of one line of a message
+
+
+def tell(text: str) -> None:
+    """A line on standard error. One that nobody can have is no obstacle: results and exit codes are elsewhere."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def escape(text: str) -> str:

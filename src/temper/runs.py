@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from temper.artifacts import MANIFEST, Foreign, InvalidArtifact, is_artifact_name, read_manifest, verify
-from temper.errors import ArtifactError, ConfigError, Fault, escape
+from temper.errors import ArtifactError, ConfigError, Fault, escape, tell
 from temper.hub.names import is_hub_model
 from temper.hub.resolve import resolve_model as hub_model
 from temper.recipe.graph import ASSETS, shipped_models
@@ -48,7 +47,7 @@ def read_run(reference: str | Path) -> Path:
     readers leave out."""
     folder = Path(find_run(reference))
     for text in RunFiles(folder).told():
-        print(escape(f"warning: {text}"), file=sys.stderr, flush=True)
+        tell(escape(f"warning: {text}"))
     return folder
 
 

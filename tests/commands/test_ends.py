@@ -19,7 +19,7 @@ def outcome(shell: str, folder: Path, **environment: str | None) -> tuple[int, s
     env |= {key: value for key, value in environment.items() if value is not None}
     for key in [key for key, value in environment.items() if value is None]:
         env.pop(key, None)
-    done = subprocess.run(["bash", "-c", shell], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "-c", shell], cwd=folder, env=env, capture_output=True, text=True, timeout=300)
     return done.returncode, done.stderr
 
 

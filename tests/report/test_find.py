@@ -9,7 +9,8 @@ import pytest
 
 from temper.commands import samples
 from temper.errors import ArtifactError, ConfigError, TemperError
-from temper.report.find import Query, find, folded
+from temper.report.find import Query, find
+from temper.report.picks import folded
 
 
 def parse(*words: str) -> Query:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from temper import cli
 from temper.report import sections
+from temper.report.completions import completions
 from temper.report.curves import main_curves, more_curves
 from temper.report.gather import TASK_KEYS, gather
 from temper.report.html import page, write
+from temper.report.picks import pick
 from temper.report.table import render
 from temper.sealed import read_sealed, read_sealed_text, seal, seal_text
 
@@ -39,7 +43,8 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         wanted = ("src", "href", "action", "data", "srcset", "xlink:href", "poster")
-        self.fetches += [value or "" for name, value in attrs if name in wanted]
+        inside = tag == "a" and str(dict(attrs).get("href")).startswith("#")  # the list of contents
+        self.fetches += [value or "" for name, value in attrs if name in wanted and not inside]
         self.handlers += [name for name, _ in attrs if name.startswith("on")]
         if tag not in self.VOID:
             self.open.append(tag)
@@ -141,6 +146,38 @@ def test_the_page_shows_each_part_the_run_has(finished):
     for rank in ("best", "median", "worst"):
         assert rank in read.text
     assert "6 of 7 claims hold" in read.text
+
+
+def test_the_contents_lead_to_every_section(finished):
+    titles = re.findall(r'<section[^>]* id="([^"]+)"[^>]*><h2>([^<]*)</h2>', finished)
+    links = re.findall(r'<a href="#([^"]+)">([^<]*)</a>', finished)
+    assert links == titles
+    assert len(links) == finished.count("<section") > 5
+
+
+def test_the_head_says_when_what_size_and_by_which_command(finished_run, tmp_path):
+    data = gather(finished_run)
+    data["run"] |= {"started": "2026-11-27T10:00:00+0000", "command": ["temper", "run", "tiny", "--set", "seed=<1>"]}
+    data["stages"][2]["parameters"] = 1_540_000_000
+    text = Reader(page(data)).text
+    assert "2026-11-27 10:00" in text
+    assert "1.5 billion parameters" in text
+    assert "temper run tiny --set 'seed=<1>'" in text
+
+
+def test_warnings_are_those_of_explain_to_the_letter(finished_run, finished, capsys):
+    assert cli.main(["explain", str(finished_run), "--json"]) == 0
+    told = [f["text"] for stage in json.loads(capsys.readouterr().out)["stages"] for f in stage["findings"]]
+    assert told
+    assert all(escape(text) in finished for text in told)
+
+
+def test_equal_replies_are_shown_once_with_their_number():
+    rows = [{"prompt_id": "a:1", "reply": "4", "total": 1.0, "sample": i} for i in range(30)]
+    shown = pick(rows)
+    assert [(row["rank"], row["equal"]) for row in shown[:1]] == [("worst", 30)]
+    assert len(shown) <= 4  # the three that stand open, and one for all others
+    assert "30 equal replies" in completions({"samples": {"rl": {"sums": shown}}})
 
 
 def test_every_setting_says_where_it_came_from(finished_run, finished):

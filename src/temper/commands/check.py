@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from temper.commands.sampling import add_reply_argument
+from temper.errors import tell
 
 if TYPE_CHECKING:
     from temper.commands.lint import FileReport, Options
@@ -58,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(line for report in reports for line in render(report)))
     sys.stdout.flush()
     for note in [note for report in reports for note in report.notes] + notes:
-        print(note.render(), file=sys.stderr)
+        tell(note.render())
     faults = [fault for report in reports for fault in report.faults]
     if faults:
         raise TemperError(faults, next(report.code for report in reports if report.faults))
@@ -90,7 +91,7 @@ def read_options(args: argparse.Namespace) -> Options:
         faults.append(Fault("--write takes the good rows of one file", fix="check the files one by one"))
     if faults:
         raise ConfigError(faults)
-    rewards = tuple(our_names(split(args.rewards), lambda text: print(f"note: {text}", file=sys.stderr)))
+    rewards = tuple(our_names(split(args.rewards), lambda text: tell(f"note: {text}")))
     form = args.reply or "tags"
     how = {"unverifiable": args.unverifiable, "reply": form}
     return Options(args.shape, columns, args.answer, args.language, rewards, args.model, args.skip_bad, **how)

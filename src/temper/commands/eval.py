@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from temper.commands.check import read_columns, split
 from temper.commands.run import folder
 from temper.commands.sampling import add_sampling_arguments, checked_sampling, warn_once
 from temper.commands.score import load_all
+from temper.errors import tell
 
 if TYPE_CHECKING:
     from temper.types import Prompt
@@ -117,7 +117,7 @@ def warn_of_training(files: str, task: str, test: Path, config: Any) -> None:
         known = load_prompts(file, trained.name, settings.model_copy(update=bare), golds="none", tell=lambda _: None)
         asked = load_prompts(test, task, config.model_copy(update=bare), golds="none", tell=lambda _: None)
         if met := overlap(known, asked).note(f"{name} and {task}"):
-            print(met.render(), file=sys.stderr)
+            tell(met.render())
 
 
 def said(config: Any, args: argparse.Namespace, columns: dict[str, str], builtin: bool) -> Any:
@@ -145,7 +145,7 @@ def try_rewards(rewards: dict[str, Any], prompts: list[Prompt]) -> None:
     own = {name: reward for name, reward in rewards.items() if ".py:" in name}
     tried = [pair for prompt in spread(prompts) for pair in replies_to(prompt)]
     for warning in probe_rewards(own, tried, real=True):
-        print(warning.render("warning"), file=sys.stderr)
+        tell(warning.render("warning"))
 
 
 def evaluate(
@@ -174,7 +174,7 @@ def evaluate(
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", str(args.model)).strip("-") or "model"
     tasks, scored = {}, {}
     for task, of_task in prompts.items():
-        print(f"{len(of_task)} prompts × {counts[task]} samples …", file=sys.stderr)
+        tell(f"{len(of_task)} prompts × {counts[task]} samples …")
         of = config.model_copy(update={"num_samples": counts[task]})
         found = evaluate_model(path, of_task, of, (args.seed, "eval"), warn_once, more)
         tasks[task], scored[name, task], samples = found

@@ -35,7 +35,7 @@ def explain(run: Path, wanted: str) -> list[dict[str, Any]]:
     from temper.errors import ArtifactError, ConfigError, Fault
     from temper.recipe.words import did_you_mean
     from temper.record.metrics import RL_KINDS
-    from temper.report.explain import diagnose, is_flat, trend
+    from temper.report.explain import is_flat, trend
     from temper.report.gather import gather
     from temper.report.heldout import rows_of
     from temper.report.programs import verdict_trend
@@ -51,7 +51,6 @@ def explain(run: Path, wanted: str) -> list[dict[str, Any]]:
         rows = rows_of(stage["metrics"])
         if not rows or stage["kind"] not in RL_KINDS or wanted not in ("", stage["name"]):
             continue
-        config = {entry["key"]: entry["value"] for entry in stage["config"]}
         ends = trend(rows)
         found.append({
             "stage": stage["name"],
@@ -61,8 +60,7 @@ def explain(run: Path, wanted: str) -> list[dict[str, Any]]:
             "flat": is_flat(ends),
             "trend": {name: list(pair) for name, pair in ends.items()},
             "verdicts": verdict_trend(rows),
-            "findings": [{"key": f.key, "level": f.level, "text": f.text}
-                         for f in diagnose(stage["kind"], config, rows, stage["warnings"])],
+            "findings": stage["findings"],
         })  # fmt: skip
     if not found:
         what = f"stage `{wanted}` of `{run}`" if wanted else f"`{run}`"

@@ -7,9 +7,10 @@ import json
 import os
 import re
 import shutil
-import sys
 import tempfile
 from pathlib import Path
+
+from temper.errors import tell
 
 DTYPES = ("float32", "bfloat16", "float16")
 OF_MODELS = re.compile(  # what --force may replace
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"model": str(source), "directory": str(target), "files": files}))
     else:
         print(target)
-        print(f'load it: {auto_class(target)}.from_pretrained("{target}")', file=sys.stderr)
+        tell(f'load it: {auto_class(target)}.from_pretrained("{target}")')
     return 0
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
+
+from temper.errors import tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"run": str(folder), "files": [str(path) for path in written]}))
         return 0
     print("\n".join(map(str, written)))
-    print(f"look at them: pip install inspect-ai, then inspect view --log-dir {target}", file=sys.stderr)
+    tell(f"look at them: pip install inspect-ai, then inspect view --log-dir {target}")
     return 0
 
 

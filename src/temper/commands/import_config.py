@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
+
+from temper.errors import tell
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -48,5 +49,5 @@ def run(args: argparse.Namespace) -> int:
     counts = Counter(line.fate for line in made.lines)
     told = ", ".join(f"{counts[fate]} {fate}" for fate in ("converted", "defaulted", "dropped"))
     recipe = str(args.out) if args.out is not None else "the recipe"
-    print(f"{TOOLS[tool]}, a stage `{made.kind}`: {told}; look at it with `temper plan {recipe}`", file=sys.stderr)
+    tell(f"{TOOLS[tool]}, a stage `{made.kind}`: {told}; look at it with `temper plan {recipe}`")
     return 0

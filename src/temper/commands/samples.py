@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import TYPE_CHECKING, Any
+
+from temper.errors import tell
 
 if TYPE_CHECKING:
     from temper.report.find import Query
@@ -33,14 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from temper.report.find import find, folded
+    from temper.report.find import find
+    from temper.report.picks import folded
     from temper.runs import read_run
 
     query = to_query(args)
     rows = find(read_run(args.run), query)
     nearest = next((row["step"] for row in rows if args.step not in (None, row.get("step", args.step))), None)
     if nearest is not None:
-        print(f"note: no rollouts of step {args.step} were kept; these are of step {nearest}", file=sys.stderr)
+        tell(f"note: no rollouts of step {args.step} were kept; these are of step {nearest}")
     if args.json:
         number = len(rows[: args.number])
         print("[" + ",\n ".join(json.dumps(row, ensure_ascii=False) for row in rows[: args.number]) + "]")
@@ -49,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         number = sum(count for _, count in shown)
         if shown:
             print("\n\n".join(render(row, count) for row, count in shown))
-    print(f"{number} of {len(rows)} completions that fit", file=sys.stderr)
+    tell(f"{number} of {len(rows)} completions that fit")
     return 0
 
 

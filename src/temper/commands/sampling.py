@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from functools import cache
 from typing import TYPE_CHECKING, get_args
 
-from temper.errors import ConfigError, Fault
+from temper.errors import ConfigError, Fault, tell
 from temper.types import ReplyForm
 
 if TYPE_CHECKING:
@@ -57,4 +56,4 @@ def checked_sampling(args: argparse.Namespace) -> Sampling:
 
 @cache
 def warn_once(text: str) -> None:
-    print(Fault(text).render("warning"), file=sys.stderr)
+    tell(Fault(text).render("warning"))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temper.commands.sampling import add_reply_argument
+from temper.errors import tell
 
 if TYPE_CHECKING:
     from temper.data.findings import Findings
@@ -97,7 +98,7 @@ def load_all(names: list[str]) -> dict[str, Any]:
     from temper.rewards.names import our_names
     from temper.rewards.remote import is_remote
 
-    names = our_names(names, lambda text: print(f"note: {text}", file=sys.stderr))
+    names = our_names(names, lambda text: tell(f"note: {text}"))
     functions_of = [name for name in names if name in REWARDS or ".py" in name or is_remote(name)]
     models = [name for name in names if name not in functions_of and (":" in name or is_folder(name))]
     functions = [name for name in names if name not in models]
@@ -313,7 +314,7 @@ def _warn_of_moods(scorer: Scorer, prompt: Prompt, reply: Reply, score: Score) -
         one, two = score.rewards.get(name), again.rewards.get(name)
         if one != two:
             why = f"{one}, then {two} for the same reply ({prompt.id})"
-            print(Fault(f"the reward `{name}` is not deterministic", why=why).render("warning"), file=sys.stderr)
+            tell(Fault(f"the reward `{name}` is not deterministic", why=why).render("warning"))
 
 
 def _count_failures(sample: str, score: Score, failures: dict[str, list[str]]) -> None:
@@ -343,4 +344,4 @@ def _warn_failures(failures: dict[str, list[str]]) -> None:
     for name, reasons in failures.items():
         more = f"\nand {len(reasons) - 3} more" if len(reasons) > 3 else ""
         what = f"the reward `{name}` failed on {len(reasons)} row{'s' * (len(reasons) > 1)}, scored as 0"
-        print(Fault(what, why="\n".join(reasons[:3]) + more).render("warning"), file=sys.stderr)
+        tell(Fault(what, why="\n".join(reasons[:3]) + more).render("warning"))

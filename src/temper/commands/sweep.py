@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temper.commands.run import folder
+from temper.errors import tell
 
 if TYPE_CHECKING:
     from temper.pipeline.points import Point
@@ -144,7 +145,7 @@ def run_point(args: argparse.Namespace, runner: Any, point: Point, root: Path) -
         plan, _ = prepare(args.recipe, settings, out)
         share(plan)
     except TemperError as error:
-        print(error.render(), file=sys.stderr)
+        tell(error.render())
         return int(error.code)
     if is_done(plan):
         say("done already")

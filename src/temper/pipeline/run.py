@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,14 +12,16 @@ from typing import Any
 
 from temper.artifacts import begin, seal, set_aside, write_atomically
 from temper.environment import give_back_memory, go_offline, settle_torch
-from temper.errors import DataError, Exit, Fault, Preempted, escape
+from temper.errors import DataError, Exit, Fault, Preempted, escape, tell
 from temper.halting import Halt, rescue
 from temper.masking import masked
 from temper.pipeline.failure import as_temper_error
 from temper.pipeline.run_record import Record
 from temper.pipeline.stopping import Stopper
 from temper.planning import preflight
+from temper.planning.estimate import TRAINED
 from temper.planning.plan import Plan, StagePlan, half_done_error, reasons
+from temper.planning.shapes import model_size
 from temper.recipe.resolved import render_recipe, render_stage, stage_values
 from temper.record.checkpoints import clear, last_checkpoint
 from temper.record.cost import Meter
@@ -60,7 +61,7 @@ class Result:
 
 def say(text: str) -> None:
     """One line of log."""
-    print(escape(text), file=sys.stderr, flush=True)
+    tell(escape(text))
 
 
 def run_recipe(
@@ -222,6 +223,8 @@ class Run:
         about = {"stage": stage.name, "kind": stage.kind, "makes": stage.makes, "steps": steps, **cost.as_dict()}
         with writing(self.root):
             about["records"] = note_records(work)
+            if stage.makes in TRAINED and (size := model_size(out)) is not None:
+                about["parameters"] = size.parameters
             seal(out, artifact, planned.fingerprint, about)
             clear(work)
         self.record.update(planned, "done", cost, steps)

@@ -47,6 +47,13 @@ class RunFiles:
         """(step, file) of the kept rollouts there."""
         return [(step, path) for step, path in rollout_files(work) if path not in self.damaged]
 
+    def about(self, artifact: Path) -> Mapping[str, Any]:
+        """What the manifest of an artifact says of how it was made."""
+        try:
+            return read_manifest(artifact).about
+        except InvalidArtifact:
+            return {}
+
     def samples(self, artifact: Path) -> list[Path]:
         """The files of held-out completions in an evaluation."""
         return [path for path in sorted((artifact / "samples").glob("*.jsonl*")) if path not in self.damaged]

@@ -132,7 +132,7 @@ def line_chart(
         parts.append(_line(one, index, x_axis, y_axis, smoothed, alone=len(drawn) == 1))
     parts.append(_end_labels(drawn, x_axis, y_axis))
     parts.append(_hover(drawn, x_axis, y_axis, x_label))
-    key = _key(drawn) if len(drawn) > 1 else ""
+    key = key_row([one.label for one in drawn]) if len(drawn) > 1 else ""
     return figure(title, unit, "".join(parts), _described(title, drawn), key=key)
 
 
@@ -248,12 +248,12 @@ def _line(one: Series, index: int, x_axis: Axis, y_axis: Axis, smoothed: bool, a
     return f'{raw}<polyline class="line {colour}" points="{_path(smooth(one.points, window), x_axis, y_axis)}"/>'
 
 
-def _key(drawn: Sequence[Series]) -> str:
+def key_row(labels: Sequence[str]) -> str:
     """The name of each line beside a piece of it."""
     names = []
-    for index, one in enumerate(drawn):
+    for index, label in enumerate(labels):
         sample = f'<polyline class="line c{index % COLOURS + 1}" points="0,4 18,4"/>'
-        names.append(f'<span><svg viewBox="0 0 18 8" aria-hidden="true">{sample}</svg>{escape(one.label)}</span>')
+        names.append(f'<span><svg viewBox="0 0 18 8" aria-hidden="true">{sample}</svg>{escape(label)}</span>')
     return f'<p class="key-row">{"".join(names)}</p>'
 
 

@@ -56,12 +56,14 @@ def card(stage: str, task: str, row: Json) -> str:
         facts.append(f"<span class='reward'>advantage <b>{number(row['advantage'])}</b></span>")
     tokens = f"{row['tokens']} tokens" if isinstance(row.get("tokens"), int) else ""
     ended = ", truncated" if cut else ""
+    count = row.get("equal")
+    equal = f'<span class="tokens">{count} equal replies</span>' if isinstance(count, int) and count > 1 else ""
     data = f'data-stage="{escape(stage)}" data-task="{escape(task)}" data-right="{int(right)}" data-cut="{int(cut)}"'
     rank, prompt, gold = (_shown(row.get(key)) for key in ("rank", "prompt", "gold"))
     return (
         f'<article class="completion {"right" if right else "wrong"}" {data}>'
         f'<p class="ask"><span class="rank">{rank}</span><code>{prompt}</code>'
-        f'<span class="gold">gold <code>{gold}</code></span><span class="tokens">{tokens}{ended}</span></p>'
+        f'<span class="gold">gold <code>{gold}</code></span>{equal}<span class="tokens">{tokens}{ended}</span></p>'
         f'<pre>{_reply(row.get("reply"))}</pre>{program_card(row)}<p class="rewards">{"".join(facts)}</p></article>'
     )
 

@@ -107,21 +107,6 @@ def nearest_step(kept: Sequence[int], wanted: int) -> int:
     return min(kept, key=lambda step: (abs(step - wanted), step))
 
 
-def folded(rows: Sequence[Row]) -> list[tuple[Row, int]]:
-    """Rows in order, equal replies to the same prompt once, each with how many there are of it.
-
-    >>> reply = {"stage": "rl", "prompt_id": "a:1", "reply": "4", "total": 1.0}
-    >>> [(row["sample"], count) for row, count in folded([{**reply, "sample": i} for i in range(3)])]
-    [(0, 3)]
-    """
-    counts: dict[tuple[Any, ...], tuple[Row, int]] = {}
-    for row in rows:
-        key = tuple(str(row.get(name)) for name in ("stage", "step", "task", "prompt_id", "reply", "total"))
-        first, count = counts.get(key, (row, 0))
-        counts[key] = first, count + 1
-    return list(counts.values())
-
-
 def _rows(source: Source) -> Iterator[Row]:
     for row in read_lines(source.path):
         extra: Row = {"stage": source.stage} | ({} if source.step is None else {"step": source.step})

@@ -8,9 +8,11 @@ from typing import Any
 
 import yaml
 
+from temper.record.metrics import RL_KINDS
 from temper.record.runfiles import read_lines, stage_work
 from temper.record.trust import RECIPE, RunFiles
-from temper.report.heldout import add_held_out
+from temper.report.explain import diagnose
+from temper.report.heldout import add_held_out, rows_of
 from temper.report.picks import pick
 
 # Of other kinds, how the others refer to it tells
@@ -48,6 +50,8 @@ def gather(run_dir: Path) -> Json:
     evaluations = [found for stage in stages if (found := _evaluation(run_dir, stage, files)) is not None]
     models = _models(evaluations)
     add_held_out(stages, models)
+    for stage in stages:
+        stage["findings"] = _findings(stage)
     tasks = recipe.get("tasks")
     return {
         "recipe": run.get("recipe") or recipe.get("name") or run_dir.name,
@@ -80,6 +84,17 @@ def held_out(run_dir: Path) -> list[Json]:
     files = RunFiles(run_dir)
     found = [_evaluation(run_dir, stage, files) for stage in gather_stages(run_dir, files)]
     return _models([evaluation for evaluation in found if evaluation is not None])
+
+
+def _findings(stage: Json) -> list[Json]:
+    """What there is to say of a stage: of one that learns from rewards what `temper explain` says, of others what was
+    said while it went on."""
+    rows = rows_of(stage["metrics"])
+    if stage["kind"] not in RL_KINDS or not rows:
+        return [{"key": row["key"], "level": row.get("level"), "text": row["text"]} for row in stage["warnings"]]
+    config = {entry["key"]: entry["value"] for entry in stage["config"]}
+    found = diagnose(stage["kind"], config, rows, stage["warnings"])
+    return [{"key": finding.key, "level": finding.level, "text": finding.text} for finding in found]
 
 
 def _read_recipe(run_dir: Path, files: RunFiles) -> Json:
@@ -131,6 +146,7 @@ def _stage(run_dir: Path, run: Json, recipe: Json, name: str, files: RunFiles) -
         "config": _settings(recipe, name),
         "metrics": _columns(rows),
         "warnings": files.warnings(work),
+        "parameters": files.about(made).get("parameters") if fingerprint else None,
         "harvest": files.object(made / "harvest.json") if fingerprint else {},
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
@@ -58,7 +59,25 @@ def page(data: Mapping[str, Any]) -> str:
         memory_parts(data),
         foot(data),
     ]
-    return document(f"{data['recipe']}: temper report", "".join(parts))
+    first, *rest = parts
+    contents, body = with_contents("".join(rest))
+    return document(f"{data['recipe']}: temper report", first + contents + body)
+
+
+def with_contents(body: str) -> tuple[str, str]:
+    """A list of the sections of `body`, and `body` with a name for each, which the list leads to."""
+    titles: list[str] = []
+
+    def named(match: re.Match[str]) -> str:
+        titles.append(match[2])
+        attributes = match[1] if " id=" in match[1] else f'{match[1]} id="part-{len(titles)}"'
+        links.append(re.search(r' id="([^"]*)"', attributes)[1])  # type: ignore[index]
+        return f"<section{attributes}><h2>{match[2]}</h2>"
+
+    links: list[str] = []
+    body = re.sub(r"<section([^<>]*)><h2>([^<>]*)</h2>", named, body)
+    items = "".join(f'<li><a href="#{link}">{title}</a></li>' for link, title in zip(links, titles, strict=True))
+    return (f'<nav class="contents" aria-label="Contents"><ol>{items}</ol></nav>' if len(titles) > 2 else ""), body
 
 
 def document(title: str, body: str) -> str:

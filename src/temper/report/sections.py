@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+from temper.record.learning_rates import show_count
 from temper.record.lines import duration
 from temper.report.charts import whisker
 from temper.report.graph import Edge, Node, pipeline_svg
@@ -73,7 +75,10 @@ def task_names(data: Json) -> list[str]:
 
 
 def head(data: Json) -> str:
+    run = data["run"]
     facts = [
+        ("started", str(run.get("started") or "–").replace("T", " ")[:16]),
+        ("model", _size(data)),
         ("seed", data["seed"]),
         ("wall time", seconds(data["wall_seconds"])),
         ("CPU time", seconds(data["cpu_seconds"])),
@@ -82,7 +87,19 @@ def head(data: Json) -> str:
     listed = "".join(f"<div><dt>{name}</dt><dd>{escape(str(value))}</dd></div>" for name, value in facts)
     about = f'<p class="about">{escape(str(data["description"]))}</p>' if data["description"] else ""
     title = f'<p class="over">temper report</p><h1>{escape(str(data["recipe"]))}</h1>{about}'
-    return f'<header>{title}{verdict(data)}<dl class="facts">{listed}</dl></header>'
+    return f'<header>{title}{verdict(data)}<dl class="facts">{listed}</dl>{_command(run.get("command"))}</header>'
+
+
+def _size(data: Json) -> str:
+    """The parameters of the last model that was made."""
+    counts = [stage["parameters"] for stage in data["stages"] if stage["parameters"] and stage["makes"] == "model"]
+    return f"{show_count(counts[-1])} parameters" if counts else "–"
+
+
+def _command(command: Any) -> str:
+    if not isinstance(command, list) or not command:
+        return ""
+    return f'<p class="command"><code>{escape(shlex.join(map(str, command)))}</code></p>'
 
 
 def verdict(data: Json) -> str:
@@ -111,14 +128,14 @@ def _gain(data: Json) -> str:
 
 
 def missing(data: Json) -> str:
-    if not data["missing"]:
-        return ""
-    items = "".join(f"<li>{escape(text)}</li>" for text in data["missing"])
-    return f'<section class="missing"><h2>Not there yet</h2><ul>{items}</ul></section>'
+    """What a reader does not see: what has not been made yet, and files that are damaged."""
+    parts = [("Not there yet", data["missing"]), ("Damaged and left out", data["damaged"])]
+    lists = [(title, "".join(f"<li>{escape(text)}</li>" for text in texts)) for title, texts in parts if texts]
+    return "".join(f'<section class="missing"><h2>{title}</h2><ul>{items}</ul></section>' for title, items in lists)
 
 
 def warnings(data: Json) -> str:
-    rows = [(stage["name"], row) for stage in data["stages"] for row in stage["warnings"]]
+    rows = [(stage["name"], row) for stage in data["stages"] for row in stage["findings"]]
     rows.sort(key=lambda pair: pair[1].get("level") == "note")
     items = "".join(_warning(name, str(row.get("level", "warning")), row["text"]) for name, row in rows)
     return f'<section><h2>Warnings and notes</h2><ul class="warnings">{items}</ul></section>' if rows else ""
@@ -138,7 +155,7 @@ def pipeline(data: Json) -> str:
     picture = pipeline_svg(nodes, edges)
     keys = {"model": "starts from this model", "data": "reads this data set"}
     drawn = [key for key in keys if any(edge.carries == key for edge in edges)]
-    legend = "".join(f'<span class="key {key}"></span>{keys[key]}' for key in drawn)
+    legend = "".join(f'<span><i class="key {key}"></i>{keys[key]}</span>' for key in drawn)
     legend = f'<p class="legend">{legend}</p>' if legend else ""
     return f'<section><h2>Pipeline</h2><div class="scroll">{picture}</div>{legend}</section>' if picture else ""
 

@@ -25,8 +25,12 @@ def harvests(data: Json) -> str:
         rows = "".join(_harvest_row(name, count, sum(counts.values())) for name, count in ordered)
         mixed = stage["harvest"].get("mixed")
         note = f'<p class="small">{mixed} other conversations were mixed in.</p>' if mixed else ""
-        blocks.append(f'<h3>{escape(stage["name"])}</h3><table class="cost"><tbody>{rows}</tbody></table>{note}')
+        blocks.append(f'<h3>{escape(stage["name"])}</h3>{_table(rows)}{note}')
     return f"<section><h2>Rejection sampling</h2>{''.join(blocks)}</section>" if blocks else ""
+
+
+def _table(rows: str) -> str:
+    return f'<div class="scroll"><table class="cost harvest"><tbody>{rows}</tbody></table></div>'
 
 
 def _harvest_row(name: str, count: int, of: int) -> str:

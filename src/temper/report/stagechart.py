@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from temper.report.charts import COLOURS, LABEL_WIDTH, Axis, figure, tick_text
+from temper.report.charts import COLOURS, LABEL_WIDTH, Axis, figure, key_row, tick_text
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM, LABEL_GAP = 980, 310, 40, 18, 34, 15
 Interval = tuple[float, float]
@@ -41,7 +41,8 @@ def stage_chart(title: str, stages: Sequence[str], scores: Sequence[Score]) -> s
         labels.append((y_axis.at(value), value, score.label, colour))
     parts.append(_labels(labels, end + 4))
     spoken = "; ".join(f"{s.label}: {', '.join('-' if v is None else f'{v:.2f}' for v in s.values)}" for s in scores)
-    return figure(title, "", "".join(parts), f"{', '.join(stages)}. {spoken}", WIDTH, HEIGHT)
+    key = f'<div class="narrow">{key_row([score.label for score in scores])}</div>'  # the labels are out of sight there
+    return figure(title, "", "".join(parts), f"{', '.join(stages)}. {spoken}", WIDTH, HEIGHT, key)
 
 
 def _frame(stages: Sequence[str], x_axis: Axis, y_axis: Axis, end: float) -> str:
