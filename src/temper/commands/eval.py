@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         golds = golds_asked(config, args, more)
         prompts[task.name] = load_prompts(file, task.name, config, golds=golds)[: args.prompts]
         if config.gym is None and (told := without_golds(task.name, prompts[task.name])):
-            print(f"note: {told}", file=sys.stderr)
+            tell(f"note: {told}")
         counts[task.name] = args.samples or samples_of(name)
         warn_of_training(args.trained_on, task.name, file, config)
     try_rewards(more, [prompt for of_task in prompts.values() for prompt in of_task])
