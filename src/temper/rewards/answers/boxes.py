@@ -44,6 +44,7 @@ _BEFORE_SKIP = re.compile(r"(?:[ \t\n]|\\[,;:! ]|\\q?quad|\\displaystyle|\\left|
 _GOES_ON = re.compile(
     r"\s*(?:\[[^\]]{0,9}\])?\s*&?\s*(?:[-+*/^_!\d]|\\(?:times|cdot|div|pm|mp|frac|sqrt|pi)(?![A-Za-z]))"
 )
+_MODULUS = re.compile(r"\\pmod\s*\{?\s*\d+\s*\}?\s*(?:$|[$.\\)\]\n,;])")
 _ASCII_LETTER = re.compile(r"[A-Za-z]")
 _WORD_BEFORE = re.compile(r"([^\W\d_]+)(['’][^\W\d_]+)?$")
 _PHRASE = re.compile(
@@ -217,6 +218,8 @@ def _may_precede(rest: str, spaced: bool, in_math: bool, question: str) -> bool:
     command = re.search(r"\\([A-Za-z]+)(\{[^{}]*\})?$", rest)
     if command:
         name = command[1]
+        if name in ("equiv", "in"):
+            return not command[2]
         if name in ("approx", "simeq", "doteq"):
             return _ROUNDED.search(question) is not None
         if command[2] and name in ("text", "textbf", "mathrm", "textrm", "mbox", "begin", "hspace", "textit"):
@@ -326,6 +329,8 @@ def _command_behind(rest: str, spaced: bool, in_math: bool) -> str:
         if not inner[:1].isalpha() and inner[:1] != "%":
             return _read_behind(inner, True, False) if inner else ""
         return _words_behind(inner + (power.group() if power else ""), True, False)
+    if _MODULUS.match(rest):
+        return ""
     command = re.match(r"\\([A-Za-z]+)", rest)
     if command and command[1] in _CLOSING:
         return ""

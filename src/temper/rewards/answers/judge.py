@@ -8,6 +8,7 @@ Nothing of a model's text is evaluated beyond one bounded normal form; the time 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -18,6 +19,7 @@ from temper.rewards.answers.layout import MAX_CHARACTERS, undress, words_of
 from temper.rewards.answers.light import in_light
 from temper.rewards.answers.parser import Node
 from temper.rewards.answers.read import Reader
+from temper.rewards.answers.retold import retellings
 from temper.rewards.answers.ring import bounded
 from temper.rewards.answers.units import NOTHING
 from temper.rewards.answers.values import Number, Relation, Several, Value, Words, same
@@ -94,15 +96,27 @@ def read_gold(text: str) -> Gold:
     value = _gold_words(text, said)
     if value is not None:
         return Gold(text, value)
-    reader = Reader(gold=True, units_by_letter="$" not in text)
     try:
-        with bounded(GOLD_WORK):
-            return _gold_of(text, reader.text(plain), reader)
+        return _read_gold(text, plain)
     except (ValueError, ZeroDivisionError, RecursionError) as error:
         words = gold_words(_NAMED.sub("", said))
         if words:
             return Gold(text, Words("words", (words,)))
+        for other in retellings(plain):
+            with contextlib.suppress(ValueError, ZeroDivisionError, RecursionError):
+                return _gold_words_of(text, other) or _read_gold(text, other)
         raise ValueError(_NO_FORM.format(error)) from None
+
+
+def _read_gold(text: str, plain: str) -> Gold:
+    reader = Reader(gold=True, units_by_letter="$" not in text)
+    with bounded(GOLD_WORK):
+        return _gold_of(text, reader.text(plain), reader)
+
+
+def _gold_words_of(text: str, other: str) -> Gold | None:
+    words = gold_words(words_of(other))
+    return Gold(text, Words("words", (words,))) if words and len(words) > 1 else None
 
 
 def same_gold(one: str, other: str) -> bool:

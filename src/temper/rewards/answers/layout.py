@@ -23,7 +23,7 @@ _FRACTIONS = re.compile(r"\\[dtc]frac(?![A-Za-z])")
 _SIZES = re.compile(
     r"\\(?:left|right|middle|[bB]igg?[lrm]?)(?![A-Za-z])\s*\.?|\\(?:displaystyle|textstyle|limits|large|Large)(?![A-Za-z])"
 )
-_WIDE_SPACES = re.compile(r"\\(?:quad|qquad|enspace)(?![A-Za-z])|\\[;:>!]|(?<!\\)\\(?=[ \n]|$)|(?<![\\~])~(?![~\d])")
+_WIDE_SPACES = re.compile(r"\\(?:quad|qquad|enspace(?![A-Za-z]))|\\[;:>!]|(?<!\\)\\(?=[ \n]|$)|(?<![\\~])~(?![~\d])")
 _PRIME = re.compile(r"\^\s*(?:\{\s*((?:\\prime\s*)+)\}|(\\prime))")
 _GROUPING = re.compile(r"(?<=\d)(?:\{\s*,\s*\}|\{\\,\}|,\s*\\!\s*|\\,\s*|\\thinspace\s*)(?=\d{3})")
 _THIN_SPACE = re.compile(r"\\,|\\thinspace(?![A-Za-z])|\\hspace\{[^{}]*\}")
@@ -119,11 +119,16 @@ def _strip(text: str) -> str:
 def _math_delimiters(text: str) -> str:
     r"""`\(…\)`, `\[…\]`, `$…$` and `$$…$$` off; a single dollar sign is money and stays."""
     if "\\(" in text or "\\[" in text:
-        text = _PAIRS.sub(lambda found: BREAK + (found[1] or found[2] or "") + BREAK, text)
+        text = _PAIRS.sub(lambda found: BREAK + _one_line(found[1] or found[2] or "") + BREAK, text)
     if "$" not in text:
         return text
-    bare, pairs = _DOLLARS.subn(lambda found: BREAK + found[2] + BREAK, text)
+    bare, pairs = _DOLLARS.subn(lambda found: BREAK + _one_line(found[2]) + BREAK, text)
     return text if pairs and _DOLLAR.search(bare) else bare  # one too many: nothing closes it
+
+
+def _one_line(formula: str) -> str:
+    """A formula's own line ends are spaces: what stands before it is no heading."""
+    return formula.replace("\n", " ")
 
 
 def _markdown(text: str) -> str:

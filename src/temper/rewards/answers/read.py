@@ -25,6 +25,7 @@ from temper.rewards.answers.forms import has_function, has_two_values, names_in
 from temper.rewards.answers.joined import as_interval, in_base, intersection, is_plain, renamed, repeats, union
 from temper.rewards.answers.normal import Normal
 from temper.rewards.answers.parser import Node, Parser
+from temper.rewards.answers.retold import whole_degrees
 from temper.rewards.answers.ring import Quotient, generator
 from temper.rewards.answers.tokens import Token, tokens_of
 from temper.rewards.answers.units import Around, currency_before, split_around
@@ -54,7 +55,7 @@ class Reader:
 
     def text(self, text: str) -> Value:
         """The value of an undressed text. Raises ValueError with the reason where it has none."""
-        tokens = tokens_of(text, grouped=not self.commas)
+        tokens = tokens_of(whole_degrees(text), grouped=not self.commas)
         if not tokens:
             raise ValueError("there is nothing")
         self.two_values = any(token.text in ("pm", "mp") for token in tokens)
