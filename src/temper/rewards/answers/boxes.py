@@ -44,6 +44,7 @@ _BEFORE_SKIP = re.compile(r"(?:[ \t\n]|\\[,;:! ]|\\q?quad|\\displaystyle|\\left|
 _GOES_ON = re.compile(
     r"\s*(?:\[[^\]]{0,9}\])?\s*&?\s*(?:[-+*/^_!\d]|\\(?:times|cdot|div|pm|mp|frac|sqrt|pi)(?![A-Za-z]))"
 )
+_QUOTED = re.compile(r"(?:^|\n)[ \t]{0,3}(?:>|\|[^\n]*\|)$")  # a quotation, a cell of a table in Markdown
 _MODULUS = re.compile(r"\\pmod\s*\{?\s*\d+\s*\}?\s*(?:$|[$.\\)\]\n,;])")
 _ASCII_LETTER = re.compile(r"[A-Za-z]")
 _WORD_BEFORE = re.compile(r"([^\W\d_]+)(['’][^\W\d_]+)?$")
@@ -199,6 +200,8 @@ def _check_before(before: str, in_math: bool, question: str) -> str:
             continue
         if rest.endswith(("\\)", "\\]")):
             break
+        if last in ">|" and (opened or not in_math) and _QUOTED.search(rest):
+            return ""
         skipped = _TYPE.search(rest) or _BEFORE_SKIP.search(rest)
         if skipped is None:
             break

@@ -21,7 +21,7 @@ from temper.rewards.answers.parser import Node
 from temper.rewards.answers.read import Reader
 from temper.rewards.answers.retold import retellings
 from temper.rewards.answers.ring import bounded
-from temper.rewards.answers.units import NOTHING
+from temper.rewards.answers.units import NOTHING, on_one_line
 from temper.rewards.answers.values import Number, Relation, Several, Value, Words, same
 from temper.rewards.answers.words import (
     choice,
@@ -267,11 +267,11 @@ def _read(gold: Gold, text: str, question: str) -> Answer:
     """One final form. Raises ValueError where it is none."""
     if len(text) > MAX_CHARACTERS:
         raise ValueError("it is longer than a final form")
-    plain = undress(text)
-    if isinstance(gold.value, Words) and gold.value.form not in ("base", "infinity"):
-        return _words_answer(gold, gold.value, _NAMED.sub("", words_of(plain)), question)
+    plain = on_one_line(undress(text))
     if _together(plain) == _squeezed(gold.text):  # written like the gold answer
         return Answer(replace(gold.value, name="", around=NOTHING), True)
+    if isinstance(gold.value, Words) and gold.value.form not in ("base", "infinity"):
+        return _words_answer(gold, gold.value, _NAMED.sub("", words_of(plain)), question)
     reader = Reader(
         names=gold.names,
         units=gold.units,

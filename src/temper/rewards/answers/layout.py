@@ -93,7 +93,7 @@ def plain_latex(text: str) -> str:
     if "prime" in text:
         text = _PRIME.sub(lambda found: "'" * (found[1] or found[2]).count("prime"), text)
     for _ in range(3):  # commands inside commands
-        text, count = _TEXT_COMMAND.subn(lambda found: TEXT + found[1].replace("$", "") + END_TEXT, text)
+        text, count = _TEXT_COMMAND.subn(lambda found: TEXT + _DOLLAR.sub("", found[1]) + END_TEXT, text)
         if not count:
             break
     text = _SIZES.sub("", _MATH_FONT.sub("", _FRACTIONS.sub(r"\\frac", text)))

@@ -39,11 +39,11 @@ def retellings(plain: str) -> Iterator[str]:
         named = _ABOUT.sub(r"\1= ", plain)
         if not _APPROX.search(named):
             yield named
-        else:
-            left, right = _APPROX.split(plain)[0], _APPROX.split(plain)[-1]
-            yield right.strip() if _FUNCTION.search(left) else left.strip()
-    left, equals, right = plain.rpartition("=")
-    if equals and left[-1:] not in tuple("<>!=") and not _DIGIT_OUTSIDE.search(left):
+        elif len(parts := _APPROX.split(plain)) == 2 and "," not in plain:
+            yield (parts[1] if _FUNCTION.search(parts[0]) else parts[0]).strip()
+    left, equals, right = plain.partition("=")
+    is_one = equals and "=" not in right and "," not in plain and left[-1:] not in tuple("<>!")
+    if is_one and not _DIGIT_OUTSIDE.search(left):
         yield right.strip()
 
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
+from temper.rewards.answers.layout import END_TEXT, TEXT
 from temper.rewards.answers.tokens import END, Token, is_product
 
 # canonical name: other ways to write it. Symbols are matched as they stand, words of three letters or more in any case.
@@ -83,6 +84,9 @@ _PERCENT_WORDS = frozenset({"percent", "pct", "prozent", "percents"})
 _IN_UNITS = frozenset({"/", "^", "{", "}", "-", ".", "cdot"})
 _OPERATORS = frozenset({"cdot", "times"})
 MAX_NOUNS = 5
+_UNIT_FRACTION = re.compile(
+    rf"\\frac\s*\{{\s*{TEXT}\s*([A-Za-z]{{2,}})\s*{END_TEXT}\s*\}}\s*\{{\s*{TEXT}\s*([A-Za-z]+)\s*{END_TEXT}\s*\}}"
+)
 
 Unit = tuple[tuple[str, int], ...]  # canonical names with their powers, sorted; () for none
 DEGREES: Unit = (("deg", 1),)
@@ -108,6 +112,18 @@ AMBIGUOUS = frozenset({"K", "T"})  # kelvin or thousand, tesla or trillion: unit
 def canonical(word: str) -> str:
     """The canonical name of a unit, "" for a word that is none."""
     return UNITS.get(word) or (UNITS.get(word.lower(), "") if len(word) > 2 or not word.isascii() else "")
+
+
+def on_one_line(plain: str) -> str:
+    r"""An undressed answer, its unit written as a fraction put on one line: `\frac{\text{miles}}{\text{hour}}`."""
+    if TEXT not in plain:
+        return plain
+    return _UNIT_FRACTION.sub(_fraction_of_units, plain)
+
+
+def _fraction_of_units(found: re.Match[str]) -> str:
+    known = canonical(found[1]) and canonical(found[2])
+    return f"{TEXT}{found[1]}/{found[2]}{END_TEXT}" if known else found[0]
 
 
 def currency_before(tokens: Sequence[Token]) -> tuple[str, int]:
@@ -147,7 +163,7 @@ def _first_behind(
         depth += {"(": 1, "[": 1, "{": 1, "\\{": 1, ")": -1, "]": -1, "}": -1, "\\}": -1}.get(text, 0)
         if at == 0:
             continue
-        if depth == 1 and text == "(" and _is_words(tokens[at:]):
+        if depth == 1 and text == "(" and _is_words(tokens[at:]) and not set(tokens[at + 1].text) <= set(names):
             return at
         if depth:
             continue
