@@ -16,6 +16,7 @@ from tiny_models import tiny_model
 from temper.algorithms.entropy import uncertain
 from temper.data.batching import make_batch
 from temper.stages.credit import advantages_of, outcome_advantages
+from temper.stages.draws import Retired, draw_prompts, fresh_prompts
 from temper.stages.grpo import Config, mini_batches, update
 from temper.stages.presets import PRESETS
 from temper.train.forward import plan_batch, score_targets, take_model_apart
@@ -266,3 +267,23 @@ def test_a_wide_head_computes_narrow_weights_in_float32_where_it_draws_and_where
     assert head.weight.grad is not None
     assert head.weight.grad.dtype == torch.bfloat16
     assert head.weight.grad.norm() > 0
+
+
+def test_solved_prompts_are_drawn_no_more_while_others_are_left() -> None:
+    prompts = {name: [Prompt(f"{name}:{i}", name, (), "1") for i in range(12)] for name in ("a", "b")}
+    retired = Retired(prompts, 0.9)
+    for i in range(9):
+        retired.see(f"a:{i}", 1.0)
+    retired.see("b:0", 0.89)
+    assert retired.ids == {f"a:{i}" for i in range(9)}
+    for step in range(8):
+        drawn = fresh_prompts(prompts, 6, step, ("k",), retired.ids)
+        assert [prompt.task for prompt in drawn] == ["a"] * 3 + ["b"] * 3
+        assert len({prompt.id for prompt in drawn}) == 6
+        assert not retired.ids & {prompt.id for prompt in drawn}
+        assert drawn == fresh_prompts(prompts, 6, step, ("k",), retired.ids)
+    assert fresh_prompts(prompts, 6, 3, ("k",), set()) == draw_prompts(prompts, 6, 3, ("k",))
+    assert len(fresh_prompts(prompts, 6, 3, ("k",), {f"a:{i}" for i in range(12)})) == 6
+    again = Retired(prompts, 0.9)
+    again.load_state_dict(retired.state_dict())
+    assert again.ids == retired.ids

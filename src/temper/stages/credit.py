@@ -33,6 +33,7 @@ class CreditConfig(RolloutConfig):
     supervision: Literal["outcome", "process"] = "outcome"  # process: every step of a completion earns by itself
     step_rewards: list[RewardName] = []  # what judges the steps; what judges completions comes with the last step
     step_reward_weights: list[float] | None = None  # one a step reward; all 1.0 when not given
+    retire_above: Annotated[float, Field(gt=0, le=1)] | None = None  # a pass rate; solved prompts are drawn no more
     kl_penalty: Annotated[float, Field(ge=0)] | dict[TaskName, Annotated[float, Field(ge=0)]] = 0.001  # R1; by task
     # reward: the sum of k1 over the completion is subtracted; token_reward: from each token its own and what follows
     kl_placement: Literal["loss", "reward", "token_reward"] = "loss"

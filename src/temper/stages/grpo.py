@@ -137,6 +137,8 @@ def idle(config: Config) -> Iterator[Idle]:
             yield Idle(key, f"kl_penalty is 0: {why}", harmless=True)
     elif config.kl_placement != "loss":
         yield Idle("kl_estimator", f"kl_placement `{config.kl_placement}` charges k1")
+    if config.retire_above is not None and "accuracy" not in config.reward_funcs:
+        yield Idle("retire_above", "no reward `accuracy` says which completions are right")
     if config.entropy_target is None:
         for key in ("entropy_target_step", "entropy_target_max"):
             yield Idle(key, "entropy_target is not set: the coefficient is `entropy_bonus` and stays")
@@ -170,6 +172,7 @@ def run(config: Config, ctx: StageContext) -> None:
     control = entropy_control(config)
     others = {"reference": reference} if reference is not None and config.reference_update_steps else {}
     others |= {} if control is None else {"entropy": control}
+    others |= {} if rollouts.retired is None else {"retired": rollouts.retired}
     with open_engine(policy, lambda: learner.step, remote_of(config, config.model, ctx, trains=True)) as engine:
         for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping, others, steps):
             clock = Clock(engine)

@@ -75,9 +75,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     # ScaleRL 2510.13786, sections 3 and 4, appendix A.3
     "scalerl": {
         "surrogate": "cispo", "ratio_cap": 5.0, "ratio_against": "sampler", "advantage": "batch_centred",
-        "aggregation": "prompt_mean", "drop_dead_groups": True, "kl_penalty": 0.0, "num_generations": 16,
-        "prompts_per_step": 48, "learning_rate": 5e-7, "warmup_steps": 100, "weight_decay": 0.01, "adam_epsilon": 1e-15,
-        "float32_head": True, "max_completion_length": 14336,
+        "aggregation": "prompt_mean", "drop_dead_groups": True, "retire_above": 0.9, "kl_penalty": 0.0,
+        "num_generations": 16, "prompts_per_step": 48, "learning_rate": 5e-7, "warmup_steps": 100, "weight_decay": 0.01,
+        "adam_epsilon": 1e-15, "float32_head": True, "max_completion_length": 14336,
     },
     # IcePop 2510.18855, section 3: GRPO whose tokens train only where trainer and sampler agree within a band
     "icepop": {

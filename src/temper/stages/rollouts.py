@@ -24,7 +24,7 @@ from temper.rollout.open import cpu_seconds
 from temper.rollout.options import ServedConfig, sampling_of
 from temper.rollout.statistics import Advantages, count_tokens, rollout_metrics
 from temper.stages.context import StageContext
-from temper.stages.draws import draw_prompts, too_few
+from temper.stages.draws import Retired, fresh_prompts, too_few
 from temper.stages.prompts import check_lengths, check_tasks, known_prompts, open_prompts
 from temper.stages.rewards import (
     RewardsConfig,
@@ -72,7 +72,6 @@ class RolloutConfig(ServedConfig, RewardsConfig):
             )
         return self
 
-
     @model_validator(mode="after")
     def _servers_fit(self) -> RolloutConfig:
         if self.engine is None:
@@ -116,6 +115,8 @@ class Rollouts:
         self.rewards = open_rewards(config.reward_funcs, ctx, config)
         self.sampling = sampling_of(config, chat)
         self.tell = tell_once(ctx)
+        bound = getattr(config, "retire_above", None)
+        self.retired = None if bound is None else Retired(self.prompts, bound)
         self.draws = 0  # of the last step: more than one with dynamic sampling
 
     def collect(self, engine: Engine, step: int) -> list[Group]:
@@ -131,10 +132,13 @@ class Rollouts:
             groups += [group for group in more if has_signal(group) and group.prompt.id not in known]
             groups = sorted(groups, key=has_signal, reverse=True)[: config.prompts_per_step]  # the sort is stable
             self.draws += 1
+        for group in groups if self.retired is not None else ():
+            self.retired.see(group.prompt.id, pass_rate(group))
         return groups
 
     def _draw(self, engine: Engine, number: int, key: Sequence[int | str], step: int) -> list[Group]:
-        drawn = draw_prompts(self.prompts, self.config.prompts_per_step, number, key)
+        retired = set() if self.retired is None else self.retired.ids
+        drawn = fresh_prompts(self.prompts, self.config.prompts_per_step, number, key, retired)
         samples = self.config.num_generations
         scorer, key = self._scorer(step), (*key, number)
         groups = collect(engine, self.chat, scorer, drawn, samples, self.sampling, key, self.tell)
@@ -168,6 +172,8 @@ class Rollouts:
         found = {**rollout_metrics(groups, advantages), **metrics, **clock.read(count_tokens(groups))}
         if config.dynamic_sampling_tries:
             found["groups/draws"] = self.draws
+        if self.retired is not None:
+            found["prompts/retired"] = len(self.retired.ids)
         self.ctx.log.step(step + 1, total, found)
         if config.guards != Guards():
             watch(config.guards, read_rows(work / "metrics.jsonl"))
@@ -177,6 +183,11 @@ def has_signal(group: Group) -> bool:
     """Whether some of a group's completions are right and some are not; without accuracy, whether totals differ."""
     values = [rollout.rewards.get("accuracy", rollout.total) for rollout in group.rollouts]
     return differ(values)
+
+
+def pass_rate(group: Group) -> float:
+    """The share of a group's completions that are right; 0 where nobody says what is."""
+    return mean(float(rollout.rewards.get("accuracy") == 1.0) for rollout in group.rollouts)
 
 
 def rows(
