@@ -106,10 +106,11 @@ def find_evaluation(reference: str) -> Evaluated:
     if _is_directory(path) and (path / "evaluation.json").is_file():
         return _measured([path], reference, name)
     if _is_directory(path) and (path / "config.json").is_file() and not name:
-        run, name = Path(os.path.abspath(path)).parent.parent, _maker(path)
-        if not name or stage_fingerprint(run, name) != path.name:
+        made = maker_of(path)
+        if made is None:
             fix = f"`temper eval {reference} --tasks … --out DIR`, then compare DIR"
             raise ArtifactError(Fault(f"`{reference}` is a model that no run measured", fix=fix))
+        run, name = made
     else:
         run = find_run(text)
     stages = _stages(run)
@@ -124,12 +125,14 @@ def find_evaluation(reference: str) -> Evaluated:
     return _measured(list(done.values()), reference, name)
 
 
-def _maker(model: Path) -> str:
-    """The stage that made a model directory; "" for one that no run made."""
+def maker_of(model: Path) -> tuple[Path, str] | None:
+    """The run and the stage that made a model directory; None for one that no run made."""
     try:
-        return str(read_manifest(model).about.get("stage", ""))
+        name = str(read_manifest(model).about.get("stage", ""))
     except InvalidArtifact:
-        return ""
+        return None
+    run = Path(os.path.abspath(model)).parent.parent
+    return (run, name) if name and stage_fingerprint(run, name) == model.name else None
 
 
 def _stages(run: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -21,6 +22,8 @@ class FakeHub:
 
     repos: dict[str, Files]
     asked: list[str] = field(default_factory=list)
+    made: dict[str, bool] = field(default_factory=dict)  # repositories that were made, and whether they are private
+    token: str | None = None  # without it nothing may be written
     url: str = ""
 
     def commit(self, repo: str) -> str:
@@ -82,6 +85,42 @@ def _handler(hub: FakeHub) -> type[BaseHTTPRequestHandler]:
                 self._send(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
         do_GET = do_HEAD = _answer
+
+        def _body(self) -> bytes:
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+        def do_POST(self) -> None:
+            """What sending a folder asks for: a repository, how each file is to be sent, and a commit."""
+            path, body = unquote(urlsplit(self.path).path), self._body()
+            hub.asked.append(f"POST {path}")
+            if self.headers.get("Authorization") != f"Bearer {hub.token}":
+                self._send(401, b'{"error": "not allowed"}', {"Content-Type": "application/json"})
+                return
+            if path == "/api/repos/create":
+                asked = json.loads(body)
+                name = f"{asked['organization']}/{asked['name']}" if asked.get("organization") else asked["name"]
+                hub.made.setdefault(name, asked.get("visibility") == "private" or bool(asked.get("private")))
+                hub.repos.setdefault(f"models/{name}", {})
+                self._reply({"url": f"{hub.url}/{name}", "id": name})
+                return
+            repo, rest = hub.split(path) or ("", "")
+            if rest.startswith("preupload/"):
+                files = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in
+                         json.loads(body)["files"]]  # fmt: skip
+                self._reply({"files": files})
+            elif rest.startswith("commit/"):
+                lines = [json.loads(line) for line in body.splitlines() if line.strip()]
+                sent = {line["value"]["path"]: base64.b64decode(line["value"]["content"]) for line in lines
+                        if line["key"] == "file"}  # fmt: skip
+                hub.repos[repo] = {**hub.repos[repo], **sent}
+                commit = hub.commit(repo)
+                url = f"{hub.url}/{repo.removeprefix('models/')}/commit/{commit}"
+                self._reply({"commitUrl": url, "commitOid": commit, "success": True})
+            else:
+                self._reply({})
+
+        def _reply(self, value: Mapping[str, Any]) -> None:
+            self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     return Handler
 

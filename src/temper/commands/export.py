@@ -15,7 +15,7 @@ from temper.errors import tell
 DTYPES = ("float32", "bfloat16", "float16")
 OF_MODELS = re.compile(  # what --force may replace
     r".*\.(safetensors|safetensors\.index\.json|bin|bin\.index\.json|jinja)|[a-z_]*config\.json|README\.md|LICENSE.*"
-    r"|(tokenizer|vocab|special_tokens_map|added_tokens|chat_template|training|reward[a-z_]*)\.json|merges\.txt|.*\.model"
+    r"|Modelfile|(tokenizer|vocab|special_tokens_map|added_tokens|chat_template|training|reward[a-z_]*)\.json|merges\.txt|.*\.model"
 )
 OURS = ("manifest.json",)  # what an artifact holds beyond a Hugging Face directory
 
@@ -25,6 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("directory", metavar="DIR", help="where to write it: a new or empty directory")
     parser.add_argument("--dtype", choices=DTYPES, default=None, help="convert the weights (default: as trained)")
     parser.add_argument("--force", action="store_true", help="replace a model directory that is already there")
+    parser.add_argument("--push", metavar="ORG/NAME", help="then send it to this repository of the Hub, private unless "
+                        "--public is given (pip install \"temper-rl[hub]\")")  # fmt: skip
+    parser.add_argument("--public", action="store_true", help="with --push: a new repository is open to everybody")
     parser.add_argument("--json", action="store_true")
 
 
@@ -33,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from temper.errors import Fault, ResourceError
     from temper.runs import resolve_model
 
+    check_push(args.push, args.public)
     source = resolve_model(args.model)
     target = Path(os.path.abspath(args.directory))
     check_target(target, source, args.force)
@@ -41,18 +45,58 @@ def run(args: argparse.Namespace) -> int:
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
         try:
             write_model(source, made, args.dtype)
+            complete_card(source, made)
             put_in_place(made, target)
         finally:
             shutil.rmtree(made, ignore_errors=True)
     except OSError as problem:
         raise ResourceError(Fault("the model cannot be written", where=str(target), why=str(problem))) from problem
+    address = None
+    if args.push is not None:
+        from temper.hub.push import push
+
+        address = push(target, args.push, private=not args.public)
     if args.json:
         files = sorted(file.name for file in target.iterdir())
-        print(json.dumps({"model": str(source), "directory": str(target), "files": files}))
+        pushed = {"pushed": address} if address else {}
+        print(json.dumps({"model": str(source), "directory": str(target), "files": files, **pushed}))
     else:
         print(target)
         tell(f'load it: {auto_class(target)}.from_pretrained("{target}")')
+        if address:
+            tell(f"sent to {address}")
     return 0
+
+
+def check_push(name: str | None, public: bool) -> None:
+    """Raise TemperError for what could not be sent, before anything is written."""
+    from temper.errors import ConfigError, Fault
+    from temper.hub.push import check_name
+
+    if public and name is None:
+        raise ConfigError(Fault("--public is about --push", fix="say where to, with --push ORG/NAME"))
+    if name is not None:
+        check_name(name)
+
+
+def complete_card(source: Path, made: Path) -> None:
+    """Put into the model card what the model's run knows of it, and how Ollama would be told of its template."""
+    from temper.errors import TemperError
+    from temper.models.scalar import stored_scope
+    from temper.report.card import complete
+    from temper.text.chat import ChatFormat
+    from temper.text.ollama import modelfile
+
+    file = made / "README.md"
+    if file.is_file():
+        file.write_text(complete(file.read_text(encoding="utf-8"), source), encoding="utf-8")
+    try:
+        chat = ChatFormat.load(made) if stored_scope(made) is None else None
+    except TemperError:
+        return
+    text = modelfile(chat) if chat is not None and chat.is_chat else None
+    if text is not None:
+        (made / "Modelfile").write_text(text, encoding="utf-8")
 
 
 def check_target(target: Path, source: Path, force: bool) -> None:

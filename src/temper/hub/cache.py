@@ -51,7 +51,7 @@ def fetch(
 ) -> tuple[Snapshot, list[str]]:
     """The files of a revision that `wanted` picks, given the names of all and the README's text. Raises TemperError
     with `code` where the Hub has no such repository or cannot be reached."""
-    hub = _library(where)
+    hub = library(where)
     was_offline = hub.constants.HF_HUB_OFFLINE
     try:
         if is_offline():
@@ -95,7 +95,8 @@ def fetched(snapshot: Snapshot, key: str) -> list[str]:
     return files if isinstance(files, list) and all((snapshot.folder / str(file)).is_file() for file in files) else []
 
 
-def _library(where: str) -> Any:
+def library(where: str) -> Any:
+    """huggingface_hub. Raises TemperError with exit code 9 where it is not installed."""
     try:
         import huggingface_hub  # type: ignore[import-not-found]
         import huggingface_hub.constants
@@ -107,7 +108,7 @@ def _library(where: str) -> Any:
 
 
 def _cache_folder(where: str) -> Path:
-    return Path(_library(where).constants.HF_HUB_CACHE)
+    return Path(library(where).constants.HF_HUB_CACHE)
 
 
 def _unreachable(repo: str, kind: Kind, revision: str, error: Exception, where: str) -> Fault:

@@ -17,8 +17,8 @@ from temper.hub.splits import choose, splits_of
 
 _WEIGHTS = ("*.safetensors", "model.safetensors.index.json")
 _MODEL = (
-    "config.json", "generation_config.json", "tokenizer*", "*.jinja", "vocab*", "merges.txt", "special_tokens_map.json",
-    "added_tokens.json", "chat_template*", "*.model", *_WEIGHTS,
+    "README.md", "config.json", "generation_config.json", "tokenizer*", "*.jinja", "vocab*", "merges.txt",
+    "special_tokens_map.json", "added_tokens.json", "chat_template*", "*.model", *_WEIGHTS,
 )  # fmt: skip
 
 

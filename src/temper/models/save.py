@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,27 @@ def read_history(path: Path) -> list[dict[str, Any]]:
 def _entry(card: Mapping[str, Any]) -> dict[str, Any]:
     how = card.get("how")
     lines = [how] if isinstance(how, str) else [str(line) for line in how] if isinstance(how, Sequence) else []
-    return {"stage": str(card.get("stage", "")), "trained_from": str(card.get("trained_from", "")), "how": lines}
+    entry = {"stage": str(card.get("stage", "")), "trained_from": str(card.get("trained_from", "")), "how": lines}
+    return {**entry, "licence": str(card["licence"])} if card.get("licence") else entry
+
+
+def licence_in(path: Path) -> str:
+    """The licence that the model card of a directory names; "" where it names none.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "README.md").write_text("---\\nlicense: apache-2.0\\n---\\n# Mine")
+    >>> licence_in(folder)
+    'apache-2.0'
+    """
+    try:
+        text = (path / "README.md").read_text(encoding="utf-8", errors="replace")[:20_000]
+    except OSError:
+        return ""
+    head = re.match(r"\A---\s*\n(.*?)\n---", text, re.DOTALL)
+    fields = dict(re.findall(r"^(license|license_name):[ \t]*[\"']?([\w.+-]+)", head[1], re.MULTILINE)) if head else {}
+    named = fields.get("license", "")
+    return fields.get("license_name", named) if named == "other" else "" if named == "unknown" else named
 
 
 def _write_config(model: PreTrainedModel, chat: ChatFormat, out: Path) -> None:
@@ -100,10 +121,16 @@ def _readme(model: PreTrainedModel, chat: ChatFormat, history: Sequence[Mapping[
         talk = "It continues text; it has no chat template."
         ask = 'prompt = "…"'
     end = backend.id_to_token(chat.end_id)
+    licence = next((entry["licence"] for entry in history if entry.get("licence")), "")
+    terms = (
+        f"The model it was trained from is under `{licence}`; the terms of its training data apply as well."
+    )
+    if not licence:
+        terms = "Not stated: the terms of the model it was trained from and of the data it was trained on apply."
     return f"""---
 library_name: transformers
 pipeline_tag: {tag}
-license: unknown
+license: {licence or "unknown"}
 tags: [temper, reasoning]
 ---
 
@@ -131,7 +158,7 @@ model = AutoModelFor{kind}.from_pretrained(".")
 
 ## Licence
 
-Not stated: the terms of the model it was trained from and of the data it was trained on apply.
+{terms}
 """
 
 

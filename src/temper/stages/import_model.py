@@ -74,7 +74,7 @@ def run(config: Config, ctx: StageContext) -> None:
     """Load it, so that every weight is seen, and save it with its chat template and end token settled."""
     from temper.models.depth import keep_layers
     from temper.models.load import load_model
-    from temper.models.save import save_model
+    from temper.models.save import licence_in, save_model
     from temper.text.chat import ChatFormat
 
     path = ctx.inputs[config.model]
@@ -90,5 +90,6 @@ def run(config: Config, ctx: StageContext) -> None:
         model = keep_layers(model, config.layers, path)
         how.append(f"only its layers {', '.join(map(str, config.layers))} (counted from 0)")
     how.append(f"chat template: {template if chat.is_chat else 'none'}")
-    save_model(model, chat, ctx.out, {"stage": ctx.name, "trained_from": config.model, "how": how})
+    card = {"stage": ctx.name, "trained_from": config.model, "how": how, "licence": licence_in(path)}
+    save_model(model, chat, ctx.out, card)
     ctx.log.info(f"{sum(p.numel() for p in model.parameters()):,} parameters, replies end with token {chat.end_id}")

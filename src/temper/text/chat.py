@@ -99,6 +99,11 @@ class ChatFormat:
         """Whether the prompt itself ends with `<think>`, so that a sampled reply starts inside the thinking."""
         return bool(self.detected.opening)
 
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """A conversation as the template writes it, up to where the assistant speaks. Raises DataError where the
+        template refuses it."""
+        return self._opened(messages).replace(_OPEN, "").replace(_CLOSE, "")
+
     def prompt_ids(self, messages: Sequence[Message]) -> Ids:
         """The ids of a conversation up to where the assistant speaks.
 
