@@ -122,9 +122,7 @@ def _readme(model: PreTrainedModel, chat: ChatFormat, history: Sequence[Mapping[
         ask = 'prompt = "…"'
     end = backend.id_to_token(chat.end_id)
     licence = next((entry["licence"] for entry in history if entry.get("licence")), "")
-    terms = (
-        f"The model it was trained from is under `{licence}`; the terms of its training data apply as well."
-    )
+    terms = f"The model it was trained from is under `{licence}`; the terms of its training data apply as well."
     if not licence:
         terms = "Not stated: the terms of the model it was trained from and of the data it was trained on apply."
     return f"""---
