@@ -13,6 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "temper"
 LAYERS = (
     ("cli", "commands", "__main__"),
     ("api", "testing"),
+    ("ui",),
     ("report", "runs"),
     ("serve",),
     ("pipeline",),
@@ -145,7 +146,7 @@ def test_circles_are_found():
 
 def test_only_what_people_call_reads_the_report():
     readers = {room(name) for name, path in modules().items() for _, other in ours(path) if room(other) == "report"}
-    assert readers <= {"report", "api", "commands", "cli"}
+    assert readers <= {"report", "api", "ui", "commands", "cli"}
 
 
 SOCKETS = {"socket", "socketserver", "http", "urllib", "ssl", "asyncio", "requests", "httpx", "huggingface_hub"}
@@ -153,8 +154,8 @@ SOCKETS |= {"starlette", "uvicorn"}
 # The endpoint asks a judge; a reward of a user's own may be `async`, and then has a loop in its own process.
 # Code speaks to the process that runs programs over a pair of sockets that nobody else can reach.
 MAY_OPEN_SOCKETS = {"rewards.endpoint", "rollout.wire", "rewards.columns", "hub.cache", "code.zygote", "code.guest"}
-# The only modules that listen: `server` binds, `app` answers. Nothing but their commands imports them.
-MAY_OPEN_SOCKETS |= {"serve.server", "serve.app"}
+# The only modules that listen: `server` binds, each `app` answers. Nothing but their commands imports them.
+MAY_OPEN_SOCKETS |= {"serve.server", "serve.app", "ui.app"}
 
 
 def test_only_named_modules_may_open_a_socket():

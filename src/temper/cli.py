@@ -27,6 +27,7 @@ COMMANDS = {
     "eval": ("temper.commands.eval", "measure a model on tasks: pass@1, pass@k, cons@k with intervals"),
     "compare": ("temper.commands.compare", "two measured models on the same prompts: paired, with intervals"),
     "chat": ("temper.commands.chat", "talk to a model"),
+    "ui": ("temper.commands.ui", "a local page: runs live, every completion, comparison, chat"),
     "serve": ("temper.commands.serve", "an endpoint for a model that speaks OpenAI's protocol"),
     "samples": ("temper.commands.samples", "completions of a run with every reward beside them"),
     "show": ("temper.commands.show", "print a run's end table again"),

@@ -25,29 +25,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    data = compare(args.a, args.b, args.task, args.metric)
+    print(json.dumps(data, ensure_ascii=False) if args.json else render(data))
+    return 0
+
+
+def compare(first: str, second: str, task: str | None = None, metric: str | None = None) -> dict[str, Any]:
+    """What is printed, as data. Raises ConfigError or ArtifactError where the two cannot be compared."""
     from temper.errors import ConfigError, Fault
     from temper.rollout.paired import main_metric, paired
     from temper.runs import find_evaluation
 
-    a, b = find_evaluation(args.a), find_evaluation(args.b)
+    a, b = find_evaluation(first), find_evaluation(second)
     if (a.folder.resolve(), a.model) == (b.folder.resolve(), b.model):
-        raise ConfigError(Fault(f"`{args.a}` and `{args.b}` are the same measured model", str(a.folder)))
-    tasks = common_tasks(a, b, args.task)
+        raise ConfigError(Fault(f"`{first}` and `{second}` are the same measured model", str(a.folder)))
+    tasks = common_tasks(a, b, task)
     check_same(a, b, tasks)
     found = {}
-    for task in tasks:
-        scores, others = load(a, task), load(b, task)
-        metric = args.metric or main_metric(scores, own_rewards(scores))
-        check_metric(metric, scores)
-        check_metric(metric, others)
-        found[task] = paired(scores, others, metric)
-        if rows := _scores(a)[task].get("coverage"):
-            found[task]["coverage"] = rows
+    for name in tasks:
+        scores, others = load(a, name), load(b, name)
+        chosen = metric or main_metric(scores, own_rewards(scores))
+        check_metric(chosen, scores)
+        check_metric(chosen, others)
+        found[name] = paired(scores, others, chosen)
+        if rows := _scores(a)[name].get("coverage"):
+            found[name]["coverage"] = rows
     sides = {side: {"model": of.model, "evaluation": str(of.folder)} for side, of in (("a", a), ("b", b))}
     setting = {key: a.evaluation[key] for key in SETTINGS if key in a.evaluation}
-    data = {**sides, "metric": args.metric or "accuracy", **setting, "tasks": found}
-    print(json.dumps(data, ensure_ascii=False) if args.json else render(data))
-    return 0
+    return {**sides, "metric": metric or "accuracy", **setting, "tasks": found}
+
+
+def flipped(first: str, second: str, task: str, metric: str) -> list[dict[str, Any]]:
+    """The prompts on which two models that can be compared differ, those with the largest difference first."""
+    from temper.runs import find_evaluation
+
+    a, b = find_evaluation(first), find_evaluation(second)
+    other = {score.prompt_id: score.value(metric) for score in load(b, task)}
+    rows = [{"prompt_id": s.prompt_id, "a": s.value(metric), "b": other[s.prompt_id]} for s in load(a, task)]
+    return sorted((row for row in rows if row["a"] != row["b"]), key=lambda row: -abs(row["a"] - row["b"]))
 
 
 # -- may they be compared? --------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ OPTIONAL = {
     "tensorboard": ("tensorboard", "a tracker"),
     "wandb": ("wandb", "a tracker"),
     "trackio": ("trackio", "a tracker"),
-    "ui": ("starlette", "the endpoint of a model"),
+    "ui": ("starlette", "the page of runs, and the endpoint of a model"),
 }
 GIGABYTE = 1e9
 MEMORY_NEEDED = 3 * GIGABYTE  # the default recipe
