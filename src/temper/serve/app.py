@@ -7,7 +7,7 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from starlette.applications import Starlette
@@ -19,7 +19,9 @@ from starlette.routing import Route
 from temper.serve.batcher import Full
 from temper.serve.guard import Receive, Scope, Send, TooLong, error_body
 from temper.serve.protocol import Ask, BadRequest, Kind, parse
-from temper.serve.service import Choice, Service
+
+if TYPE_CHECKING:
+    from temper.serve.service import Choice, Service
 
 OBJECTS: dict[Kind, str] = {"chat": "chat.completion", "text": "text_completion"}
 BODY_SECONDS = 30.0  # in which a body must have come

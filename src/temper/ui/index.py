@@ -68,9 +68,7 @@ def index_path(run: Path) -> Path:
 
 def connect(path: Path) -> sqlite3.Connection:
     """For reading. Raises sqlite3.Error where there is no index."""
-    connection = sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True, timeout=5)
-    connection.execute("PRAGMA query_only = 1")
-    return connection
+    return sqlite3.connect(f"file:{_quoted(path)}?mode=ro", uri=True, timeout=5)
 
 
 def _quoted(path: Path) -> str:
@@ -98,7 +96,7 @@ class Index:
         with self._lock, contextlib.closing(self._open()) as connection:
             known = {path: (number, signature) for number, path, signature in
                      connection.execute("SELECT id, path, signature FROM files")}  # fmt: skip
-            wanted = {str(source.path): source for source in sources}
+            wanted = {self._name(source.path): source for source in sources}
             for path in [path for path in known if path not in wanted]:
                 _forget(connection, known.pop(path)[0])
             todo = []
@@ -108,7 +106,7 @@ class Index:
                     todo.append((source, signature, known.get(path, (None, None))[0]))
             rows = connection.execute("SELECT count(*) FROM rows").fetchone()[0]
             self._progress = Progress(len(wanted) - len(todo), len(wanted), rows)
-            writer = Writer(connection)
+            writer = Writer(connection, self._name)
             for source, signature, old in todo:
                 if stop():
                     return
@@ -121,6 +119,10 @@ class Index:
                 connection.execute("ANALYZE")
                 connection.commit()
             self.problem = ""
+
+    def _name(self, path: Path) -> str:
+        """A file as it is called in the index: a run that was moved keeps its own."""
+        return os.path.relpath(path, self.run)
 
     def _open(self) -> sqlite3.Connection:
         """The index for writing, with its tables; one of another version, or damaged, is made anew."""
@@ -174,8 +176,9 @@ def _forget(connection: sqlite3.Connection, file: int) -> int:
 class Writer:
     """Adds files of completions to an index."""
 
-    def __init__(self, connection: sqlite3.Connection):
-        self.connection = connection
+    def __init__(self, connection: sqlite3.Connection, name: Callable[[Path], str]):
+        """`name` is what a file is called in the index."""
+        self.connection, self.name = connection, name
         self._names = {(kind, name): number for number, kind, name in
                        connection.execute("SELECT id, kind, name FROM names")}  # fmt: skip
         self._places = {name: place for place, name in enumerate(reward_names(connection))}
@@ -188,7 +191,7 @@ class Writer:
         stage = self.number("stage", source.stage)
         inserted = self.connection.execute(
             "INSERT INTO files (path, signature, stage, step, task) VALUES (?, ?, ?, ?, ?)",
-            (str(source.path), signature, source.stage, source.step, source.task),
+            (self.name(source.path), signature, source.stage, source.step, source.task),
         ).lastrowid
         count = 0
         for batch in batches(read_lines(source.path), ROWS_AT_ONCE):

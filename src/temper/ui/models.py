@@ -6,11 +6,14 @@ import contextlib
 import threading
 from collections import OrderedDict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from temper.errors import Fault, TemperError
 from temper.runs import finished_models, stage_model
 from temper.serve.protocol import Defaults
-from temper.serve.service import Service, open_service
+
+if TYPE_CHECKING:
+    from temper.serve.service import Service
 
 MOST_OPEN = 2  # side by side on the same question
 CAPACITY = 64  # replies of one model at once
@@ -40,6 +43,8 @@ class Models:
 
     def service(self, run: Path, stage: str) -> Service:
         """Takes as long as loading does. Raises TemperError for a stage without a model, or a damaged one."""
+        from temper.serve.service import open_service  # torch
+
         with self._lock:
             path = stage_model(run, stage)
             key = (path, stage)

@@ -6,6 +6,7 @@ import json
 import re
 import sqlite3
 import zlib
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,10 @@ from temper.ui.index import reward_names
 
 PAGE = 50
 MOST_GROUP = 512
+BEGUN = 3  # letters from which a word stands for all that begin with it
 BINS = 20
 SORTS = {"": "id", "total": "total", "tokens": "tokens", "advantage": "advantage"}
+MATCHES = "id IN (SELECT rowid FROM words WHERE words MATCH ?)"  # the last condition of a filter, if it is one
 HELD_OUT = -1  # the step of completions that no training step drew
 
 Json = dict[str, Any]
@@ -69,15 +72,16 @@ text='', sort='', down=False)
 
 
 def words_of(text: str) -> str | None:
-    """What is asked of the index of words: all of them, the last of them may only have begun. None for no word.
+    """What is asked of the index of words: all of them; the last, from three letters on, may only have begun. None for
+    no word.
 
-    >>> words_of('carry "38+33'), words_of("…")
-    ('"carry" AND "38" AND "33"*', None)
+    >>> words_of('38+33 "carry'), words_of("carry 38"), words_of("…")
+    ('"38" AND "33" AND "carry"*', '"carry" AND "38"', None)
     """
     words = re.findall(r"[^\W_]+", text)[:20]
     if not words:
         return None
-    return " AND ".join(f'"{word}"' for word in words) + "*"
+    return " AND ".join(f'"{word}"' for word in words) + ("*" if len(words[-1]) >= BEGUN else "")
 
 
 class Reader:
@@ -122,13 +126,18 @@ class Reader:
             if bound is not None:
                 parts.append(("reward", f"{self.column(wanted.by)} {sign} ?", bound))
         if wanted.text and (words := words_of(wanted.text)):
-            parts.append(("text", "id IN (SELECT rowid FROM words WHERE words MATCH ?)", words))
+            parts.append(("text", MATCHES, words))
         kept = [(sql, value) for key, sql, value in parts if key != but]
         return " AND ".join(sql for sql, _ in kept) or "1", [value for _, value in kept]
 
     def page(self, wanted: Filter, start: int, count: int = PAGE) -> Json:
         """{"rows", "total"}: the completions from the `start`-th on that fit, and how many do."""
         condition, values = self.where(wanted)
+        if wanted.text and words_of(wanted.text):  # looked up once for the count and the page
+            self.connection.execute("DROP TABLE IF EXISTS temp.hits")
+            self.connection.execute("CREATE TEMP TABLE hits (id INTEGER PRIMARY KEY)")
+            self.connection.execute("INSERT INTO hits SELECT rowid FROM words WHERE words MATCH ?", [values.pop()])
+            condition = condition.replace(MATCHES, "id IN hits")
         total = self.connection.execute(f"SELECT count(*) FROM rows WHERE {condition}", values).fetchone()[0]
         order = SORTS[wanted.sort]
         down = "DESC" if wanted.down else "ASC"
@@ -188,16 +197,17 @@ class Reader:
         the filter's own bounds on a reward are left out."""
         column = self.column(name)
         condition, values = self.where(wanted, but="reward")
-        span = f"SELECT min({column}), max({column}), count({column}) FROM rows WHERE {condition}"
-        low, high, count = self.connection.execute(span, values).fetchone()
-        if not count:
+        query = f"SELECT {column} FROM rows WHERE {column} IS NOT NULL AND {condition}"
+        found = array("d", (value for (value,) in self.connection.execute(query, values)))
+        if not found:
             return {"name": name, "bins": []}
-        width = (high - low) / BINS or 1.0
-        place = f"min({BINS - 1}, CAST(({column} - ?) / ? AS INTEGER))"
-        query = f"SELECT {place}, count(*) FROM rows WHERE {column} IS NOT NULL AND {condition} GROUP BY 1"
-        counts = dict(self.connection.execute(query, [low, width, *values]).fetchall())
-        bins = [[low + i * width, low + (i + 1) * width, counts.get(i, 0)] for i in range(BINS if high > low else 1)]
+        low, high = min(found), max(found)
+        count = BINS if high > low else 1
+        width = (high - low) / count
+        bins = [[low + i * width, low + (i + 1) * width, 0] for i in range(count)]
         bins[-1][1] = high
+        for value in found:
+            bins[min(count - 1, int((value - low) / width)) if width else 0][2] += 1
         return {"name": name, "bins": bins}
 
 
