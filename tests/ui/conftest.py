@@ -34,7 +34,7 @@ class Page:
         answer = connection.getresponse()
         raw, given = answer.read().decode(), {name.lower(): value for name, value in answer.getheaders()}
         connection.close()
-        is_json = given.get("content-type", "").startswith("application/json") and raw
+        is_json = given.get("content-type", "").partition(";")[0] == "application/json" and raw
         return answer.status, json.loads(raw) if is_json else raw, given
 
     def get(self, path: str) -> Any:
