@@ -87,7 +87,11 @@ def written_out(config: PolicyConfig, aggregation: str, temperature: float) -> t
         sampler = torch.tensor(example.sampler_logprobs, dtype=torch.float64)
         advantages = torch.tensor(example.advantages, dtype=torch.float64)
         log_ratio = ours - (sampler if config.ratio_against == "sampler" else old)
-        ratio = log_ratio.exp() if config.ratio == "token" else log_ratio.mean().exp().expand(len(ours))
+        ratio = {
+            "token": log_ratio.exp(),
+            "sequence": log_ratio.mean().exp().expand(len(ours)),
+            "product": log_ratio.exp().prod().expand(len(ours)),
+        }[config.ratio]
         if config.surrogate == "clip":
             clipped = torch.clamp(ratio, 1 - config.clip_range, 1 + high)
             bound = config.clip_range_negative or math.inf
@@ -181,6 +185,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "sequence truncated": ({"sampler_correction": "sequence_truncate", "sampler_correction_max": 3.0}, "token_mean"),
     "sequence masked": ({"sampler_correction": "sequence_mask", "sampler_correction_max": 3.0}, "sequence_mean"),
     "entropy": ({"entropy_bonus": 0.3}, "prompt_mean"),
+    "product of a completion": ({"ratio": "product", "clip_range": 0.5}, "sequence_mean"),
     "sapo": ({"surrogate": "sapo", "sapo_temperature": 1.3, "sapo_temperature_negative": 2.0}, "sequence_mean"),
     "sapo of sequences": ({"surrogate": "sapo", "ratio": "sequence"}, "token_mean"),
     "luspo": ({"ratio": "sequence", "clip_range": 2e-3, "clip_range_high": 2.5e-3}, "sequence_sum"),

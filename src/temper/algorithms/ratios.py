@@ -44,9 +44,16 @@ def sequence_ratio(log_ratio_M: Tensor, rows_M: Tensor) -> Tensor:
     return of_sequences(log_ratio_M, rows_M, mean=True)
 
 
+def product_ratio(log_ratio_M: Tensor, rows_M: Tensor) -> Tensor:
+    """log ρ = Σ over the completion: π_θ(o|q)/π_old(o|q) as R1's objective is printed (2501.12948, equation 1). Its
+    spread grows with length, so that long completions leave any clip range at once; GSPO takes the mean instead."""
+    return of_sequences(log_ratio_M, rows_M, mean=False)
+
+
 RATIOS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "token": token_ratio,
     "sequence": sequence_ratio,
+    "product": product_ratio,
 }
 
 

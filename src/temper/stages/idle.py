@@ -68,8 +68,9 @@ def idle_policy(config: PolicyConfig, updates: int) -> Iterator[Idle]:
         why = "with one update a rollout the ratio is exactly 1: `num_mini_batches` or `num_iterations` above 1 move it"
         keys = (*BOUND_OF[config.surrogate], "ratio")
         yield from (Idle(key, why, harmless=True) for key in keys)
-        if config.surrogate == "cispo":
-            yield Idle("surrogate", f"this is plain REINFORCE: {why}", harmless=True)
+        if config.surrogate == "cispo":  # of a preset too, whose own updates somebody took away
+            keys = ("surrogate", "num_mini_batches")
+            yield from (Idle(key, f"this is plain REINFORCE: {why}", harmless=True) for key in keys)
     elif config.surrogate == "clip" and config.ratio == "sequence" and config.clip_range >= WIDE:
         why = f"a completion's mean ratio hardly leaves 1 ± {config.clip_range:g}, so nothing is clipped"
         yield Idle("ratio", f"{why}: GSPO's `clip_range` is 3e-4, `clip_range_high` 4e-4", harmless=True)

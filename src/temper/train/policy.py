@@ -32,7 +32,7 @@ class PolicyConfig(StrictModel):
     """The objective, token by token: the keys of every stage that follows a policy gradient."""
 
     surrogate: Literal[tuple(SURROGATES)] = "clip"  # type: ignore[valid-type]
-    ratio: Literal["token", "sequence"] = "token"  # sequence: GSPO
+    ratio: Literal[tuple(RATIOS)] = "token"  # type: ignore[valid-type]  # sequence: GSPO; product: of all its tokens
     # π_old of the ratio: the trainer's own, before the step's updates, or the log-probs the tokens were drawn with, so
     # that one ratio covers updates since and what sampler and trainer disagree by (ScaleRL)
     ratio_against: Literal["trainer", "sampler"] = "trainer"
