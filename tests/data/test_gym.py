@@ -14,6 +14,7 @@ from temper.config import TaskConfig
 from temper.data import gym
 from temper.data.tasks import load_prompts
 from temper.errors import ConfigError, Exit, TemperError
+from temper.planning.given import _of_gym
 from temper.rewards import load_rewards
 from temper.rewards.score import Scorer
 from temper.text.reply import parse_reply
@@ -96,3 +97,12 @@ def test_a_set_is_named_like_an_address_where_no_recipe_has_a_task_for_it(capsys
     assert main(["check", "gym:chain_sum?size=none"]) == 2
     assert main(["eval", "tiny-base", "--tasks", "gym:chain_sums"]) == 2
     assert "did you mean `chain_sum`?" in capsys.readouterr().err
+
+
+def test_what_is_tested_on_is_not_trained_on() -> None:
+    config = TaskConfig(gym="chain_sum", size=20, seed=7)
+    task = _of_gym("chains", config)
+    assert task is not None
+    train, test = (load_prompts(path, "chains", config, tell=lambda note: None) for path in (task.train, task.test))
+    assert (len(train), len(test)) == (20, 2)
+    assert not {one.text for one in train} & {one.text for one in test}

@@ -42,9 +42,10 @@ def tasks(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[s
 
 
 def _of_gym(name: str, config: TaskConfig) -> Task | None:
-    """The task of a set of reasoning-gym: the prompts to test on are another seed's, a tenth as many."""
+    """The task of a set of reasoning-gym: the prompts to test on are a tenth as many. Entry i of a set is drawn by its
+    seed plus i, so that those to test on begin where those to train on end."""
     if config.gym is None:
         return None
     train = gym_file(config.gym, config.size, config.seed, config.config)
-    test = gym_file(config.gym, max(1, config.size // 10), config.seed + 1, config.config)
+    test = gym_file(config.gym, max(1, config.size // 10), config.seed + config.size, config.config)
     return Task(name, train, test, config)
