@@ -13,7 +13,11 @@ import pytest
 from reward_rows import DATA, answered, rows
 
 from temper import cli
+from temper.commands.score import read_row
+from temper.rewards.accuracy import accuracy
 from temper.rewards.worker import WORKER
+from temper.text.reply import parse_reply
+from temper.types import Message, Prompt
 
 SOURCE = Path(cli.__file__).parents[1]
 GOOD = {"id": "a", "prompt": "2+3", "reply": answered("5"), "gold": "5"}
@@ -282,3 +286,23 @@ def test_rows_without_gold_are_scored_where_no_reward_asks_for_it(score, mine):
     assert code == 0, err
     assert (out[0]["total"], out[0]["verdict"]) == (2.0, "open")
     assert score(row)[0] == 3
+
+
+AS_PEOPLE_HAVE_THEM = [
+    {"problem": "2+3?", "response": "$\\boxed{5}$", "solution": "It is \\boxed{5}."},
+    {"prompt": [{"role": "user", "content": "2+3?"}], "completion": [{"role": "assistant", "content": "5"}],
+     "reward_model": {"ground_truth": "5", "style": "rule"}, "data_source": "sums"},
+    {"messages": [{"role": "user", "content": "2+3?"}, {"role": "assistant", "content": "5"}], "ground_truth": "5"},
+    {"conversations": [{"from": "human", "value": "2+3?"}, {"from": "gpt", "value": "5"}], "answer": 5},
+    {"question": "2+3?", "choices": ["1", "5", "7", "9"], "reply": "B", "answer": 1},
+    {"instruction": "2+3?", "output": "5", "expected_answer": "5 (apples)"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("row", AS_PEOPLE_HAVE_THEM, ids=lambda row: next(iter(row)))
+def test_rows_are_read_as_people_have_them(row: dict) -> None:
+    read, mistake = read_row(json.dumps(row).encode(), 0, "math")
+    assert mistake is None
+    assert read["prompt"] == "2+3?"
+    prompt = Prompt("1", "t", (Message("user", read["prompt"]),), read["gold"])
+    assert accuracy(prompt, parse_reply(read["reply"], form="plain")) == 1.0

@@ -6,6 +6,7 @@ import contextlib
 import time
 from fractions import Fraction
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from reward_rows import QUICK
@@ -121,3 +122,38 @@ def test_any_text_is_judged_or_refused_in_bounded_time(gold: str, answer: str) -
 def test_sameness_of_golds_does_not_depend_on_their_order(one: str, other: str) -> None:
     assert same_gold(one, other) == same_gold(other, one)
     assert same_gold(one, one)
+
+
+def _joined(pattern: str) -> st.SearchStrategy[str]:
+    """Texts of one kind, which say the same only where their numbers are the same."""
+    small = st.sampled_from([11, 13, 17, 19, 23, 29, 31, 37])  # primes: nothing cancels
+    large = st.sampled_from([101, 103, 107, 109, 113, 127, 131, 137])
+    return st.builds(pattern.format, small, large)
+
+
+KINDS = {
+    "fraction": r"\frac{{{0}}}{{{1}}}",
+    "pair": "({0},{1})",
+    "interval": "({0},{1}]",
+    "half line": r"x \ge {0}.{1}",
+    "union": r"(-\infty,{0}) \cup ({1},\infty)",
+    "matrix": r"\begin{{pmatrix}} {0} & 1 \\ 0 & {1} \end{{pmatrix}}",
+    "ratio": "{0}:{1}",
+    "percent": r"{0}.{1}\%",
+    "unit": r"{0}.{1} \text{{ cm}}",
+    "radical": r"{0}\sqrt{{{1}}}",
+    "line": "y = {0}x + {1}",
+    "power": "{0}^{{{1}}}",
+    "complex": "{0} + {1}i",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_golds_of_a_kind_are_wrong_and_the_same_one_is_right(kind: str) -> None:
+    @QUICK
+    @given(_joined(KINDS[kind]), _joined(KINDS[kind]))
+    def holds(one: str, other: str) -> None:
+        assert is_right(one, f"\\boxed{{{other}}}") == (one == other)
+        assert is_right(one, f"\\boxed{{{one}}}")
+
+    holds()

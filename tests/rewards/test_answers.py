@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from reward_rows import rows
 
@@ -38,10 +40,9 @@ def test_a_wrong_answer_is_wrong_in_a_box_too(row: dict) -> None:
 
 def test_golds_of_different_families_are_never_right_for_one_another() -> None:
     golds = [row["gold"] for row in FAMILIES]
-    for gold in golds:
-        for other in golds:
-            if is_right(gold, other, "q"):
-                assert same_gold(gold, other), (gold, other)
+    for gold, other in Random(0).sample([(gold, other) for gold in golds for other in golds], 1_500):
+        if is_right(gold, other, "q"):
+            assert same_gold(gold, other), (gold, other)
 
 
 @pytest.mark.parametrize(

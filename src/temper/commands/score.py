@@ -16,20 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from temper.commands.sampling import add_reply_argument
+from temper.commands.score_rows import ALSO, FIELDS, by_other_names
 from temper.errors import tell
 
 if TYPE_CHECKING:
     from temper.data.findings import Findings
     from temper.rewards.score import Score, Scorer
     from temper.types import Prompt, Reply
-
-FIELDS = ("prompt", "reply", "gold")
-# What they are called in the files people have, where there is no field of the name itself.
-ALSO = {
-    "prompt": ("question", "problem"),
-    "reply": ("completion", "response"),
-    "gold": ("answer", "solution", "ground_truth", "final_answer"),
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -216,19 +209,14 @@ def read_row(
         return {}, Mistake("not an object", f"found {type_name(row)}", fix='write a row as {"prompt", "reply", "gold"}')
     if decoded.problems:
         return row, Mistake(*decoded.problems[0])
-    row = {**row, **_by_other_names(row)}
-    mistake = _mistake_in(row, row.get("answer_type", answer_type), needs_gold)
+    written, row = row, {**row, **by_other_names(row)}
+    mistake = _mistake_in(row, row.get("answer_type", answer_type), needs_gold, list(written))
     return row, mistake
 
 
-def _by_other_names(row: dict[str, Any]) -> dict[str, Any]:
-    found = {name: next((row[other] for other in others if other in row), None) for name, others in ALSO.items()}
-    return {name: value for name, value in found.items() if name not in row and value is not None}
-
-
-def _mistake_in(row: dict[str, Any], answer_type: object, needs_gold: bool) -> Mistake | None:
+def _mistake_in(row: dict[str, Any], answer_type: object, needs_gold: bool, written: list[str]) -> Mistake | None:
     from temper.data.columns import ANSWER_TYPES
-    from temper.data.rows import nearest, type_name
+    from temper.data.rows import Number, nearest, type_name
 
     if answer_type not in ANSWER_TYPES:
         return Mistake(f"`answer_type` is none of {', '.join(ANSWER_TYPES)}", f"found {str(answer_type)[:60]}")
@@ -237,9 +225,11 @@ def _mistake_in(row: dict[str, Any], answer_type: object, needs_gold: bool) -> M
             row["gold"] = None
             continue
         if name not in row:
-            close = nearest(name, row)
-            there = f"the row has {', '.join(f'`{key[:40]}`' for key in list(row)[:8]) or 'no keys'}"
+            close = nearest(name, written)
+            there = f"the row has {', '.join(f'`{key[:40]}`' for key in written[:8]) or 'no keys'}"
             return Mistake(f"no `{name}`", there, fix=f"rename `{close}` to `{name}`" if close else f"add `{name}`")
+        if name == "gold" and "gold" not in written and isinstance(row[name], Number):
+            row[name] = row[name].text
         if not isinstance(row[name], str):
             fix = f'write it in quotes: "{row[name].text}"' if type_name(row[name]) == "a number" else "write a string"
             return Mistake(f"`{name}` is not a string", f"found {type_name(row[name])}", fix=fix)
@@ -248,13 +238,14 @@ def _mistake_in(row: dict[str, Any], answer_type: object, needs_gold: bool) -> M
 
 def _mistake_in_gold(row: dict[str, Any], answer_type: object) -> Mistake | None:
     """What is wrong with the gold answer; one that stands in a solution (`#### 5`) is taken out of it."""
+    from temper.data.columns import value_at
     from temper.data.gold import gold_of
     from temper.rewards.answers import read_gold
 
     if not row["gold"].strip():
         return Mistake("`gold` is empty", "there is nothing to compare the answer with", fix="give the right answer")
     try:
-        if any(row.get(name) == row["gold"] for name in ALSO["gold"]):
+        if any(value_at(row, name) == row["gold"] for name in ALSO["gold"]):
             row["gold"] = gold_of(row["gold"], "math" if answer_type == "math" else "text")
         elif answer_type == "math":
             read_gold(row["gold"])

@@ -46,6 +46,8 @@ _GOES_ON = re.compile(
 )
 _QUOTED = re.compile(r"(?:^|\n)[ \t]{0,3}(?:>|\|[^\n]*\|)$")  # a quotation, a cell of a table in Markdown
 _MODULUS = re.compile(r"\\pmod\s*\{?\s*\d+\s*\}?\s*(?:$|[$.\\)\]\n,;])")
+_SETTING = re.compile(r"\\(?:text|mathrm|textrm|textbf|mbox|rm)\s*\{([^{}]*)\}|\\q?quad(?![A-Za-z])|\\[,;:! ]|~")
+_GOES_ON_BEHIND = re.compile(r"[.,](?:\\[,;:! ]|~|\{\})*(?:[0-9]|\\(?:overline|dot|bar|ddot|[dt]?frac)(?![A-Za-z]))")
 _ASCII_LETTER = re.compile(r"[A-Za-z]")
 _WORD_BEFORE = re.compile(r"([^\W\d_]+)(['’][^\W\d_]+)?$")
 _PHRASE = re.compile(
@@ -144,10 +146,15 @@ def _standing(text: str, start: int, end: int, content: str, question: str) -> B
     before, after = text[max(0, start - _NEAR) : start], text[end : end + _NEAR]
     in_math = _in_math(text, start)
     depth = _wrapped(text, start)
-    if _OTHER_BEFORE.search(before[-24:]) or _OTHER_BEHIND.match(after[:24]):
+    if _OTHER_BEFORE.search(_spoken(before[-60:])[-24:]) or _OTHER_BEHIND.match(_spoken(after[:60])[:24]):
         raise ValueError("another value is joined to the box")
     money = _check_before(before, in_math, question)
     return Box(content, _unit_behind(after, in_math, before, depth), money)
+
+
+def _spoken(near: str) -> str:
+    r"""A text without what only sets it: `\quad\text{ or }` is "or"."""
+    return _SETTING.sub(lambda found: found[1] or " ", near)
 
 
 def _in_math(text: str, at: int) -> bool:
@@ -248,7 +255,7 @@ def _may_precede(rest: str, spaced: bool, in_math: bool, question: str) -> bool:
 
 def _word_may_precede(word: str, spaced: bool, in_math: bool) -> bool:
     if not word.isascii():
-        return not is_numeral(word[-1]) and word[-1] not in "负負减減加乘除约"
+        return not is_numeral(word[-1]) and not word[-1].isnumeric() and word[-1] not in "负負减減加乘除约"
     if is_numeral(word) or not spaced or in_math:
         return False
     return len(word) > 1 or word in "aAI"
@@ -286,6 +293,8 @@ def _unit_behind(after: str, in_math: bool, before: str, depth: int) -> str:
 def _read_behind(rest: str, spaced: bool, in_math: bool) -> str:
     first, second = rest[0], rest[1:2]
     if rest.startswith(".."):
+        raise ValueError("a mark is attached to the box")
+    if _GOES_ON_BEHIND.match(rest) and not (first == "," and spaced):
         raise ValueError("a mark is attached to the box")
     if first in ".,:;→⇒":
         if second.isnumeric() and not (first in ",;" and spaced):
