@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from temper.cli import main
-from temper.code import Sandbox, SandboxError
+from temper.code import Sandbox, SandboxError, tiers
 from temper.errors import DataError
 from temper.rewards.code import code
 from temper.stages.programs import right_by_tests, with_tests
@@ -79,11 +79,17 @@ def test_a_model_learns_from_its_programs_and_is_evaluated_on_them(
     assert main(["plan", "programs.yaml", "--set", "rl.code_score=some"]) == 2
     assert main(["plan", "programs.yaml", "--set", "rl.code_score=share", "--set", "rl.reward_funcs=[format]"]) == 2
     assert "code_score" in capsys.readouterr().err
+    assert main(["plan", "programs.yaml", "--set", "rl.sandbox=none"]) == 0
+    assert "run as you" in "".join(capsys.readouterr())
+    with monkeypatch.context() as without:
+        without.setattr(tiers.shutil, "which", lambda name: None)
+        assert main(["plan", "programs.yaml", "--set", "rl.sandbox=bubblewrap"]) == 8
+    assert "no bwrap here" in capsys.readouterr().err
     assert main(["run", "programs.yaml", "--out", "run"]) == 0, capsys.readouterr().err
     (card,) = (path for path in Path("run").glob("artifacts/*/README.md") if "GRPO" in path.read_text())
     tier = json.loads(Path("run/run.json").read_text())["sandbox"]
     assert "landlock" in tier
-    assert f"run in a sandbox: {tier}" in card.read_text()
+    assert f"programs in replies were run; the sandbox: {tier}" in card.read_text()
     for step in (1, 2):
         text = gzip.decompress(Path(f"run/stages/02-rl/rollouts/step-{step:06d}.jsonl.gz").read_bytes())
         rows = [json.loads(line) for line in text.splitlines()]

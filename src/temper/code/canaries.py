@@ -108,7 +108,8 @@ def examine(sandbox: Sandbox, quick: bool = False) -> list[Protection]:
         late = sandbox.run("import time\ntime.sleep(60)", b"", Limits(1, 0.3))
         found["outlive their deadline"] = late.verdict == "timeout"
     names = [name for name in PROTECTIONS if not (quick and name == "outlive their deadline")]
-    return [Protection(name, PROTECTIONS[name], found.get(name) is True) for name in names]
+    needs = {n: "bubblewrap" if sandbox.kind == "bubblewrap" and "Landlock" in t else t for n, t in PROTECTIONS.items()}
+    return [Protection(name, needs[name], found.get(name) is True) for name in names]
 
 
 def require(sandbox: Sandbox) -> None:

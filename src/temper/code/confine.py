@@ -254,11 +254,16 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def confine(ruleset: int, profile: Profile, bounds: Bounds, user: int | None, parent: int) -> None:
-    """All of it, in the one order that works; `ruleset` is closed. Raises OSError: the process must then end."""
+def confine(
+    ruleset: int, profile: Profile, bounds: Bounds, user: int | None, parent: int, tier: str = "landlock"
+) -> None:
+    """All of it, in the one order that works; `ruleset` is closed. Raises OSError: the process must then end. Under
+    `bubblewrap` what it may see of the files was settled before it began; `none` leaves limits alone."""
     set_limits(bounds)
     drop_privileges(user)
     die_with(parent)
-    call(RESTRICT_SELF, ruleset, 0)
+    if tier == "landlock":
+        call(RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
-    restrict_calls(filter_program(profile, os.getpid()))
+    if tier != "none":
+        restrict_calls(filter_program(profile, os.getpid()))

@@ -31,7 +31,10 @@ def compiler() -> str:
 
 @contextmanager
 def compiled(sandbox: Sandbox, program: str) -> Iterator[tuple[Path | None, Ran]]:
-    """The compiled program (None where it is none) and what the compiler said; it goes when the context is left."""
+    """The compiled program (None where it is none) and what the compiler said; it goes when the context is left.
+    Raises SandboxError where there is no compiler, or the sandbox has no place for it."""
+    if sandbox.kind == "bubblewrap":
+        raise SandboxError(Fault("C++ programs cannot be compiled under bubblewrap", fix="use `sandbox: landlock`"))
     made = Path(tempfile.mkdtemp(prefix="temper-cpp-"))
     try:
         os.chmod(made, 0o777)

@@ -85,6 +85,8 @@ def standard_library() -> list[str]:
 
 def _own_libraries() -> list[str]:
     """The folders of shared objects that this interpreter itself was loaded from."""
+    if not os.path.exists("/proc/self/maps"):
+        return []
     with open("/proc/self/maps") as maps:
         files = {line.split(maxsplit=5)[5].strip() for line in maps if ".so" in line and line.count("/") > 1}
     return [file for file in files if file.startswith("/")]
@@ -121,10 +123,11 @@ def kept_waiting(pid: int) -> float:
 
 class Zygote:
     def __init__(self, line: socket.socket, parent: int, config: dict):
-        self.line, self.parent = line, parent
+        self.line, self.parent, self.tier = line, parent, config["tier"]
         self.base = [*standard_library(), *config["reads"]]
-        self.rules = confine.make_ruleset(self.base)
-        self.user = other_user(config["reads"])
+        self.rules = confine.make_ruleset(self.base) if self.tier == "landlock" else os.open("/dev/null", os.O_RDONLY)
+        self.user = other_user(config["reads"]) if self.tier != "none" else None
+        self.host = os.pidfd_open(config["host"])  # readable when it ends
         self.children: dict[int, Child] = {}
 
     def serve(self) -> None:
@@ -135,11 +138,12 @@ class Zygote:
         while os.getppid() == self.parent:
             poll = select.poll()
             poll.register(self.line.fileno(), select.POLLIN)
+            poll.register(self.host, select.POLLIN)
             for child in self.children.values():
                 poll.register(child.watch, select.POLLIN)
             wait = min([0.25, *(child.deadline - time.monotonic() for child in self.children.values())])
             happened = {number for number, _ in poll.poll(max(0, int(wait * 1000) + 1))}
-            if self.line.fileno() in happened and not self.heed():
+            if self.host in happened or (self.line.fileno() in happened and not self.heed()):
                 break
             for child in list(self.children.values()):
                 if child.watch in happened:
@@ -179,7 +183,7 @@ class Zygote:
         rules = self.rules_for(header)
         pid = os.fork()
         if pid == 0:
-            begin(header, given, rules, told, self.user, parent)  # does not return
+            begin(header, given, rules, told, self.user, parent, self.tier)  # does not return
         os.close(told)
         if rules != self.rules:
             os.close(rules)
@@ -189,7 +193,9 @@ class Zygote:
 
     def rules_for(self, header: dict) -> int:
         runs, writes, reads = header.get("runs", []), header.get("writes", []), header.get("reads", [])
-        return confine.make_ruleset([*self.base, *reads], runs, writes) if runs or writes else self.rules
+        if self.tier != "landlock" or not (runs or writes):
+            return self.rules
+        return confine.make_ruleset([*self.base, *reads], runs, writes)
 
     @staticmethod
     def kill(child: Child) -> None:
@@ -231,7 +237,7 @@ class Zygote:
 # --- in the child -------------------------------------------------------------------------------------------------
 
 
-def begin(header: dict, given: dict[str, int], rules: int, told: int, user: int | None, parent: int) -> None:
+def begin(header: dict, given: dict[str, int], rules: int, told: int, user: int | None, parent: int, tier: str) -> None:
     """Takes its descriptors, gives up everything else and becomes the program. Does not return."""
     status = 1
     try:
@@ -251,7 +257,7 @@ def begin(header: dict, given: dict[str, int], rules: int, told: int, user: int 
         profile = confine.Profile(**{header["profile"]: True} if header.get("profile") else {})
         bounds = confine.Bounds(header["cpu"], header["memory"], header["file_size"])
         sys.set_int_max_str_digits(0)
-        confine.confine(RULES, profile, bounds, user, parent)
+        confine.confine(RULES, profile, bounds, user, parent, tier)
     except BaseException as problem:
         try:
             os.write(READY, f"!{type(problem).__name__}: {problem}".encode())
@@ -264,7 +270,7 @@ def begin(header: dict, given: dict[str, int], rules: int, told: int, user: int 
             os.execve(header["argv"][0], header["argv"], {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TMPDIR": "."})
         finally:
             os._exit(127)
-    del high, given, told, rules, user, parent
+    del high, given, told, rules, user, parent, tier
     status = finish({"run": run, "serve": speak.serve, "check": scripts.check}[header["mode"]], source, header)
     os._exit(status)
 
@@ -332,7 +338,7 @@ def _status_of(stop: SystemExit) -> int:
 
 def main() -> None:
     line = socket.socket(fileno=int(sys.argv[1]))
-    parent, config = int(sys.argv[2]), json.loads(sys.argv[3])
+    config, parent = json.loads(sys.argv[2]), os.getppid()
     sys.argv = ["solution.py"]
     for folder in config["path"]:
         sys.path.append(folder)

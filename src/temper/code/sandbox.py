@@ -19,6 +19,7 @@ from typing import TypeVar
 from temper.code.canaries import require
 from temper.code.limits import Limits, Ran
 from temper.code.refusals import SandboxError, check_system, refusal
+from temper.code.tiers import Tier, name_of
 from temper.code.zygote import Job, Refused, Zygote
 
 Item = TypeVar("Item")
@@ -33,26 +34,29 @@ def cores() -> int:
 
 class Sandbox:
     """Runs programs, each in a process of its own that can do nothing but compute. To be used as a context, or closed;
-    may be used from any thread. `workers` programs run at a time (None: as many as there are cores).
+    may be used from any thread. `workers` programs run at a time (None: as many as there are cores). `tier` is what
+    stands around them (`tiers.py`): Landlock, bubblewrap, or, for programs that you trust as your own, nothing.
 
-    Raises SandboxError where the kernel has not what it needs.
+    Raises SandboxError where what the tier needs is not there.
 
     >>> with Sandbox() as sandbox:
     ...     sandbox.run("print(int(input()) + 1)", b"41").stdout
     b'42\\n'
     """
 
-    def __init__(self, workers: int | None = None):
+    def __init__(self, workers: int | None = None, tier: Tier = "landlock"):
         self.workers = workers or cores()
+        self.kind: Tier = tier
         self._idle: dict[bool, list[Zygote]] = {False: [], True: []}
         self._every: list[Zygote] = []
         self._lock = threading.Lock()
         self._owner = os.getpid()
         check_system()
         with self.zygote(False) as zygote:  # what protects, for records
-            self.tier = f"landlock (ABI {zygote.hello['abi']}) + seccomp, Linux {platform.release()}"
+            self.tier = name_of(tier, zygote.hello["abi"], platform.release())
         try:
-            require(self)
+            if tier != "none":
+                require(self)
         except BaseException:
             self.close()
             raise
@@ -79,7 +83,7 @@ class Sandbox:
         with self._lock:
             free = self._idle[numpy].pop() if self._idle[numpy] else None
         if free is None:
-            free = Zygote(numpy)
+            free = Zygote(numpy, tier=self.kind)
             try:
                 free.start()
             except Refused as refused:
@@ -120,20 +124,20 @@ def source(program: str) -> bytes:
     return program.encode("utf-8", "replace")
 
 
-_shared: Sandbox | None = None
+_shared: dict[Tier, Sandbox] = {}
 _shared_lock = threading.Lock()
 
 
-def shared_sandbox() -> Sandbox:
-    """The one sandbox of this process, made when it is first asked for."""
-    global _shared
+def shared_sandbox(tier: Tier = "landlock") -> Sandbox:
+    """The one sandbox of this process with that tier, made when it is first asked for."""
     with _shared_lock:
-        if _shared is None or _shared._owner != os.getpid():
-            _shared = Sandbox()
-            atexit.register(_shared.close)
-        return _shared
+        found = _shared.get(tier)
+        if found is None or found._owner != os.getpid():
+            found = _shared[tier] = Sandbox(tier=tier)
+            atexit.register(found.close)
+        return found
 
 
 def tier_in_use() -> str:
-    """The tier of this process's sandbox; "" where none was asked for."""
-    return _shared.tier if _shared is not None else ""
+    """The tier of this process's sandbox (all of them, where stages ask for several); "" where none was asked for."""
+    return ", ".join(sandbox.tier for sandbox in _shared.values())

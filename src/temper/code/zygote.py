@@ -17,6 +17,7 @@ from importlib import util
 from pathlib import Path
 
 from temper.code.limits import DEFAULTS, Limits, Ran
+from temper.code.tiers import Tier, wrapped
 
 GUEST = Path(__file__).with_name("guest.py")
 RECYCLED_AFTER = 400  # programs: nothing that one leaves in the zygote's memory grows without end
@@ -45,10 +46,12 @@ class Job:
 
 
 class Zygote:
-    """One guest process. `numpy` gives its programs numpy, one thread and 1 GB."""
+    """One guest process. `numpy` gives its programs numpy, one thread and 1 GB; `tier` is what stands around them."""
 
-    def __init__(self, numpy: bool = False, python: str = sys.executable):
-        self.numpy, self.python = numpy, python
+    def __init__(self, numpy: bool = False, python: str = sys.executable, tier: Tier = "landlock"):
+        self.numpy = numpy
+        self.tier: Tier = tier
+        self.python = os.path.realpath(python) if tier == "bubblewrap" else python
         self.process: subprocess.Popen | None = None
         self.hello: dict = {}
         self._line: socket.socket | None = None
@@ -59,8 +62,10 @@ class Zygote:
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path, reads = _numpy_folders() if self.numpy else ([], [])
         config = {"reads": reads, "path": path, "imports": ["numpy"] if self.numpy else []}
+        config |= {"tier": self.tier, "host": os.getpid()}
         flags = ["-I", "-S", "-B", "-X", "utf8"]
-        command = [self.python, *flags, str(GUEST), str(theirs.fileno()), str(os.getpid())]
+        around = wrapped(self.tier, self.python, str(GUEST), reads)
+        command = [*around, self.python, *flags, str(GUEST), str(theirs.fileno())]
         clean = {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
         with theirs:
             self.process = subprocess.Popen(

@@ -190,6 +190,13 @@ def check_sandbox() -> Iterator[Check]:
         fault = error.faults[0]
         yield Check("sandbox", "warn", f"none here, so no reward `code`: {fault.why or fault.what}", fault.fix)
         return
+    if shutil.which("bwrap") is not None:
+        try:
+            with Sandbox(workers=1, tier="bubblewrap") as sandbox:
+                yield Check("  another tier", "ok", f"sandbox: bubblewrap ({sandbox.tier})")
+        except SandboxError as error:
+            why = error.faults[0].why or error.faults[0].what
+            yield Check("  another tier", "ok", f"no `sandbox: bubblewrap`: {why}")
     try:
         yield Check("c++ programs", "ok", compiler())
     except SandboxError:

@@ -11,8 +11,10 @@ from temper.code.extract import extract
 from temper.code.grader import Grade, Outcome, Score, Scoring, grade_all
 from temper.code.refusals import SandboxError
 from temper.code.rows import NoTests, read_tests
+from temper.code.sandbox import shared_sandbox
 from temper.code.shown import with_shown
 from temper.code.tests import Tests
+from temper.code.tiers import Tier
 from temper.errors import Fault
 from temper.rewards.returns import Unknown
 from temper.types import Prompt, Reply
@@ -47,20 +49,22 @@ class CodeReward:
 
     overlaps = True
 
-    def __init__(self, scoring: Scoring | None = None, deadline: float = DEADLINE):
+    def __init__(self, scoring: Scoring | None = None, deadline: float = DEADLINE, tier: Tier = "landlock"):
         self.scoring, self.deadline = scoring or Scoring(), deadline
+        self.tier: Tier = tier
         self._tests: OrderedDict[str, Tests | None] = OrderedDict()
         self._grades: OrderedDict[Key, tuple[Scoring, Grade]] = OrderedDict()
         self._asked = self._broken = 0
         self._lock = Lock()
 
-    def scored(self, score: Score) -> CodeReward:
-        """The reward with another score for the tests; it shares what is remembered of tests and grades.
+    def scored(self, score: Score, tier: Tier = "landlock") -> CodeReward:
+        """The reward with another score for the tests, in another sandbox (`code/tiers.py`); it shares what is
+        remembered of tests and grades.
 
         >>> code.scored("share").scoring.of(1, 4)
         0.25
         """
-        other = CodeReward(Scoring(score), self.deadline)
+        other = CodeReward(Scoring(score), self.deadline, tier)
         other._tests, other._grades, other._lock = self._tests, self._grades, self._lock
         return other
 
@@ -76,7 +80,7 @@ class CodeReward:
         tests = [self.tests_of(prompt) for prompt, _ in pairs]
         asked = {self._key(*pair, of_one): (pair, of_one) for pair, of_one in zip(pairs, tests, strict=True) if of_one}
         new = {key: (pair[1].answer or "", of_one) for key, (pair, of_one) in asked.items() if not self._settled(key)}
-        grades = grade_all(list(new.values()), self.scoring, deadline=self.deadline) if new else []
+        grades = grade_all(list(new.values()), self.scoring, shared_sandbox(self.tier), self.deadline) if new else []
         known = {key: grade for key in asked if (grade := self._grades.get(key))}
         found = {key: grade for key, (_, grade) in known.items()} | dict(zip(new, grades, strict=True))
         for key, grade in found.items():

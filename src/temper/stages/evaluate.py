@@ -293,7 +293,7 @@ def evaluate_with(
     scorer = Scorer(rewards, [float(name == "accuracy") for name in rewards], tasks=config.labelled_tasks)
     groups = collect(engine, chat, scorer, prompts, config.num_samples, sampling_of(config, chat), key)
     if prompts[0].task in config.programs:
-        groups = [right_by_tests(group, config.code_score) for group in groups]
+        groups = [right_by_tests(group, config.code_score, config.sandbox) for group in groups]
     groups = [right_by_set(group) if is_of_set(group.prompt) else group for group in groups]
     rows = [rollout_row(rollout, i) for group in groups for i, rollout in enumerate(group.rollouts)]
     scores = [prompt_score(group, consensus(group)) for group in groups]

@@ -44,6 +44,8 @@ def idle_judge(config: RewardsConfig, names: Sequence[str], compares: bool = Fal
         yield Idle("judge", "nobody asks it: name the reward `judge`")
     if config.code_score != "all" and "code" not in names:
         yield Idle("code_score", "no programs are run: name the reward `code`")
+    if config.sandbox != "landlock" and "code" not in names:
+        yield Idle("sandbox", "no programs are run: name the reward `code`")
 
 
 def idle_tails(config: SamplingConfig) -> Iterator[Idle]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from temper.code.grader import Score
 from temper.code.refusals import SandboxError
+from temper.code.tiers import Tier
 from temper.errors import DataError, Fault
 from temper.record.warnings import HIGHEST_HARD_CODED
 from temper.rewards.accuracy import accuracy, vote
@@ -82,19 +83,19 @@ def right_by_set(group: Group) -> Group:
     return replace(group, rollouts=tuple(_with_accuracy(rollout, rollout.rewards, "gym") for rollout in group.rollouts))
 
 
-def right_by_tests(group: Group, score: Score = "all") -> Group:
+def right_by_tests(group: Group, score: Score = "all", tier: Tier = "landlock") -> Group:
     """The group with the `accuracy` of its programs. A program that the sandbox could not run is run again.
 
     Raises SandboxError where it cannot be run then either: what is not known is not counted as wrong.
     """
-    return replace(group, rollouts=tuple(_judged(rollout, score) for rollout in group.rollouts))
+    return replace(group, rollouts=tuple(_judged(rollout, score, tier) for rollout in group.rollouts))
 
 
-def _judged(rollout: Rollout, score: Score) -> Rollout:
+def _judged(rollout: Rollout, score: Score, tier: Tier) -> Rollout:
     found = dict(rollout.rewards)
     if "code" in rollout.grader_failures:
         try:
-            found["code"] = code.scored(score)(rollout.prompt, rollout.reply) or 0.0
+            found["code"] = code.scored(score, tier)(rollout.prompt, rollout.reply) or 0.0
         except InfrastructureFailure as failure:
             fix = "`temper doctor` shows what the sandbox needs"
             raise SandboxError(Fault("the sandbox could not run a program twice", why=str(failure), fix=fix)) from None

@@ -15,6 +15,7 @@ from temper.code.grader import Score
 from temper.code.refusals import SandboxError
 from temper.code.rows import NoTests, read_tests
 from temper.code.sandbox import shared_sandbox, tier_in_use
+from temper.code.tiers import LOUD, Tier
 from temper.config import TaskName
 from temper.errors import ConfigError, Exit, Fault, TemperError
 from temper.models.device import DeviceConfig, placed
@@ -40,6 +41,7 @@ class RewardsConfig(DeviceConfig):
 
     judge: JudgeConfig | None = None  # whom the reward `judge` asks
     code_score: Score = "all"  # how a program's tests make the reward `code`: all pass, the share, or half of each
+    sandbox: Tier = "landlock"  # what stands around programs: nothing is run where that cannot be had
     reward_tasks: dict[str, list[TaskName]] = {}  # a reward that only prompts of these tasks earn
     # seconds that a reward of a file may take for a reply, or for a call where it takes many
     reward_timeout: Annotated[float, Field(gt=0, le=86_400)] = TIMEOUT
@@ -141,7 +143,7 @@ def _load_functions(
     judge, limits = config.judge, Limits(config.reward_timeout, stopping=ctx.stopping)
     given: dict[str, Reward] = {"judge": Judge(judge, memory)} if judge is not None and "judge" in names else {}
     if "code" in names:
-        given["code"] = code.scored(config.code_score)
+        given["code"] = code.scored(config.code_score, config.sandbox)
     paths = [str(ctx.inputs.get(name, name)) for name in names]
     return load_rewards(paths, given=given, limits=limits) if names else {}
 
@@ -183,7 +185,10 @@ def check_rewards(
     own = {name: reward for name, reward in loaded.items() if isinstance(reward, UserReward)}
     known = prompts() if own or "code" in names else {}
     if "code" in names:
-        faults += check_programs({task: known.get(task, ()) for task in config.reward_tasks.get("code", known)})
+        asked = {task: known.get(task, ()) for task in config.reward_tasks.get("code", known)}
+        faults += check_programs(asked, config.sandbox)
+        if config.sandbox == "none":
+            ctx.log.warn(LOUD)
     for name, reward in own.items():
         asked = [prompt for task in config.reward_tasks.get(name, known) for prompt in spread(known.get(task, ()))]
         samples = [pair for prompt in asked for pair in replies_to(prompt)]
@@ -197,12 +202,12 @@ def check_rewards(
     return faults
 
 
-def check_programs(prompts: Mapping[str, Sequence[Prompt]]) -> list[Fault]:
+def check_programs(prompts: Mapping[str, Sequence[Prompt]], tier: Tier = "landlock") -> list[Fault]:
     """A fault where there is no sandbox, and for each task that the reward `code` is for and no row of which has tests
     that can be run."""
     faults: list[Fault] = []
     try:
-        shared_sandbox()
+        shared_sandbox(tier)
     except SandboxError as error:
         faults += error.faults
     for task, of_task in prompts.items():
@@ -225,7 +230,7 @@ def _no_tests(prompt: Prompt) -> str:
 def how_graded(names: Sequence[str]) -> list[str]:
     """A line for the model's card: in what the programs of its replies were run."""
     tier = tier_in_use()
-    return [f"programs in replies were run in a sandbox: {tier}"] if "code" in names and tier else []
+    return [f"programs in replies were run; the sandbox: {tier}"] if "code" in names and tier else []
 
 
 def check_labels(names: Sequence[str]) -> list[Fault]:
