@@ -6,6 +6,7 @@ import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from temper.code import Sandbox, SandboxError, tiers
 from temper.errors import DataError
 from temper.rewards.code import code
 from temper.stages.programs import right_by_tests, with_tests
+from temper.stages.rewards import RewardsConfig, check_rewards
 from temper.text.reply import parse_reply
 from temper.types import Completion, Group, Message, Prompt, Rollout
 
@@ -79,12 +81,6 @@ def test_a_model_learns_from_its_programs_and_is_evaluated_on_them(
     assert main(["plan", "programs.yaml", "--set", "rl.code_score=some"]) == 2
     assert main(["plan", "programs.yaml", "--set", "rl.code_score=share", "--set", "rl.reward_funcs=[format]"]) == 2
     assert "code_score" in capsys.readouterr().err
-    assert main(["plan", "programs.yaml", "--set", "rl.sandbox=none"]) == 0
-    assert "run as you" in "".join(capsys.readouterr())
-    with monkeypatch.context() as without:
-        without.setattr(tiers.shutil, "which", lambda name: None)
-        assert main(["plan", "programs.yaml", "--set", "rl.sandbox=bubblewrap"]) == 8
-    assert "no bwrap here" in capsys.readouterr().err
     assert main(["run", "programs.yaml", "--out", "run"]) == 0, capsys.readouterr().err
     (card,) = (path for path in Path("run").glob("artifacts/*/README.md") if "GRPO" in path.read_text())
     tier = json.loads(Path("run/run.json").read_text())["sandbox"]
@@ -102,6 +98,17 @@ def test_a_model_learns_from_its_programs_and_is_evaluated_on_them(
     measured = json.loads((path.parent.parent / "evaluation.json").read_text())["models"][0]["tasks"]["programs"]
     assert sum(measured["verdicts"].values()) == pytest.approx(1)
     assert measured["accuracy"] == measured["rewards"]["code"]
+
+
+def test_another_tier_is_asked_for_and_none_is_loud(monkeypatch: pytest.MonkeyPatch) -> None:
+    warned: list[str] = []
+    ctx = SimpleNamespace(inputs={}, log=SimpleNamespace(warn=warned.append), stopping=lambda: False)
+    assert check_rewards(["code"], ctx, RewardsConfig(sandbox="none"), dict) == []
+    assert warned == [tiers.LOUD]
+    monkeypatch.setattr(tiers.shutil, "which", lambda name: None)
+    monkeypatch.setattr("temper.code.sandbox._shared", {})
+    (fault,) = check_rewards(["code"], ctx, RewardsConfig(sandbox="bubblewrap"), dict)
+    assert "no bwrap here" in fault.what
 
 
 def test_a_reply_is_right_if_its_program_passes_all_tests() -> None:
