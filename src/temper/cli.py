@@ -36,6 +36,7 @@ COMMANDS = {
     "export-metrics": ("temper.commands.export_metrics", "what a run measured, to a tracker or a CSV file"),
     "export-log": ("temper.commands.export_log", "completions as .eval files, for Inspect's viewer"),
     "export": ("temper.commands.export", "a trained model as a Hugging Face directory"),
+    "completion": ("temper.commands.completion", "a script by which bash, zsh or fish complete commands and options"),
     "doctor": ("temper.commands.doctor", "look at this machine: what works, what does not, what to do"),
 }
 PYTHON = (3, 11)
@@ -202,7 +203,7 @@ def _run(arguments: list[str]) -> int:
         return _top(rest)
     if verb not in COMMANDS:
         raise ConfigError(_unknown(verb))
-    module = _load(verb)
+    module = load_command(verb)
     parser = Parser(prog=f"temper {verb}", description=COMMANDS[verb][1], allow_abbrev=False)
     module.add_arguments(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -248,7 +249,8 @@ def _unknown(verb: str) -> Fault:
     )
 
 
-def _load(verb: str) -> ModuleType:
+def load_command(verb: str) -> ModuleType:
+    """The module of a command. Raises TemperError if this installation lacks it."""
     name = COMMANDS[verb][0]
     try:
         return importlib.import_module(name)
