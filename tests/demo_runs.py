@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from temper.artifacts import begin, seal
 from temper.record.rollouts import write_rows
-from temper.sealed import seal, seal_text
+from temper.rollout.paired import PromptScore
+from temper.sealed import seal as sealed
+from temper.sealed import seal_text, unseal
 
 HOSTILE = "</pre><script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>"
 RECIPE = """\
@@ -31,6 +34,33 @@ def completion(step: int, prompt: int, sample: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def add_evaluation(run: Path, accuracies: dict[str, tuple[bool, ...]]) -> None:
+    """Measure models of a run on the task `sums`: for each whether it is right on each prompt; seals the evaluation."""
+    fingerprint = "cd" * 16
+    final = run / "artifacts" / fingerprint
+    final.parent.mkdir(exist_ok=True)
+    aside = begin(final)
+    models = []
+    for model, right in accuracies.items():
+        mean = sum(right) / len(right)
+        models.append({"stage": model, "tasks": {"sums": {"n": len(right), "k": 1, "accuracy": mean}}})
+        scores = [
+            PromptScore(f"sums:{i}", (r,), float(r), 9.0, 0.0, {"accuracy": float(r)}) for i, r in enumerate(right)
+        ]
+        write_rows(aside / "prompts" / f"{model}.sums.jsonl", [score.row() for score in scores])
+        write_rows(aside / "samples" / f"{model}.sums.jsonl", [completion(0, i, 0) for i in range(len(right))])
+    about = {"models": models, "sets": {"sums": "the same"}, "temperature": 1.0, "k": 1, "claims": [
+        {"claim": "rl is better than base", "holds": True, "value": 0.4, "target": "> 0"}]}  # fmt: skip
+    (aside / "evaluation.json").write_text(json.dumps(about))
+    seal(aside, final, fingerprint, {"stage": "ev"})
+    record = unseal("run.json", (run / "run.json").read_bytes())
+    for model in accuracies:
+        record["stages"].setdefault(model, {"number": 0, "kind": "import_model", "makes": "model", "state": "done"})
+    record["stages"]["ev"] = {"number": 2, "kind": "evaluate", "makes": "evaluation", "fingerprint": fingerprint,
+                              "state": "done"}  # fmt: skip
+    (run / "run.json").write_bytes(sealed("run.json", record, indent=1) + b"\n")
+
+
 def make_run(path: Path, stage: str = "rl", steps: tuple[int, ...] = (10, 20), state: str = "done") -> Path:
     """A run of one stage, with kept steps of five prompts with four replies each."""
     work = path / "stages" / f"01-{stage}"
@@ -45,5 +75,5 @@ def make_run(path: Path, stage: str = "rl", steps: tuple[int, ...] = (10, 20), s
     entry = {"number": 1, "kind": "grpo", "makes": "model", "fingerprint": "ab" * 16, "state": state, "steps": 20}
     about = {"format": 1, "recipe": "demo", "seed": 0, "state": state, "stages": {stage: entry},
              "command": ["temper", "run", "demo", "--set", "token=hf_abcdefghijklmnop"]}  # fmt: skip
-    (path / "run.json").write_bytes(seal("run.json", about, indent=1) + b"\n")
+    (path / "run.json").write_bytes(sealed("run.json", about, indent=1) + b"\n")
     return path

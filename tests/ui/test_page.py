@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from demo_runs import HOSTILE, completion, make_run
+from demo_runs import HOSTILE, add_evaluation, completion, make_run
 from model_zoo import make
 
 from temper.artifacts import begin, seal
@@ -163,6 +163,25 @@ def test_completions_are_filtered_paged_and_exported(page, run) -> None:
 def test_the_diagnosis_is_that_of_explain(page, run, runs, capsys) -> None:
     assert main(["explain", str(runs / "demo-1"), "--json"]) == 0
     assert page.get(f"/api/runs/{run}/explain") == json.loads(capsys.readouterr().out)["stages"]
+
+
+def test_two_measured_models_are_paired_and_what_flipped_is_found(serve_page, tmp_path, capsys) -> None:
+    path = make_run(tmp_path / "demo")
+    add_evaluation(path, {"rl": (True, True, True, False), "base": (True, False, False, False)})
+    page = serve_page(tmp_path)
+    page.enter()
+    number = id_of(path.resolve())
+    [run] = page.get("/api/runs")
+    assert [model["stage"] for model in run["models"]] == ["rl", "base"]
+    assert run["claims"][0]["holds"]
+    found = page.get(f"/api/compare?a_run={number}&a_stage=rl&b_run={number}&b_stage=base")
+    assert main(["compare", f"{path}:rl", f"{path}:base", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["tasks"]["sums"]
+    assert told.items() <= found["tasks"]["sums"].items()
+    assert [row["prompt_id"] for row in found["tasks"]["sums"]["flipped"]] == ["sums:1", "sums:2"]
+    page.indexed(number)
+    flipped = page.get(f"/api/runs/{number}/completions?stage=rl&task=sums&step=-1&prompt_id=sums:2")
+    assert [row["prompt_id"] for row in flipped["rows"]] == ["sums:2"]
 
 
 @pytest.mark.parametrize(

@@ -215,7 +215,7 @@ class Writer:
 
     def _columns(self, row: Mapping[str, Any], source: Source) -> tuple[Any, ...]:
         task = self.number("task", str(row.get("task") or source.task or ""))
-        prompt = self.number("prompt", f"{source.task or row.get('task')}\n{row.get('prompt_id')}")
+        prompt = self.number("prompt", prompt_key(source.task or row.get("task"), row.get("prompt_id")))
         rewards: list[float | None] = [None] * REWARDS
         given = row.get("rewards")
         for name, value in given.items() if isinstance(given, dict) else ():
@@ -249,6 +249,11 @@ class Writer:
             made = self.connection.execute("INSERT INTO names (kind, name) VALUES (?, ?)", key).lastrowid
             self._names[key] = int(made or 0)
         return self._names[key]
+
+
+def prompt_key(task: object, prompt_id: object) -> str:
+    """What tells a prompt from all others of a run."""
+    return f"{task}\n{prompt_id}"
 
 
 def reward_names(connection: sqlite3.Connection) -> list[str]:

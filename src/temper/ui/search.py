@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from temper.ui.index import reward_names
+from temper.ui.index import prompt_key, reward_names
 
 PAGE = 50
 MOST_GROUP = 512
@@ -22,6 +22,9 @@ MATCHES = "id IN (SELECT rowid FROM words WHERE words MATCH ?)"  # the last cond
 HELD_OUT = -1  # the step of completions that no training step drew
 
 Json = dict[str, Any]
+
+
+TEXTS = ("stage", "task", "prompt", "prompt_id", "verdict", "text", "sort")
 
 
 class WrongFilter(Exception):
@@ -36,7 +39,8 @@ class Filter:
     stage: str = ""
     step: int | None = None
     task: str = ""
-    prompt: str = ""
+    prompt: str = ""  # its number in the index
+    prompt_id: str = ""  # of `task`
     verdict: str = ""  # "right" or "wrong"
     truncated: bool | None = None
     by: str = "total"
@@ -50,9 +54,9 @@ class Filter:
 def read_filter(given: Mapping[str, str]) -> Filter:
     """A filter from the parameters of an address. Raises WrongFilter.
 
-    >>> read_filter({"stage": "rl", "step": "10", "low": "0.5", "truncated": "no"})
-    Filter(stage='rl', step=10, task='', prompt='', verdict='', truncated=False, by='total', low=0.5, high=None, \
-text='', sort='', down=False)
+    >>> wanted = read_filter({"stage": "rl", "step": "10", "low": "0.5", "truncated": "no"})
+    >>> wanted.stage, wanted.step, wanted.low, wanted.truncated, wanted.by
+    ('rl', 10, 0.5, False, 'total')
     """
     try:
         step = int(given["step"]) if given.get("step") else None
@@ -66,7 +70,7 @@ text='', sort='', down=False)
     if given.get("sort", "") not in SORTS:
         raise WrongFilter(f"`sort` is one of {', '.join(filter(None, SORTS))}")
     truncated = {"yes": True, "no": False}.get(given.get("truncated", ""))
-    texts = {key: given.get(key, "") for key in ("stage", "task", "prompt", "verdict", "text", "sort")}
+    texts = {key: given.get(key, "") for key in TEXTS}
     return Filter(**texts, step=step, truncated=truncated, by=given.get("by") or "total", low=low, high=high,
                   down=given.get("down") == "yes")  # fmt: skip
 
@@ -116,6 +120,8 @@ class Reader:
                 parts.append((key, f"{key} = ?", self.number(key, value)))
         if wanted.prompt:
             parts.append(("prompt", "prompt = ?", _whole(wanted.prompt)))
+        if wanted.prompt_id:
+            parts.append(("prompt", "prompt = ?", self.number("prompt", prompt_key(wanted.task, wanted.prompt_id))))
         if wanted.step is not None:
             parts.append(("step", "step = ?", wanted.step))
         if wanted.verdict:

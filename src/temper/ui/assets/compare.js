@@ -46,7 +46,7 @@ function table(task, of, found, state) {
         h("th", {}, row.prompt_id), h("td", {}, h("a", { href: search(state.a_run, found.a.model, task, row) }, number(row.a, 3))), h("td", {}, h("a", { href: search(state.b_run, found.b.model, task, row) }, number(row.b, 3)))))))) : null);
 }
 
-const search = (run, stage, task, row) => link("completions", [run], { stage, task, step: -1, id: row.prompt_id });
+const search = (run, stage, task, row) => link("completions", [run], { stage, task, step: -1, prompt_id: row.prompt_id });
 
 function span(low, high, middle) {
   const most = Math.max(Math.abs(low), Math.abs(high), 0.01) * 1.2;

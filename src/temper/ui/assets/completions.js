@@ -3,7 +3,7 @@ import { add, api, debounced, every, failure, fill, h, link, number, query, sele
 import { body, card, headline, isRight, rewards } from "./reply.js";
 
 const PAGE = 50;
-const KEYS = ["stage", "step", "task", "prompt", "verdict", "truncated", "by", "low", "high", "text", "sort", "down"];
+const KEYS = ["stage", "step", "task", "prompt", "prompt_id", "verdict", "truncated", "by", "low", "high", "text", "sort", "down"];
 
 export async function show(box, [run], given, go) {
   if (!run) return choose(box);
