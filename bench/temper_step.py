@@ -25,7 +25,8 @@ from temper.rng import seed_for
 from temper.rollout.engine import Engine, Request, Sampling
 from temper.rollout.open import open_engine
 from temper.rollout.statistics import rollout_metrics
-from temper.stages.grpo import Config, mini_batches, outcome_advantages, total_rewards, update
+from temper.stages.credit import outcome_advantages, total_rewards
+from temper.stages.grpo import Config, mini_batches, update
 from temper.stages.models import open_learner, open_reference
 from temper.text.reply import parse_reply
 from temper.text.tokenizer import Tokenizer, load_tokenizer

@@ -23,6 +23,8 @@ OFFLINE = {
 # A thread that waits for the others of its team soon sleeps: one that spins takes the core from whoever has work. Not
 # at once: waking it costs more than the short waits of a quiet machine (docs/results.md, "Waiting").
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
+KEPT_BYTES = 256 << 20
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as glibc's malloc.h numbers them
 CHOSEN = "TEMPER_HUB_OFFLINE"  # what the user had set before we did; child processes see it too
 
 
@@ -60,6 +62,15 @@ def settle_torch(threads: int) -> None:
         torch.set_num_threads(threads)
         # Same switch as use_deterministic_algorithms, which imports the compiler first: as long as torch itself.
         torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
+
+
+def keep_freed_memory() -> None:
+    """What is freed from now on stays with this process for what it allocates next, up to `KEPT_BYTES`, until
+    `give_back_memory`. Of a step that trains a small model a tenth is the system's work on pages that come and go."""
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(MMAP_THRESHOLD, 32 << 20)  # the largest block that does not go to the system at once; its highest value
+        mallopt(TRIM_THRESHOLD, KEPT_BYTES)
 
 
 def give_back_memory() -> None:

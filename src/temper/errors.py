@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import Any
 
 from temper.masking import mask
 
@@ -61,6 +62,9 @@ class TemperError(Exception):
         self.faults = tuple(fault if fault.code is not None else replace(fault, code=code) for fault in faults)
         self.code = code
         super().__init__("; ".join(fault.what for fault in self.faults))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # it may come from another process
+        return type(self).__new__, (type(self), *self.args), self.__dict__
 
     def render(self) -> str:
         return "\n".join(dict.fromkeys(fault.render() for fault in self.faults))

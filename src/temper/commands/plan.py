@@ -111,7 +111,7 @@ def _ended_as_interrupted() -> Iterator[None]:
 
 def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({})) -> dict[str, Any]:
     """The plan as one JSON value; what cannot be known before a stage ran is None."""
-    from temper.planning.estimate import UNKNOWN, estimate, model_sizes
+    from temper.planning.estimate import UNKNOWN, Machine, estimate, model_sizes
     from temper.planning.lengths import stage_tokens
     from temper.planning.preflight import disk_free
     from temper.record.cost import memory_available
@@ -122,9 +122,9 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
     before = plan.folder.record().get("stages")
     works = plan.folder.work_folders()
     held = holder(plan.folder.root / "lock")
-    stages = []
+    stages, here = [], Machine(threads=plan.recipe.threads)
     for planned in plan.stages:
-        need = estimate(planned.stage, sizes, tokens.get(planned.stage.name, UNKNOWN))
+        need = estimate(planned.stage, sizes, tokens.get(planned.stage.name, UNKNOWN), here)
         entry = before.get(planned.stage.name, {}) if isinstance(before, dict) else {}
         stages.append(
             {

@@ -102,6 +102,16 @@ def _shared_prefixes(examples: Sequence[Example]) -> set[tuple[int, ...]]:
     return shared
 
 
+def packed_tokens(examples: Sequence[Example]) -> int:
+    """Tokens of `examples` laid down together, a prefix that several share once.
+
+    >>> packed_tokens([Example((1, 2), (False, True)), Example((1, 3), (False, True))])
+    3
+    """
+    prefixes = {example.token_ids[: example.prefix_length] for example in examples}
+    return sum(map(len, prefixes)) + sum(len(example.token_ids) - example.prefix_length for example in examples)
+
+
 def split_by_tokens(examples: Sequence[Example], budget: int) -> list[list[int]]:
     """Indices of examples in micro-batches of at most `budget` tokens (one example may exceed it alone), those of one
     prefix kept together and lengths kept similar. The gradient does not depend on how this is done, only the speed.

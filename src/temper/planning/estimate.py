@@ -14,6 +14,7 @@ from temper.planning.shapes import ModelSize, Shape, Training, model_size
 from temper.recipe.graph import Ref, is_folder
 from temper.recipe.recipe import Recipe, Stage
 from temper.rollout.memory import TOKENS_A_FORWARD, default_budget, wave_bytes
+from temper.train.sizes import by_processes, even_budget, places_for
 
 PROCESS_BYTES = 500_000_000  # Python and its libraries once a model is computed with, the model itself left out
 CONTEXT_BYTES = 1_000_000_000  # of an accelerator's memory: its context and the libraries' work spaces
@@ -26,10 +27,12 @@ UNKNOWN = Tokens()
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a stage is to run, as far as its memory depends on it. `cache_bytes` is what a sampler may take."""
+    """Where a stage is to run, as far as its memory depends on it. `cache_bytes` is what a sampler may take; `threads`
+    those of the recipe."""
 
     accelerator: bool = False
     cache_bytes: int | None = None
+    threads: int = 1
 
     @property
     def process_bytes(self) -> int:
@@ -109,7 +112,7 @@ def estimate(
         memory = process + width * largest.parameters + beside + (cache or 0)
         return Estimate(max(memory, loading + beside), None, cache, tokens.assumed)
     memory = process + _weights(config, width, largest) + beside
-    memory += max(_activations(config, largest.shape, width, tokens, machine), cache or 0)
+    memory += max(_activations(config, largest, width, tokens, machine), cache or 0)
     memory += _models_beside(config, width, largest, sizes, asked, machine)
     checkpoints = 2 * 12 * largest.parameters  # two are kept: weights and Adam's two moments
     disk = 4 * largest.parameters + (0 if config.get("lora") else checkpoints)
@@ -157,15 +160,24 @@ def _models_beside(
     return total
 
 
-def _activations(config: Mapping[str, Any], shape: Shape | None, width: int, tokens: Tokens, machine: Machine) -> int:
-    """What the largest micro-batch takes."""
-    budget = config.get("micro_batch_tokens")
+def _activations(config: Mapping[str, Any], size: ModelSize, width: int, tokens: Tokens, machine: Machine) -> int:
+    """What the largest micro-batch takes; with training processes that of each, and the gradients that wait."""
+    budget, shape = config.get("micro_batch_tokens"), size.shape
     if shape is None or not isinstance(budget, int):
         return 0
     fused = width == 4 and not machine.accelerator and not config.get("compile")
-    training = Training(width, bool(config.get("gradient_checkpointing")), _adapters(config)[0], fused)
+    rank, targets = _adapters(config)
+    training = Training(width, bool(config.get("gradient_checkpointing")), rank, fused)
     step, longest = _step(config, shape.max_position_embeddings, tokens)
-    return shape.activation_bytes(min(step, max(budget, longest)), training)
+    processes, waiting = 1, 0
+    compiled = bool(config.get("compile"))
+    if not machine.accelerator and by_processes(config.get("parallel", "threads"), compiled, size.parameters):
+        budget = even_budget(step, budget)
+        pieces = -(-step // max(budget, longest, 1))
+        gradient = 4 * (shape.adapter_parameters(rank, targets) if rank else size.parameters)
+        processes = min(machine.threads, pieces, places_for(gradient))
+        waiting = min(pieces, places_for(gradient)) * gradient if processes > 1 else 0
+    return processes * shape.activation_bytes(min(step, max(budget, longest)), training) + waiting
 
 
 def _step(config: Mapping[str, Any], context: int, tokens: Tokens) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from temper.errors import DataError, Exit, Fault, ResourceError, TemperError
-from temper.planning.estimate import estimate, model_sizes
+from temper.planning.estimate import Machine, estimate, model_sizes
 from temper.planning.fit import Fit
 from temper.planning.given import inputs, locate, tasks
 from temper.planning.lengths import stage_tokens
@@ -133,7 +133,8 @@ def check_resources(plan: Plan) -> list[str]:
     """Warnings about memory. Raises ResourceError if the disk cannot hold what the stages will write."""
     artifacts = plan.artifacts()
     sizes, tokens = model_sizes(plan.recipe, artifacts), stage_tokens(plan.recipe, artifacts)
-    needs = [(p.stage.name, estimate(p.stage, sizes, tokens[p.stage.name])) for p in plan.running]
+    here = Machine(threads=plan.recipe.threads)
+    needs = [(p.stage.name, estimate(p.stage, sizes, tokens[p.stage.name], here)) for p in plan.running]
     disk = sum(need.disk_bytes or 0 for _, need in needs) + (SPARE_BYTES if needs else 0)
     free = disk_free(plan.folder.root)
     if free < disk:

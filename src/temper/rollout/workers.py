@@ -10,27 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import mmap
 import multiprocessing
 import os
-import signal
-import sys
 import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
-from typing import Any
 
 import torch
 
 from temper.errors import Fault, ResourceError
+from temper.models.forks import can_fork, one_thread, settle_fork, shared_like
 from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.native import NativeEngine
 from temper.types import Completion
 
 ROWS_A_PROCESS = 32  # with fewer rows each, a second process costs more than it saves
-ALIGNMENT = 64  # bytes
 
 
 class ParallelEngine:
@@ -113,11 +109,6 @@ class ParallelEngine:
         self._workers = []
 
 
-def can_fork(model: Any) -> bool:
-    """Whether sampler processes can be forked: Linux, and every weight in main memory."""
-    return sys.platform == "linux" and all(p.device.type == "cpu" for p in model.parameters())
-
-
 class Worker:
     """One forked process that answers lists of requests, one after the other."""
 
@@ -158,10 +149,7 @@ class Worker:
 
 def _serve(engine: NativeEngine, connection: Connection, parent: int) -> None:
     """The life of a sampler process: it ends when its parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is the parent's to handle
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    _close_all_but(connection.fileno())  # the run's lock among them
-    torch.set_num_threads(1)
+    settle_fork(connection.fileno())
     while os.getppid() == parent:
         if not connection.poll(1.0):
             continue
@@ -181,33 +169,11 @@ def _serve(engine: NativeEngine, connection: Connection, parent: int) -> None:
             connection.send(last)
 
 
-def _close_all_but(kept: int) -> None:
-    os.closerange(3, kept)
-    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
-
-
-@contextlib.contextmanager
-def one_thread() -> Any:
-    """Within it, torch uses one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def share_weights(model: torch.nn.Module) -> None:
     """Move every parameter and buffer of `model` into memory that forked processes see change."""
     tensors = [*model.parameters(), *model.buffers()]
-    sizes = [-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in tensors]
-    memory = mmap.mmap(-1, max(1, sum(sizes)))
-    start = 0
-    for tensor, size in zip(tensors, sizes, strict=True):
-        if tensor.numel():
-            place = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=start)
-            tensor.data = place.view(tensor.shape).copy_(tensor.data)
-        start += size
+    for tensor, place in zip(tensors, shared_like(tensors), strict=True):
+        tensor.data = place.copy_(tensor.data)
 
 
 def deal(requests: Sequence[Request], count: int) -> list[list[int]]:

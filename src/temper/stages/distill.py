@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from temper.config import DataRef, ModelRef, TaskName
-from temper.data.batching import make_batch, split_by_tokens
+from temper.data.batching import make_batch, packed_tokens, split_by_tokens
 from temper.errors import ArtifactError, DataError, Fault
 from temper.models.device import on_device, pick_dtype, pin
 from temper.models.load import load_model
@@ -227,6 +227,7 @@ def update(learner: Learner, teacher: Any, wanted: Divergence, examples: Sequenc
         batch = make_batch(chosen).to(learner.model.device)
         return LossSum(diverge_targets(learner.model, teacher, batch, plan_batch(batch), wanted).sum(), {})
 
-    parts = [[examples[i] for i in indices] for indices in split_by_tokens(examples, learner.config.micro_batch_tokens)]
+    budget = learner.budget(packed_tokens(examples))
+    parts = [[examples[i] for i in indices] for indices in split_by_tokens(examples, budget)]
     targets = sum(sum(example.mask) for example in examples)
     return learner.update([lambda part=part: loss(part) for part in parts], divisor=targets)

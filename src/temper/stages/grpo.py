@@ -15,6 +15,7 @@ from torch import Tensor
 from temper.algorithms.aggregation import AGGREGATIONS
 from temper.algorithms.entropy import EntropyTarget
 from temper.config import ModelRef
+from temper.data.batching import packed_tokens
 from temper.errors import Fault
 from temper.models.adapters import without_adapters
 from temper.models.device import on_device
@@ -178,7 +179,7 @@ def run(config: Config, ctx: StageContext) -> None:
             clock = Clock(engine)
             groups = rollouts.collect(engine, step)
             clock.mark_sampled()
-            anchors = ask_reference(config, groups, reference, policy.device)
+            anchors = ask_reference(config, groups, reference, learner)
             charged = anchors if config.has_kl else []
             judged = judge_steps(chat, judge, groups) if config.supervision == "process" else []
             advantages = advantages_of(config, groups, judged, charged)
@@ -226,14 +227,15 @@ def move_reference(reference: Any, policy: Any, share: float) -> None:
         ours.lerp_(theirs, share)
 
 
-def ask_reference(config: Config, groups: Sequence[Group], reference: Any, device: torch.device) -> list[list[Tensor]]:
+def ask_reference(config: Config, groups: Sequence[Group], reference: Any, learner: Learner) -> list[list[Tensor]]:
     """log π_ref of the tokens of every completion, where the reward is charged for the divergence, or nothing is and it
     is measured; else []."""
     if config.has_kl_loss or reference is None:
         return []
     examples = [group.example(rollout) for group in groups for rollout in group.rollouts]
-    with without_adapters(reference), on_device(reference, device):
-        found = iter(score_examples(reference, examples, config.micro_batch_tokens, config.temperature))
+    budget = learner.budget(packed_tokens(examples))
+    with without_adapters(reference), on_device(reference, learner.model.device):
+        found = iter(score_examples(reference, examples, budget, config.temperature, learner.team))
     return [[torch.tensor(next(found)) for _ in group.rollouts] for group in groups]
 
 
@@ -295,7 +297,8 @@ def update(
     for _ in range(config.num_iterations):
         for batches, divisor in minibatches:
             if config.top_entropy_share < 1:
-                batches = with_uncertain(batches, learner.model, config.temperature, config.top_entropy_share)
+                share = config.top_entropy_share
+                batches = with_uncertain(batches, learner.model, config.temperature, share, learner.team)
             now = loss if control is None else replace(loss, entropy_bonus=control.bonus())
             makers = [lambda part=part, now=now: now(learner.model, part) for part in batches]
             history.append(learner.update(makers, divisor))
@@ -317,11 +320,11 @@ def score_old(
         for example in group
         if example.weight and (example.kl_penalty or needs_all or any(example.advantages))
     ]
-    batches = policy_batches(alive, config.micro_batch_tokens, learner.model.device)
+    batches = policy_batches(alive, learner.budget(packed_tokens(alive)), learner.model.device)
     asks_sampler = config.ratio_against == "sampler" and config.sampler_rejection == "none"
     if mini_batches * config.num_iterations > 1 and not asks_sampler:
-        batches = with_old(batches, learner.model, config.temperature)
+        batches = with_old(batches, learner.model, config.temperature, learner.team)
     if reference is not None and config.has_kl_loss:
         with without_adapters(reference), on_device(reference, learner.model.device):
-            batches = with_reference(batches, reference, config.temperature)
+            batches = with_reference(batches, reference, config.temperature, learner.team)
     return batches

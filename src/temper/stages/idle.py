@@ -36,6 +36,8 @@ def idle_optimizer(config: OptimizerConfig) -> Iterator[Idle]:
         yield Idle("float32_head", "dtype `float32` has nothing narrower to widen", harmless=True)
     if config.lr_scheduler_type == "constant":
         yield Idle("min_lr_ratio", "lr_scheduler_type `constant` never falls: set `linear` or `cosine`")
+    if config.compile and config.parallel == "processes":
+        yield Idle("parallel", "`compile` trains in one process: leave it out")
 
 
 def idle_judge(config: RewardsConfig, names: Sequence[str], compares: bool = False) -> Iterator[Idle]:

@@ -16,6 +16,7 @@ from temper.algorithms.aggregation import AGGREGATIONS
 from temper.algorithms.gae import explained_variance, generalized_advantages, token_rewards, whitened
 from temper.algorithms.kl import k3
 from temper.config import AnyModelRef, ModelRef
+from temper.data.batching import packed_tokens
 from temper.errors import ArtifactError, Fault
 from temper.models.adapters import without_adapters
 from temper.models.device import on_device, pick_device
@@ -198,19 +199,20 @@ class Lesson:
 def draw_lessons(config: Config, groups: Sequence[Group], models: ActorCritic, reference: Any) -> list[list[Lesson]]:
     """Token rewards with the KL penalty inside, and GAE, of every completion of every group."""
     examples = [group.example(rollout) for group in groups for rollout in group.rollouts]
-    judged = iter(judge(models, examples, config.micro_batch_tokens))
-    anchors = iter(reference_logprobs(config, reference, examples, models.policy.device))
+    judged = iter(judge(models, examples, models.learner.budget(packed_tokens(examples))))
+    anchors = iter(reference_logprobs(config, reference, examples, models.learner))
     return [[_lesson(config, rollout, next(judged), next(anchors)) for rollout in group.rollouts] for group in groups]
 
 
 def reference_logprobs(
-    config: Config, reference: Any, examples: Sequence[Example], device: torch.device
+    config: Config, reference: Any, examples: Sequence[Example], learner: Learner
 ) -> list[Tensor | None]:
     """log π_ref of the targets of each example; None without a reference."""
     if reference is None:
         return [None] * len(examples)
-    with without_adapters(reference), on_device(reference, device):
-        found = score_examples(reference, examples, config.micro_batch_tokens, config.temperature)
+    budget = learner.budget(packed_tokens(examples))
+    with without_adapters(reference), on_device(reference, learner.model.device):
+        found = score_examples(reference, examples, budget, config.temperature, learner.team)
     return [torch.tensor(values) for values in found]
 
 
@@ -259,7 +261,7 @@ def update(
         for start in range(0, len(groups), size):
             chosen = order[start : start + size]
             examples, divisor = ppo_examples(config, [groups[i] for i in chosen], [lessons[i] for i in chosen])
-            parts = ppo_batches(examples, config.micro_batch_tokens, models.policy.device)
+            parts = ppo_batches(examples, models.learner.budget(packed_tokens(examples)), models.policy.device)
             history.append(models.update(parts, divisor, train_policy))
     return over_updates(history)
 

@@ -15,6 +15,7 @@ from temper.data.batching import Batch, Layout
 from temper.data.conversations import load_texts
 from temper.errors import DataError, Fault, TemperError
 from temper.models.create import create_model
+from temper.models.forks import cpu_seconds
 from temper.models.load import load_model
 from temper.rng import seed_for
 from temper.stages.context import StageContext
@@ -103,14 +104,14 @@ def run(config: Config, ctx: StageContext) -> None:
     ctx.log.info(f"{blocks.numel():,} tokens in {len(blocks):,} blocks; {model.num_parameters():,} parameters")
     learner = open_learner(model, config, config.max_steps, ctx)
     for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping):
-        began, began_cpu = time.perf_counter(), time.process_time()
+        began, began_cpu = time.perf_counter(), cpu_seconds()
         chosen = blocks[block_numbers(len(blocks), config.batch_size, step, (ctx.seed, ctx.name))]
         metrics = update(learner, chosen)
         seconds = time.perf_counter() - began
         if step % config.log_steps == 0 or step + 1 == config.max_steps:
             timing = {
                 "seconds": seconds,
-                "cpu_seconds": time.process_time() - began_cpu,
+                "cpu_seconds": cpu_seconds() - began_cpu,
                 "tokens_per_second": chosen.numel() / seconds,
             }
             ctx.log.step(step + 1, config.max_steps, metrics | timing)
@@ -161,7 +162,7 @@ def update(learner: Learner, blocks: torch.Tensor) -> dict[str, float]:
         scored = score_targets(learner.model, batch, plan_batch(batch))
         return LossSum(negative_log_likelihood(scored.logprobs_M).sum(), {})
 
-    parts = blocks.split(max(1, learner.config.micro_batch_tokens // blocks.shape[1]))
+    parts = blocks.split(max(1, learner.budget(blocks.numel()) // blocks.shape[1]))
     return learner.update([lambda part=part: loss(part) for part in parts], divisor=blocks[:, 1:].numel())
 
 

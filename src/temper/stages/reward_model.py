@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from temper.config import AnyModelRef, DataRef
 from temper.data.judged import Judged, LabelledSteps, Pair, Rated, load_judged
 from temper.errors import ConfigError, DataError, Exit, Fault, TemperError
 from temper.models.adapters import FOLDER, merge_adapters
+from temper.models.forks import cpu_seconds
 from temper.models.reward_card import Reads, RewardCard, RewardKind, is_reward_model, read_card
 from temper.models.save import save_model
 from temper.models.scalar import load_scalar
@@ -30,7 +32,8 @@ from temper.text.chat import ChatFormat
 from temper.train.learner import Learner, LossSum, OptimizerConfig
 from temper.train.loop import resumable_steps
 from temper.train.reward_inputs import part_of, step_examples, text_examples
-from temper.train.scores import AskedExample, score_asked, split_asked
+from temper.train.scores import AskedExample, score_asked, split_asked, unit_tokens
+from temper.train.team import Team, run_all
 
 VERSION = 1
 SHAPES: dict[RewardKind, str] = {"bradley_terry": "preference", "pointwise": "rated", "process": "steps"}
@@ -129,18 +132,18 @@ def run(config: Config, ctx: StageContext) -> None:
     steps_per_epoch = -(-len(training) // config.batch_size)
     learner = open_learner(model, config, config.num_train_epochs * steps_per_epoch, ctx)
     for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping):
-        began, began_cpu = time.perf_counter(), time.process_time()
+        began, began_cpu = time.perf_counter(), cpu_seconds()
         epoch, at = divmod(step, steps_per_epoch)
         order = shuffled(len(training), (ctx.seed, ctx.name, epoch))
         chosen = [training[i] for i in order[at * config.batch_size : (at + 1) * config.batch_size]]
         metrics = update(learner, config, chosen)
         if at + 1 == steps_per_epoch and held_out:
-            metrics |= measure(learner.model, config, held_out)
+            metrics |= measure(learner.model, config, held_out, learner.team)
         seconds = time.perf_counter() - began
         tokens = sum(len(example.token_ids) for unit in chosen for example in unit.examples)
         metrics |= {
             "seconds": seconds,
-            "cpu_seconds": time.process_time() - began_cpu,
+            "cpu_seconds": cpu_seconds() - began_cpu,
             "tokens_per_second": tokens / seconds,
         }
         ctx.log.step(step + 1, learner.total_steps, metrics)
@@ -155,7 +158,7 @@ def finish(
     card = describe_scores(model, config, (held_out or training)[:STEADY_ROWS])
     how = [f"reward model ({config.kind}) trained on {len(training):,} rows, reads the {config.part}"]
     if held_out:
-        found = measure(model, config, held_out)
+        found = measure(model, config, held_out, learner.team)
         how.append(f"held out: {len(held_out):,} rows, accuracy {found['held_out/accuracy']:.3f}")
         ctx.log.info(f"held-out accuracy {found['held_out/accuracy']:.3f} on {len(held_out):,} rows")
     save_model(model, chat, ctx.out, card={"stage": ctx.name, "trained_from": config.model, "how": how})
@@ -243,12 +246,13 @@ def update(learner: Learner, config: Config, units: Sequence[Unit]) -> dict[str,
         sums = {name: float(values.sum()) for name, values in judged.sums.items()}
         return LossSum(judged.losses.sum(), sums, count=len(judged.losses))
 
-    parts = [[units[i] for i in chosen] for chosen in split_units(units, config)]
+    budget = learner.budget(sum(unit_tokens(unit.examples) for unit in units))
+    parts = [[units[i] for i in chosen] for chosen in split_units(units, budget)]
     return learner.update([lambda part=part: loss(part) for part in parts], divisor=sum(len(u.aims) for u in units))
 
 
-def split_units(units: Sequence[Unit], config: Config) -> list[list[int]]:
-    return split_asked([unit.examples for unit in units], config.micro_batch_tokens)
+def split_units(units: Sequence[Unit], budget: int) -> list[list[int]]:
+    return split_asked([unit.examples for unit in units], budget)
 
 
 @dataclass(frozen=True)
@@ -280,9 +284,10 @@ def judge(model: Any, config: Config, units: Sequence[Unit]) -> Judgement:
 
 
 @torch.no_grad()
-def measure(model: Any, config: Config, units: Sequence[Unit]) -> dict[str, float]:
+def measure(model: Any, config: Config, units: Sequence[Unit], team: Team | None = None) -> dict[str, float]:
     """Loss, accuracy and calibration error on rows that are not trained on."""
-    found = [judge(model, config, [units[i] for i in part]) for part in split_units(units, config)]
+    parts = [[units[i] for i in part] for part in split_units(units, config.micro_batch_tokens)]
+    found = run_all(team, [partial(judge, model, config, part) for part in parts], "measure")
     probabilities, labels = (torch.cat([getattr(f, n) for f in found]) for n in ("probabilities", "labels"))
     if config.kind == "bradley_terry":  # each pair in both orders: the confidence in whichever it calls better
         probabilities, labels = torch.cat([probabilities, 1 - probabilities]), torch.cat([labels, 1 - labels])
@@ -298,7 +303,7 @@ def describe_scores(model: Any, config: Config, units: Sequence[Unit]) -> Reward
     """The mean, the spread and the least of the scores of `units`."""
     parts = [
         score_asked(model, [example for i in part for example in units[i].examples])
-        for part in split_units(units, config)
+        for part in split_units(units, config.micro_batch_tokens)
     ]
     scores = torch.cat(parts).double()
     std = float(scores.std()) if len(scores) > 1 else 0.0

@@ -14,13 +14,14 @@ from temper.algorithms.advantages import differ
 from temper.algorithms.aggregation import AGGREGATIONS
 from temper.config import RewardName, TaskName
 from temper.errors import DataError, Fault
+from temper.models.forks import cpu_seconds
 from temper.record.metrics import read_rows
 from temper.record.rollouts import write_rows
 from temper.rewards.overlong import overlong
 from temper.rewards.score import Scorer
 from temper.rollout.collect import collect, rollout_row
 from temper.rollout.engine import Engine
-from temper.rollout.open import cpu_seconds
+from temper.rollout.open import cpu_seconds as engine_seconds
 from temper.rollout.options import ServedConfig, sampling_of
 from temper.rollout.statistics import Advantages, count_tokens, rollout_metrics
 from temper.stages.context import StageContext
@@ -243,7 +244,7 @@ class Clock:
         self.sampled = self.began
 
     def _cpu(self) -> float:
-        return time.process_time() + cpu_seconds(self.engine)
+        return cpu_seconds() + engine_seconds(self.engine)
 
     def mark_sampled(self) -> None:
         self.sampled = time.perf_counter()

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from temper.algorithms.losses import negative_log_likelihood
 from temper.config import DataRef, ModelRef
-from temper.data.batching import make_batch, split_by_tokens
+from temper.data.batching import make_batch, packed_tokens, split_by_tokens
 from temper.errors import Fault
+from temper.models.forks import cpu_seconds
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
 from temper.stages.idle import Idle, idle_optimizer
@@ -55,23 +56,23 @@ def run(config: Config, ctx: StageContext) -> None:
     steps_per_epoch = -(-len(examples) // config.batch_size)
     learner = open_learner(source, config, config.num_train_epochs * steps_per_epoch, ctx)
     for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping):
-        began, began_cpu = time.perf_counter(), time.process_time()
+        began, began_cpu = time.perf_counter(), cpu_seconds()
         epoch, at = divmod(step, steps_per_epoch)
         order = shuffled(len(examples), (ctx.seed, ctx.name, epoch))
         chosen = [examples[i] for i in order[at * config.batch_size : (at + 1) * config.batch_size]]
-        metrics = update(learner, chosen, config.micro_batch_tokens)
+        metrics = update(learner, chosen)
         seconds = time.perf_counter() - began
         tokens = sum(len(example.token_ids) for example in chosen)
         timing = {
             "seconds": seconds,
-            "cpu_seconds": time.process_time() - began_cpu,
+            "cpu_seconds": cpu_seconds() - began_cpu,
             "tokens_per_second": tokens / seconds,
         }
         ctx.log.step(step + 1, learner.total_steps, metrics | timing)
     finish_model(learner, chat, ctx, config.model, [f"supervised fine-tuning on {len(examples)} conversations"])
 
 
-def update(learner: Learner, examples: list[Example], budget: int) -> dict[str, float]:
+def update(learner: Learner, examples: list[Example]) -> dict[str, float]:
     """One optimiser step on the mean −log π over all target tokens of `examples`."""
 
     def loss(chosen: list[Example]) -> LossSum:
@@ -79,6 +80,7 @@ def update(learner: Learner, examples: list[Example], budget: int) -> dict[str, 
         scored = score_targets(learner.model, batch, plan_batch(batch))
         return LossSum(negative_log_likelihood(scored.logprobs_M).sum())
 
+    budget = learner.budget(packed_tokens(examples))
     parts = [[examples[i] for i in indices] for indices in split_by_tokens(examples, budget)]
     targets = sum(sum(example.mask) for example in examples)
     return learner.update([lambda part=part: loss(part) for part in parts], divisor=targets)

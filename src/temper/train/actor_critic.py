@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +20,7 @@ from temper.train.forward import Scored, plan_batch, score_targets
 from temper.train.learner import Learner, LossSum
 from temper.train.policy import PolicyBatch, PolicyLoss, per_token, policy_batch
 from temper.train.scores import AskedExample, asked_batch, score_positions, score_shared
+from temper.train.team import run_all
 from temper.types import Example, PolicyExample
 
 
@@ -78,6 +80,11 @@ class ActorCritic(Protocol):
     """What PPO needs of a policy and its value model."""
 
     @property
+    def learner(self) -> Learner:
+        """The policy's."""
+        ...
+
+    @property
     def policy(self) -> Any:
         """The causal language model that samples and that is saved."""
         ...
@@ -99,6 +106,10 @@ class TwoModels:
     critic: Learner
     policy_loss: PolicyLoss
     value_loss: ValueLoss
+
+    @property
+    def learner(self) -> Learner:
+        return self.actor
 
     @property
     def policy(self) -> Any:
@@ -172,22 +183,23 @@ class Judged:
 @torch.no_grad()
 def judge(actor_critic: ActorCritic, examples: Sequence[Example], budget: int) -> list[Judged]:
     """Every example, by micro-batches of at most `budget` tokens. The targets of an example must be its last tokens."""
-    found: dict[int, Judged] = {}
-    for indices in split_by_tokens(examples, budget):
-        asked = [
-            AskedExample(
-                examples[i].token_ids,
-                examples[i].mask,
-                asked=tuple(range(examples[i].prefix_length - 1, len(examples[i].token_ids))),
-            )
-            for i in indices
-        ]
-        batch, positions = asked_batch(asked, actor_critic.policy.device)
-        scored, values = actor_critic.score(batch, plan_batch(batch), positions)
-        lengths = [len(one.asked) for one in asked]
-        of_each = zip(
-            indices, scored.logprobs_M.cpu().split([length - 1 for length in lengths]), values.cpu().split(lengths),
-            strict=True,
-        )  # fmt: skip
-        found |= {i: Judged(logprobs, states[:-1], float(states[-1])) for i, logprobs, states in of_each}
-    return [found[i] for i in range(len(examples))]
+    parts = split_by_tokens(examples, budget)
+    tasks = [partial(_judge, actor_critic, [examples[i] for i in part]) for part in parts]
+    found = run_all(actor_critic.learner.team, tasks, "judge")
+    places = [i for part in parts for i in part]
+    judged = dict(zip(places, (one for of_part in found for one in of_part), strict=True))
+    return [judged[i] for i in range(len(examples))]
+
+
+def _judge(actor_critic: ActorCritic, examples: Sequence[Example]) -> list[Judged]:
+    asked = [
+        AskedExample(one.token_ids, one.mask, asked=tuple(range(one.prefix_length - 1, len(one.token_ids))))
+        for one in examples
+    ]
+    batch, positions = asked_batch(asked, actor_critic.policy.device)
+    scored, values = actor_critic.score(batch, plan_batch(batch), positions)
+    lengths = [len(one.asked) for one in asked]
+    of_each = zip(
+        scored.logprobs_M.cpu().split([length - 1 for length in lengths]), values.cpu().split(lengths), strict=True
+    )
+    return [Judged(logprobs, states[:-1], float(states[-1])) for logprobs, states in of_each]

@@ -5,20 +5,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from temper.environment import keep_freed_memory
 from temper.kernels.layers import in_place, training_forwards
 from temper.models.adapters import LoraConfig, dropouts, dropping_out
 from temper.models.device import DeviceConfig, pick_dtype
+from temper.models.forks import can_fork
 from temper.text.tokenizer import one_line
 from temper.train.head import forget
 from temper.train.optimizers import OptimizerName, load_optimizer_state, make_optimizer, optimizer_state
 from temper.train.precision import Weights
+from temper.train.sizes import by_processes, even_budget
+from temper.train.summing import GradientSum
+from temper.train.team import Team
 
 
 class OptimizerConfig(DeviceConfig):
@@ -35,7 +41,8 @@ class OptimizerConfig(DeviceConfig):
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.95
     adam_epsilon: Annotated[float, Field(gt=0, le=1)] = 1e-8  # MiniMax-M1 and ScaleRL: 1e-15, for tiny gradients
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192  # speed and memory only: the gradient does not depend on it
+    micro_batch_tokens: Annotated[int, Field(ge=1)] = 8192  # at most; speed and memory: the gradient is the same
+    parallel: Literal["auto", "processes", "threads"] = "auto"  # on a CPU; auto: processes for a small model
     save_steps: Annotated[int, Field(ge=1)] = 20
     # Memory and time; the gradient is the same
     gradient_checkpointing: bool = False  # each layer is computed again in the backward pass: a third more time
@@ -94,10 +101,21 @@ class Learner:
         self.optimizer = make_optimizer(
             config.optim, self.weights.masters, config.learning_rate, betas, config.weight_decay, config.adam_epsilon
         )
+        self.team = Team() if in_processes(model, config) else None  # None: one process with all its threads
+        if self.team is not None:
+            keep_freed_memory()
+        elif config.parallel == "processes" and not config.compile:
+            warn("`parallel: processes` needs Linux, a model in main memory and no CUDA device: one process trains")
+        self.summing = GradientSum(self.weights, self.team)
         self._forwards = training_forwards(model, config.gradient_checkpointing, config.compile)
         self._dropouts = dropouts(model)
         self._to_compile = config.compile
         self._seed, self._warn = seed, warn
+
+    def budget(self, tokens: int) -> int:
+        """The most tokens of a micro-batch, in a step of `tokens`."""
+        most = self.config.micro_batch_tokens
+        return most if self.team is None else even_budget(tokens, most)
 
     def update(self, losses: Iterable[Callable[[], LossSum]], divisor: float) -> dict[str, float]:
         """Back-propagate each loss divided by `divisor`, clip, step. An empty `losses` is a step with gradient 0.
@@ -121,20 +139,25 @@ class Learner:
 
     def _gather_gradients(self, makers: Sequence[Callable[[], LossSum]], divisor: float) -> dict[str, float]:
         """Of all losses together, in the masters; what is to be logged comes back divided."""
-        self.weights.zero_gradients()
-        total, count = 0.0, 0.0
+        passes = [partial(self._pass, number, make_loss, divisor) for number, make_loss in enumerate(makers)]
+        with in_place(self._forwards):
+            parts = self.summing.gather(passes)
         sums: dict[str, float] = {}
         peaks: dict[str, float] = {}
-        with in_place(self._forwards), dropping_out(self._dropouts, (self._seed, self.step)):
-            for make_loss in makers:
-                part = make_loss()
-                self.weights.scaled(part.loss / divisor).backward()
-                total, count = total + float(part.loss.detach()), count + part.count
-                for name, value in part.sums.items():
-                    sums[name] = sums.get(name, 0.0) + value
-                for name, value in part.peaks.items():
-                    peaks[name] = max(peaks.get(name, value), value)
+        for part in parts:
+            for name, value in part.sums.items():
+                sums[name] = sums.get(name, 0.0) + value
+            for name, value in part.peaks.items():
+                peaks[name] = max(peaks.get(name, value), value)
+        total, count = sum(float(part.loss) for part in parts), sum(part.count for part in parts)
         return {"loss": total / divisor, **{name: value / count for name, value in sums.items()}, **peaks}
+
+    def _pass(self, number: int, make_loss: Callable[[], LossSum], divisor: float) -> LossSum:
+        """Micro-batch `number` forward and backward."""
+        with dropping_out(self._dropouts, (self._seed, self.step, number)):
+            part = make_loss()
+            self.weights.scaled(part.loss / divisor).backward()
+        return replace(part, loss=part.loss.detach())
 
     def _move_weights(self, norm: Tensor, rate: float) -> None:
         torch.nn.utils.clip_grads_with_norm_(self.weights.masters.values(), self.config.max_grad_norm, norm)
@@ -175,6 +198,13 @@ class Learner:
         """The model with the masters as its weights, in float32. No update can follow."""
         self.weights.widen_model()
         return self.model
+
+
+def in_processes(model: Any, config: OptimizerConfig) -> bool:
+    """Whether `model` is trained by one-thread processes."""
+    if torch.cuda.is_available() or not can_fork(model):  # where autograd has threads for a device, no fork can use it
+        return False
+    return by_processes(config.parallel, config.compile, sum(weight.numel() for weight in model.parameters()))
 
 
 def over_updates(history: Sequence[Mapping[str, float]]) -> dict[str, float]:

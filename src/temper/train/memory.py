@@ -40,14 +40,15 @@ def memory_by_part(policy: Learner, reference: Any = None, value_model: Learner 
 
 
 def _of_learner(learner: Learner) -> tuple[int, int, int]:
-    """Weights, gradients, optimiser. Gradients are counted as an update holds them: one number a trained weight."""
+    """Weights, gradients, optimiser. Gradients are counted as an update holds them: one number a trained weight,
+    and those of other processes that wait to be added."""
     model = _tensors(learner.model)
     masters = list(learner.weights.masters.values())
     state = [
         value for of_one in learner.optimizer.state.values() for value in of_one.values() if isinstance(value, Tensor)
     ]
     weights = tensor_bytes(model)
-    gradients = sum(master.numel() * master.element_size() for master in masters)
+    gradients = sum(master.numel() * master.element_size() for master in masters) + learner.summing.held_bytes
     return weights, gradients, tensor_bytes([*model, *masters, *state]) - weights
 
 

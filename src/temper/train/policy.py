@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -22,6 +22,7 @@ from temper.data.batching import Batch, make_batch, split_by_tokens
 from temper.kernels.packed import AttentionPlan
 from temper.train.forward import Scored, plan_batch, score_targets
 from temper.train.learner import LossSum
+from temper.train.team import Team, run_all
 from temper.types import Example, PolicyExample
 
 Positive = Annotated[float, Field(gt=0)]
@@ -193,28 +194,27 @@ def per_token(examples: Sequence[PolicyExample], name: str, device: torch.device
     return torch.tensor(values, device=device)
 
 
-@torch.no_grad()
-def with_reference(parts: Sequence[PolicyBatch], reference: Any, temperature: float) -> list[PolicyBatch]:
+def with_reference(
+    parts: Sequence[PolicyBatch], reference: Any, temperature: float, team: Team | None = None
+) -> list[PolicyBatch]:
     """The same micro-batches, scored by the anchor π_ref."""
-    return [
-        replace(part, reference_logprobs_M=score_targets(reference, part.batch, part.plan, temperature).logprobs_M)
-        for part in parts
-    ]
+    found = _score(reference, parts, temperature, team, "reference")
+    return [replace(part, reference_logprobs_M=scored.logprobs_M) for part, scored in zip(parts, found, strict=True)]
 
 
-@torch.no_grad()
-def with_old(parts: Sequence[PolicyBatch], policy: Any, temperature: float) -> list[PolicyBatch]:
+def with_old(
+    parts: Sequence[PolicyBatch], policy: Any, temperature: float, team: Team | None = None
+) -> list[PolicyBatch]:
     """The same micro-batches, scored by the policy as it sampled, before any of the step's updates."""
-    return [
-        replace(part, old_logprobs_M=score_targets(policy, part.batch, part.plan, temperature).logprobs_M)
-        for part in parts
-    ]
+    found = _score(policy, parts, temperature, team, "old")
+    return [replace(part, old_logprobs_M=scored.logprobs_M) for part, scored in zip(parts, found, strict=True)]
 
 
-@torch.no_grad()
-def with_uncertain(parts: Sequence[PolicyBatch], policy: Any, temperature: float, share: float) -> list[PolicyBatch]:
+def with_uncertain(
+    parts: Sequence[PolicyBatch], policy: Any, temperature: float, share: float, team: Team | None = None
+) -> list[PolicyBatch]:
     """The same micro-batches, of whose tokens the `share` of the highest entropy is kept, over all of them together."""
-    entropies = [score_targets(policy, part.batch, part.plan, temperature).entropy_M for part in parts]
+    entropies = [scored.entropy_M for scored in _score(policy, parts, temperature, team, "uncertain")]
     if not entropies:
         return list(parts)
     kept = uncertain(torch.cat(entropies), share).split([len(values) for values in entropies])
@@ -222,12 +222,27 @@ def with_uncertain(parts: Sequence[PolicyBatch], policy: Any, temperature: float
 
 
 @torch.no_grad()
-def score_examples(model: Any, examples: Sequence[Example], budget: int, temperature: float) -> list[list[float]]:
+def _score(model: Any, parts: Sequence[PolicyBatch], temperature: float, team: Team | None, kind: str) -> list[Scored]:
+    def score(part: PolicyBatch) -> Scored:
+        return score_targets(model, part.batch, part.plan, temperature)
+
+    return run_all(team, [partial(score, part) for part in parts], kind)
+
+
+@torch.no_grad()
+def score_examples(
+    model: Any, examples: Sequence[Example], budget: int, temperature: float, team: Team | None = None
+) -> list[list[float]]:
     """log π of every target of each example, in order: for what must be known before batches are made."""
-    found: list[list[float]] = [[] for _ in examples]
-    for indices in split_by_tokens(examples, budget):
+
+    def score(indices: Sequence[int]) -> tuple[list[int], list[float]]:
         batch = make_batch([examples[i] for i in indices]).to(model.device)
-        logprobs = score_targets(model, batch, plan_batch(batch), temperature).logprobs_M.tolist()
-        for row, value in zip(batch.rows.tolist(), logprobs, strict=True):
-            found[indices[row]].append(value)
+        logprobs = score_targets(model, batch, plan_batch(batch), temperature).logprobs_M
+        return [indices[row] for row in batch.rows.tolist()], logprobs.tolist()
+
+    found: list[list[float]] = [[] for _ in examples]
+    tasks = [partial(score, indices) for indices in split_by_tokens(examples, budget)]
+    for places, logprobs in run_all(team, tasks, "examples"):
+        for place, value in zip(places, logprobs, strict=True):
+            found[place].append(value)
     return found

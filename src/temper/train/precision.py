@@ -7,7 +7,7 @@ holds those tensors, such as the sampler, sees every update.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -91,12 +91,19 @@ class Weights:
         """The loss to call `backward` on."""
         return loss if self.scale is None else loss * self.scale.value
 
-    def zero_gradients(self) -> None:
+    def zero_gradients(self) -> list[Tensor]:
+        """A gradient of 0 for every master, where the next ones gather."""
         for master in self.masters.values():
             if master.grad is None:
                 master.grad = torch.zeros_like(master)
             else:
                 master.grad.zero_()
+        return self.gradients()
+
+    def gather_in(self, places: Sequence[Tensor]) -> None:
+        """Gather gradients in `places`, one a master, from now on."""
+        for master, place in zip(self.masters.values(), places, strict=True):
+            master.grad = place
 
     def gradients(self) -> list[Tensor]:
         return [master.grad for master in self.masters.values() if master.grad is not None]

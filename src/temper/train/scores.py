@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from temper.data.batching import Batch, Layout, make_batch
+from temper.data.batching import Batch, Layout, make_batch, packed_tokens
 from temper.errors import ConfigError, Fault
 from temper.kernels.packed import AttentionPlan
 from temper.models.load import supports_shared_prefix
@@ -115,7 +115,7 @@ def split_asked(units: Sequence[Sequence[AskedExample]], budget: int) -> list[li
     >>> split_asked([one(1, 2), one(1, 2, 3, 4), one(3, 4)], 4)
     [[0, 2], [1]]
     """
-    costs = [_cost(unit) for unit in units]
+    costs = [unit_tokens(unit) for unit in units]
     parts: list[list[int]] = []
     used = budget + 1
     for index in sorted(range(len(units)), key=lambda i: costs[i]):
@@ -127,6 +127,6 @@ def split_asked(units: Sequence[Sequence[AskedExample]], budget: int) -> list[li
     return parts
 
 
-def _cost(unit: Iterable[AskedExample]) -> int:
-    prefixes = {example.token_ids[: example.prefix_length] for example in unit}
-    return sum(map(len, prefixes)) + sum(len(example.token_ids) - example.prefix_length for example in unit)
+def unit_tokens(unit: Iterable[AskedExample]) -> int:
+    """Tokens of a unit laid down, those before a reply once."""
+    return packed_tokens(list(unit))

@@ -1,0 +1,70 @@
+"""Processes forked from this one: they hold its models without a copy, use one thread each, and end when it does."""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ALIGNMENT = 64  # bytes
+_ended_seconds = [0.0]  # CPU seconds of forked processes that have ended
+
+
+def can_fork(model: Any) -> bool:
+    """Whether processes that compute with `model` can be forked: Linux, and every weight in main memory."""
+    return sys.platform == "linux" and all(weight.device.type == "cpu" for weight in model.parameters())
+
+
+def settle_fork(*kept: int) -> None:
+    """To be called first in a forked process: interrupts are its parent's to handle, of the open files it keeps the
+    descriptors `kept` and the standard ones (the run's lock is among the others), and it uses one thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    before = 2
+    for number in (*sorted(kept), os.sysconf("SC_OPEN_MAX")):
+        os.closerange(before + 1, number)
+        before = number
+    torch.set_num_threads(1)
+
+
+def cpu_seconds(more: float = 0.0) -> float:
+    """CPU seconds of this process and of those that shared its training; `more` are of such a one that has ended."""
+    _ended_seconds[0] += more
+    return time.process_time() + _ended_seconds[0]
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Within it, torch uses one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def shared_like(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros like each of `tensors`, in memory that processes forked later share with this one.
+
+    >>> [tensor.shape for tensor in shared_like([torch.ones(2, 3), torch.ones(0)])]
+    [torch.Size([2, 3]), torch.Size([0])]
+    """
+    sizes = [-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in tensors]
+    memory = mmap.mmap(-1, max(ALIGNMENT, sum(sizes)))
+    made, start = [], 0
+    for tensor, size in zip(tensors, sizes, strict=True):
+        place = torch.empty(0, dtype=tensor.dtype)
+        if tensor.numel():
+            place = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=start)
+        made.append(place.view(tensor.shape))
+        start += size
+    return made

@@ -1,0 +1,38 @@
+"""How training work is cut on a CPU, by arithmetic: a stage cuts with it, and `temper plan` tells what it takes."""
+
+from __future__ import annotations
+
+import sys
+
+SMALL_MODEL = 8_000_000  # weights up to which one-thread processes are faster than one process with threads
+FEWEST_TOKENS, USUAL_TOKENS = 1024, 2048  # of a micro-batch: with fewer a token costs more, with more none costs less
+PIECES = 8  # micro-batches of a step that has not tokens enough for as many usual ones
+ROOM = 256 << 20  # bytes of gradients that wait to be added; never fewer than two gradients
+
+
+def by_processes(parallel: str, compiled: bool, weights: int) -> bool:
+    """Whether a model of so many weights, in main memory, is trained by one-thread processes, or by one process with
+    all its threads. It never depends on how many threads there are: sums are rounded otherwise then."""
+    if sys.platform != "linux" or compiled or parallel == "threads":
+        return False
+    return parallel == "processes" or weights <= SMALL_MODEL
+
+
+def even_budget(tokens: int, most: int) -> int:
+    """Tokens of a micro-batch, where processes share out a step of `tokens`: pieces of one size, as many for one
+    process as for sixty.
+
+    >>> even_budget(16_832, 8192), even_budget(5000, 8192), even_budget(300, 8192), even_budget(5000, 500)
+    (1871, 1000, 300, 500)
+    """
+    pieces = max(-(-tokens // USUAL_TOKENS), min(PIECES, -(-tokens // FEWEST_TOKENS)), 1)
+    return max(1, min(most, -(-tokens // pieces)))
+
+
+def places_for(gradient_bytes: int) -> int:
+    """How many gradients may wait to be added.
+
+    >>> places_for(4_000_000), places_for(200_000_000)
+    (67, 2)
+    """
+    return max(2, ROOM // max(1, gradient_bytes))

@@ -1,0 +1,74 @@
+"""The one place where gradients of micro-batches are added up: in the order of the micro-batches, whoever made them.
+
+Sums of rounded numbers depend on their order. Each micro-batch is computed whole by one process, its gradient lies by
+itself in memory that forked processes share, and this process adds one after the other: so no number of processes, and
+no order in which they are done, changes a bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
+
+from torch import Tensor
+
+from temper.models.forks import shared_like
+from temper.train.precision import Weights
+from temper.train.sizes import places_for
+from temper.train.team import Team
+
+T = TypeVar("T")
+KIND = "update"
+
+
+class GradientSum:
+    """The gradients of `weights`, from micro-batches that a `team` shares out among its processes. Without a team this
+    process makes all of them, with all its threads."""
+
+    def __init__(self, weights: Weights, team: Team | None):
+        self.weights, self.team = weights, team
+        self._places: list[list[Tensor]] = []
+
+    def gather(self, passes: Sequence[Callable[[], T]]) -> list[T]:
+        """What the `passes` return, in their order. Each makes the gradient of one micro-batch; afterwards their sum
+        stands in the masters' `grad`."""
+        total = self.weights.zero_gradients()
+        if self.team is None:
+            return [one() for one in passes]
+        found: list[T] = []
+        while len(found) < len(passes):
+            chunk = passes[len(found) :][: min(self.team.at_once(KIND), self._most())]
+            if self.team.processes(len(chunk), KIND) == 1:
+                found += self.team.run(chunk, KIND)  # each is added to the total by its backward pass
+            else:
+                places = self._room(len(chunk))
+                try:
+                    tasks = [partial(self._in_place, *one) for one in zip(places, chunk, strict=True)]
+                    found += self.team.run(tasks, KIND)
+                finally:
+                    self.weights.gather_in(total)
+                for place in places:
+                    for sum_so_far, gradient in zip(total, place, strict=True):
+                        sum_so_far.add_(gradient)
+        return found
+
+    def _in_place(self, place: list[Tensor], one: Callable[[], T]) -> T:
+        for gradient in place:
+            gradient.zero_()
+        self.weights.gather_in(place)
+        return one()
+
+    @property
+    def held_bytes(self) -> int:
+        """What waiting gradients take."""
+        return sum(gradient.nbytes for place in self._places for gradient in place)
+
+    def _most(self) -> int:
+        return places_for(sum(master.nbytes for master in self.weights.masters.values()))
+
+    def _room(self, count: int) -> list[list[Tensor]]:
+        """Memory for `count` gradients, kept for the next update."""
+        while len(self._places) < count:
+            self._places.append(shared_like(list(self.weights.masters.values())))
+        return self._places[:count]

@@ -1,0 +1,174 @@
+"""Tasks shared out to forked one-thread processes: on a CPU, two train a small model faster than one with two threads.
+
+The processes are forked from this one when there is something to do, so a task may be any function: it finds this
+process's models and batches where they are, and nothing is sent to it. Each process takes the next task from one queue
+when it is done with the last; what a task returns goes back. No result depends on who did what: every task is computed
+with one thread, where there is one process too.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from temper.errors import Fault, ResourceError
+from temper.models.forks import cpu_seconds, one_thread, settle_fork
+
+T = TypeVar("T")
+SHARE_SECONDS = 0.1  # with less work each, a second process saves little: half of that goes into pages it copies
+NUMBER = 4  # bytes of a task's number in the queue
+MOST = 8192  # tasks in the queue: a pipe takes 64 kB without waiting
+
+
+class Team:
+    """Up to `processes` that do tasks together, this one among them; by default one for each thread torch may use.
+
+    How many take part depends on how long tasks of the `kind` took the last time.
+    """
+
+    def __init__(self, processes: int | None = None, share_seconds: float = SHARE_SECONDS):
+        self._processes, self._share_seconds = processes, share_seconds
+        self._seconds: dict[str, float] = {}  # of a task, by kind
+
+    def run(self, tasks: Sequence[Callable[[], T]], kind: str) -> list[T]:
+        """What each task returns, in their order. What one of them raises is raised here, and the others are given up.
+        Raises ResourceError if a process was killed."""
+        found: list[T] = []
+        while len(found) < len(tasks):
+            found += self._run(tasks[len(found) :][: self.at_once(kind)], kind)
+        return found
+
+    def at_once(self, kind: str) -> int:
+        """Tasks that `run` does together: of a kind that is not known yet one alone, which makes what is made once and
+        tells how long they take."""
+        known = kind in self._seconds or not self._share_seconds or self._most() == 1
+        return MOST if known else 1
+
+    def processes(self, tasks: int, kind: str) -> int:
+        """How many processes so many tasks are worth."""
+        seconds = tasks * self._seconds.get(kind, 0.0)
+        worth = int(seconds / self._share_seconds) if self._share_seconds else tasks
+        return max(1, min(self._most(), tasks, worth))
+
+    def _most(self) -> int:
+        return self._processes or torch.get_num_threads()
+
+    def _run(self, tasks: Sequence[Callable[[], T]], kind: str) -> list[T]:
+        processes, began, theirs = self.processes(len(tasks), kind), time.thread_time(), 0.0
+        with one_thread():
+            if processes == 1:
+                found = [task() for task in tasks]
+            else:
+                found, theirs = _together(tasks, processes)
+        cpu_seconds(more=theirs)
+        self._seconds[kind] = (time.thread_time() - began + theirs) / len(tasks)
+        return found
+
+
+def run_all(team: Team | None, tasks: Sequence[Callable[[], T]], kind: str) -> list[T]:
+    """What each task returns: of a team, or without one of this process with all its threads."""
+    return [task() for task in tasks] if team is None else team.run(tasks, kind)
+
+
+def _together(tasks: Sequence[Callable[[], T]], processes: int) -> tuple[list[T], float]:
+    """What the tasks return, and the CPU seconds of the other processes."""
+    queue = _queue(len(tasks))
+    helpers: list[_Helper] = []
+    found: dict[int, T] = {}
+    seconds = 0.0
+    try:
+        gc.freeze()  # what exists now is not walked by the forked processes' collector, which would copy its pages
+        try:
+            for _ in range(processes - 1):
+                helpers.append(_Helper(tasks, queue))
+        finally:
+            gc.unfreeze()
+        _work(tasks, queue, found)
+        for helper in helpers:
+            theirs, used = helper.answer()
+            found |= theirs
+            seconds += used
+    finally:
+        os.close(queue)
+        for helper in helpers:
+            helper.end()
+    return [found[number] for number in range(len(tasks))], seconds
+
+
+def _queue(tasks: int) -> int:
+    """The end to read from of a pipe that holds the number of every task; it is empty once all are taken."""
+    numbers, begin = os.pipe()
+    os.write(begin, b"".join(number.to_bytes(NUMBER, "little") for number in range(tasks)))
+    os.close(begin)
+    return numbers
+
+
+def _work(tasks: Sequence[Callable[[], T]], queue: int, found: dict[int, T], parent: int | None = None) -> None:
+    """Do tasks until none is left, or the parent has ended."""
+    while (data := os.read(queue, NUMBER)) and parent in (None, os.getppid()):
+        number = int.from_bytes(data, "little")
+        found[number] = tasks[number]()
+
+
+class _Helper:
+    """A forked process that does tasks of the queue."""
+
+    def __init__(self, tasks: Sequence[Callable[[], Any]], queue: int):
+        context = multiprocessing.get_context("fork")
+        self._answers, theirs = context.Pipe(duplex=False)
+        self._process = context.Process(target=_help, args=(tasks, queue, theirs, os.getpid()), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def answer(self) -> tuple[dict[int, Any], float]:
+        """What it found, and the CPU seconds it used. Raises what a task of its raised."""
+        try:
+            message = pickle.loads(self._answers.recv_bytes())
+        except (EOFError, ConnectionResetError):
+            self._process.join()
+            why = f"it ended with code {self._process.exitcode}; the system kills processes when memory runs out"
+            fix = "free memory, lower `micro_batch_tokens`, or set `parallel: threads`; then run again"
+            raise ResourceError(Fault("a training process was killed", why=why, fix=fix)) from None
+        if isinstance(message, BaseException):
+            raise message
+        return message
+
+    def end(self) -> None:
+        self._process.kill()  # it holds nothing that could be lost
+        self._process.join()
+        self._answers.close()
+
+
+def _help(tasks: Sequence[Callable[[], Any]], queue: int, answers: Any, parent: int) -> None:
+    """The life of a forked process. One message goes back: what it found and how long it took, or what went wrong."""
+    settle_fork(queue, answers.fileno())
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # sent to the whole group, it is the parent's to handle too
+    began = time.process_time()
+    found: dict[int, Any] = {}
+    try:
+        _work(tasks, queue, found, parent)
+        message = pickle.dumps((found, time.process_time() - began))
+    except Exception as problem:
+        message = _told(problem)
+    answers.send_bytes(message)
+
+
+def _told(problem: Exception) -> bytes:
+    """The exception as it crosses to the parent: itself where it can be made again there, with where it was raised."""
+    where = f"in a training process:\n{traceback.format_exc()}"
+    try:
+        problem.add_note(where)
+        message = pickle.dumps(problem)
+        pickle.loads(message)
+    except Exception:
+        return pickle.dumps(RuntimeError(where))
+    return message
