@@ -111,3 +111,12 @@ def test_a_gold_answer_that_is_asked_for_or_given_is_looked_at(
     (tmp_path / "t.jsonl").write_text(json.dumps(row))
     assert main(["eval", "tiny-base", "--tasks", str(tmp_path / "t.jsonl"), "--rewards", rewards]) == 3
     assert told in capsys.readouterr().err
+
+
+def test_samples_of_open_prompts_are_neither_right_nor_wrong(run_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    asked = ["samples", str(run_folder), "--stage", "two", "--task", "poems", "--json"]
+    for more, count in (([], 4), (["--right"], 0), (["--wrong"], 0)):
+        main([*asked, *more])
+        rows = json.loads(capsys.readouterr().out)
+        assert len(rows) == count
+        assert all(row["total"] == row["rewards"]["my.py:on_topic"] for row in rows)

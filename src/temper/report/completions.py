@@ -8,6 +8,7 @@ from typing import Any
 
 from temper.errors import escape as escape_controls
 from temper.record.lines import number
+from temper.report.find import is_right
 from temper.report.programs import program_card
 
 MOST_CHARACTERS = 3000
@@ -46,7 +47,8 @@ def card(stage: str, task: str, row: Json) -> str:
     """One completion."""
     rewards = row.get("rewards")
     rewards = rewards if isinstance(rewards, dict) else {}
-    right = rewards.get("accuracy", rewards.get("code")) == 1.0
+    right = is_right(row)
+    verdict = "open" if right is None else "right" if right else "wrong"
     cut = row.get("finish_reason") == "length"
     facts = [f"<span class='reward total'>total <b>{number(row.get('total'))}</b></span>"]
     facts += [
@@ -58,10 +60,11 @@ def card(stage: str, task: str, row: Json) -> str:
     ended = ", truncated" if cut else ""
     count = row.get("equal")
     equal = f'<span class="tokens">{count} equal replies</span>' if isinstance(count, int) and count > 1 else ""
-    data = f'data-stage="{escape(stage)}" data-task="{escape(task)}" data-right="{int(right)}" data-cut="{int(cut)}"'
+    known = "" if right is None else int(right)
+    data = f'data-stage="{escape(stage)}" data-task="{escape(task)}" data-right="{known}" data-cut="{int(cut)}"'
     rank, prompt, gold = (_shown(row.get(key)) for key in ("rank", "prompt", "gold"))
     return (
-        f'<article class="completion {"right" if right else "wrong"}" {data}>'
+        f'<article class="completion {verdict}" {data}>'
         f'<p class="ask"><span class="rank">{rank}</span><code>{prompt}</code>'
         f'<span class="gold">gold <code>{gold}</code></span>{equal}<span class="tokens">{tokens}{ended}</span></p>'
         f'<pre>{_reply(row.get("reply"))}</pre>{program_card(row)}<p class="rewards">{"".join(facts)}</p></article>'

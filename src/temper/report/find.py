@@ -137,8 +137,8 @@ def _unknown(what: str, name: str, known: Sequence[str], why: str) -> Fault:
 
 def _fits(row: Row, query: Query) -> bool:
     verdicts: dict[str, Callable[[], bool]] = {
-        "right": lambda: is_right(row),
-        "wrong": lambda: not is_right(row),
+        "right": lambda: is_right(row) is True,
+        "wrong": lambda: is_right(row) is False,
         "truncated": lambda: row.get("finish_reason") == "length",
     }
     return (
@@ -149,10 +149,15 @@ def _fits(row: Row, query: Query) -> bool:
     )
 
 
-def is_right(row: Row) -> bool:
-    """By its accuracy, or by that of its program where only programs were judged."""
+def is_right(row: Row) -> bool | None:
+    """By its accuracy, or by that of its program where only programs were judged; None of an open prompt.
+
+    >>> is_right({"rewards": {"accuracy": 0.5}}), is_right({"rewards": {"helpful": 1.0}})
+    (False, None)
+    """
     rewards = _rewards(row)
-    return rewards.get("accuracy", rewards.get("code")) == 1.0
+    value = rewards.get("accuracy", rewards.get("code"))
+    return None if value is None else value == 1.0
 
 
 def _rewards(row: Row) -> dict[str, Any]:

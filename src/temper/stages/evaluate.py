@@ -34,6 +34,7 @@ from temper.stages.idle import Idle, idle_greedy, idle_judge
 from temper.stages.models import check_model
 from temper.stages.programs import (
     accuracy_but,
+    by_rewards,
     consensus,
     is_set,
     knows_by_heart,
@@ -295,6 +296,7 @@ def evaluate_with(
     if prompts[0].task in config.programs:
         groups = [right_by_tests(group, config.code_score, config.sandbox) for group in groups]
     groups = [right_by_set(group) if is_of_set(group.prompt) else group for group in groups]
+    groups = [by_rewards(group, list(more or {})) for group in groups]
     rows = [rollout_row(rollout, i) for group in groups for i, rollout in enumerate(group.rollouts)]
     scores = [prompt_score(group, consensus(group)) for group in groups]
     return measure(groups, scores, config), scores, rows

@@ -59,6 +59,15 @@ def accuracy_but(tasks: Sequence[str]) -> Callable[[Prompt, Reply], float | None
     return measured
 
 
+def by_rewards(group: Group, names: Sequence[str]) -> Group:
+    """The group, its replies to an open prompt with the sum of these rewards as their total."""
+    if "accuracy" in group.rollouts[0].rewards:
+        return group
+    totals = [sum(rollout.rewards.get(name, 0.0) for name in names) for rollout in group.rollouts]
+    rollouts = [replace(rollout, total=total) for rollout, total in zip(group.rollouts, totals, strict=True)]
+    return replace(group, rollouts=tuple(rollouts))
+
+
 def is_set(ctx: StageContext, task: str) -> bool:
     """Whether a task is a set of reasoning-gym."""
     return task in ctx.tasks and ctx.tasks[task].config.gym is not None

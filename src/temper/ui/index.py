@@ -227,7 +227,7 @@ class Writer:
             task,
             prompt,
             whole_of(row.get("sample")),
-            int(is_right(dict(row))),
+            is_right(dict(row)),  # 1, 0, or null of an open prompt
             int(row.get("finish_reason") == "length"),
             whole_of(row.get("tokens")),
             number_of(row.get("total")),
