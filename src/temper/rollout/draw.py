@@ -62,6 +62,11 @@ def draw_tokens(logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling) -> tup
     return tokens, probabilities.gather(-1, tokens[:, None]).squeeze(-1).log()
 
 
+def plain(sampling: Sampling) -> bool:
+    """Whether nothing is cut off before a draw."""
+    return sampling.top_k == 0 and sampling.top_p >= 1 and sampling.min_p <= 0
+
+
 def _invert(weights_BV: Tensor, uniform_B: Tensor) -> Tensor:
     """The token at which the running sum of the weights passes `uniform_B` of their total: first its block, then it."""
     whole = weights_BV.shape[1] // BLOCK * BLOCK

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from temper.kernels.layers import in_place, scoring_forwards
-from temper.models.spare import without_spare
 from temper.rollout.cache import Cache, Shared
 from temper.rollout.draw import draw_tokens, uniform
 from temper.rollout.engine import Finished, Request, Sampling, Watch
+from temper.rollout.few import Few, fits, torch_step
 from temper.rollout.memory import default_budget, is_out_of_memory, wave_bytes
 from temper.rollout.prefill import prefill
 from temper.types import Completion
+
+MANY = 1 << 30  # steps: until a row ends
 
 
 class NativeEngine:
@@ -95,8 +97,10 @@ class NativeEngine:
         """All of one wave, together."""
         logits, cache = self._prefill(wave)
         flight = Flight.of(wave, sampling)
+        tokens = flight.draw(logits, sampling)
+        few: Few | None = None
+        hears = watch is not None or sampling.stop_rule is not None  # of every token
         while True:
-            tokens = flight.draw(logits, sampling)
             stopped, ended = flight.ended(tokens, sampling, watch)
             living = flight.count - int(ended.sum())
             if living < flight.count:
@@ -108,7 +112,12 @@ class NativeEngine:
                 flight.keep(kept)
                 cache.keep(kept)
                 tokens = tokens[kept]
-            logits = self._step(tokens, cache)
+            if few is None and fits(living, cache):
+                few = Few.of(self.model, cache)
+            if few is not None:
+                tokens = few.decode(flight, cache, tokens, sampling, 1 if hears else MANY)
+            else:
+                tokens = flight.draw(torch_step(self.model, tokens, cache), sampling)
 
     def _prefill(self, wave: Sequence[Pending]) -> tuple[Tensor, Cache]:
         """Logits [B, V] after every row's prompt, and the cache that decoding goes on from."""
@@ -120,17 +129,6 @@ class NativeEngine:
             shared.insert(0, Shared(filled.prefix, [filled.cut], 0, torch.zeros_like(run_B)))
         starts = torch.tensor([len(row.tokens) for row in wave])
         return filled.logits_RV[run_B], Cache(shared, starts, max(row.limit for row in wave))
-
-    def _step(self, tokens_B: Tensor, cache: Cache) -> Tensor:
-        """Logits [B, V] after one more token in every row."""
-        logits = self.model(
-            input_ids=tokens_B[:, None],
-            position_ids=cache.positions_B[:, None],
-            attention_plan=cache,
-            use_cache=False,
-        ).logits[:, 0]
-        cache.advance()
-        return without_spare(self.model, logits)
 
 
 @dataclass(frozen=True)

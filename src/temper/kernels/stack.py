@@ -1,0 +1,249 @@
+"""A whole model of Llama-like layers as `step.c` takes it, put together from what `fast.py` recognises.
+
+Which norm stands where, and what the embedding is multiplied by, is read from names and checked by whoever uses it: a
+`Stack` is a guess until a step of it has said what the model says (`rollout/few.py`).
+
+Shapes: N positions, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from temper.kernels import fast, fused
+from temper.kernels.attention import Options
+from temper.kernels.layers import in_place
+from temper.kernels.step import LayerC, StackC
+
+Weights = dict[str, Tensor | None]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """x · (weight + offset) / √(mean(x²) + eps)."""
+
+    weight: nn.Parameter
+    eps: float
+    offset: float
+
+    def scale(self) -> Tensor:
+        return self.weight + self.offset if self.offset else self.weight
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer's modules."""
+
+    attention: Any
+    mlp: Any
+    norms: dict[str, Norm]  # before_attention, after_attention, before_mlp, after_mlp; those that it has
+    options: Options
+    activation: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Rotary:
+    """What was called for the cosines and sines of some layers, and what for."""
+
+    module: nn.Module
+    arguments: tuple[Any, ...]
+    named: dict[str, Any]
+    positions: Tensor
+    found: tuple[Tensor, Tensor]
+
+    def table(self, count: int) -> tuple[Tensor, Tensor] | None:
+        """Cosines and sines [N, D] of the first `count` positions; None if those of a position depend on the others."""
+        asked = torch.arange(count)[None]
+        arguments = [asked if value is self.positions else value for value in self.arguments]
+        named = {name: asked if value is self.positions else value for name, value in self.named.items()}
+        made = tuple(part[0].contiguous() for part in self.module(*arguments, **named))
+        before = self.positions.shape[1]
+        same = all(
+            torch.allclose(part[:before], known[0], atol=1e-6) for part, known in zip(made, self.found, strict=True)
+        )
+        return (made[0], made[1]) if same and before <= count else None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Modules of a model, found once; `fill` says where their weights lie now."""
+
+    embedding: Any
+    layers: list[Layer]
+    norm: Norm
+    head: Any
+    rotaries: list[Rotary]  # of each layer
+    embedding_scale: float
+    softcap: float
+
+    def fill(self, positions: int, spare: Tensor | None) -> Filled | None:
+        """For rows that stand before position `positions`. `spare` are ids that are no token."""
+        tables: dict[int, tuple[Tensor, Tensor]] = {}
+        for rotary in self.rotaries:
+            if id(rotary) not in tables:
+                table = rotary.table(positions)
+                if table is None:
+                    return None
+                tables[id(rotary)] = table
+        kept: list[Tensor] = []
+
+        def at(tensor: Tensor | None) -> int | None:
+            if tensor is None:
+                return None
+            kept.append(tensor if tensor.is_contiguous() else tensor.contiguous())
+            return kept[-1].data_ptr()
+
+        made = (LayerC * len(self.layers))()
+        for into, layer, rotary in zip(made, self.layers, self.rotaries, strict=True):
+            _fill_layer(into, layer, tables[id(rotary)], at)
+        first = self.layers[0].attention
+        stack = StackC(
+            made, at(self.embedding.weight), at(self.norm.scale()), at(self.head.weight), at(self.head.bias), at(spare),
+            len(made), self.embedding.weight.shape[1], first.q_proj.out_features // first.head_dim,
+            first.k_proj.out_features // first.head_dim, first.head_dim, len(self.head.weight),
+            0 if spare is None else len(spare), torch.get_num_threads(), self.embedding_scale, self.norm.eps, self.softcap,
+        )  # fmt: skip
+        return Filled(stack, kept, made)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What C reads, and what must live as long."""
+
+    c: StackC
+    kept: Sequence[Tensor]
+    layers: Any
+
+    @property
+    def scratch(self) -> int:
+        """Floats that a row needs in between, but for its scores."""
+        stack = self.c
+        inner = max(layer.inner for layer in self.layers)
+        return 2 * stack.width + 2 * (stack.heads + stack.key_heads) * stack.size + 2 * inner
+
+
+def _fill_layer(into: LayerC, layer: Layer, table: tuple[Tensor, Tensor], at: Any) -> None:
+    attention, mlp = layer.attention, layer.mlp
+    linear = {"query": attention.q_proj, "key": attention.k_proj, "value": attention.v_proj, "out": attention.o_proj}
+    linear |= {"gate": mlp.gate_proj, "up": mlp.up_proj, "down": mlp.down_proj}
+    weights: Weights = {"cosine": table[0], "sine": table[1]}
+    for name, module in linear.items():
+        weights |= {name: module.weight, f"{name}_bias": module.bias}
+    weights |= {name: norm.scale() for name, norm in layer.norms.items()}
+    for name, tensor in weights.items():
+        setattr(into, name, at(tensor))
+    eps = {norm.eps for name, norm in layer.norms.items() if name not in ("query_norm", "key_norm")}
+    head_eps = {norm.eps for name, norm in layer.norms.items() if name in ("query_norm", "key_norm")}
+    into.eps, into.head_eps = *eps, *(head_eps or {0.0})
+    into.scale, into.softcap = layer.options.scale, layer.options.softcap or 0.0
+    into.window, into.inner = layer.options.window or 0, mlp.gate_proj.out_features
+    into.a, into.b = layer.activation
+
+
+def find_stack(model: nn.Module) -> Stack | None:
+    """The parts of `model`, if all of it is of such parts."""
+    known = {module: forward for module, forward in fast.fast_forwards(model) if isinstance(forward, partial)}
+    try:
+        return _assemble(model, known)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):  # it has other parts
+        return None
+
+
+def _assemble(model: Any, known: dict[Any, Any]) -> Stack | None:
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    layers = [
+        _layer(module, known)
+        for module in model.modules()
+        if getattr(module, "self_attn", None) in known and getattr(module, "mlp", None) in known
+    ]
+    mixers = sum(forward.func is fast._attention for forward in known.values())
+    inside = {id(norm.weight) for layer in layers for norm in layer.norms.values()}
+    norms = [norm for module in known if (norm := _norm(module, known)) and id(norm.weight) not in inside]
+    alike = {(layer.attention.head_dim, layer.attention.q_proj.out_features, layer.attention.k_proj.out_features)
+             for layer in layers}  # fmt: skip
+    plain = all(fast._is_plain(module) for layer in layers for module in _linears(layer)) and fast._is_plain(head)
+    if not plain or len(layers) != mixers or len(norms) != 1 or len(alike) != 1:
+        return None
+    rotaries = _rotaries(model, layers, known)
+    config = model.config.get_text_config()
+    few = torch.arange(min(64, len(embedding.weight)))
+    scale = float(embedding(few).detach().abs().max() / embedding.weight[few].detach().abs().max())
+    softcap = getattr(config, "final_logit_softcapping", None) or 0.0
+    return Stack(embedding, layers, norms[0], head, rotaries, scale, softcap)
+
+
+def _linears(layer: Layer) -> Iterator[nn.Module]:
+    yield from (getattr(layer.attention, f"{name}_proj") for name in "qkvo")
+    yield from (getattr(layer.mlp, f"{name}_proj") for name in ("gate", "up", "down"))
+
+
+def _norm(module: Any, known: dict[Any, Any]) -> Norm | None:
+    forward = known.get(module)
+    if forward is None or forward.func is not fast._norm:
+        return None
+    _, eps, offset = forward.args
+    return Norm(module.weight, eps, offset)
+
+
+def _layer(module: Any, known: dict[Any, Any]) -> Layer:
+    """Llama's norms stand before attention and MLP, Gemma's before and after, OLMo 2's after."""
+    attention, mlp = known[module.self_attn], known[module.mlp]
+    names = {"input_layernorm": "before_attention", "post_attention_layernorm": "before_mlp"}
+    if hasattr(module, "post_feedforward_layernorm"):
+        names |= {"post_attention_layernorm": "after_attention", "pre_feedforward_layernorm": "before_mlp"}
+        names |= {"post_feedforward_layernorm": "after_mlp"}
+    found = {to: _norm(getattr(module, name), known) for name, to in names.items() if hasattr(module, name)}
+    if hasattr(module.self_attn, "q_norm"):
+        found |= {"query_norm": _norm(module.self_attn.q_norm, known), "key_norm": _norm(module.self_attn.k_norm, known)}
+    _, _, options = attention.args
+    norms = {name: norm for name, norm in found.items() if norm is not None}
+    if len(norms) != len(found):
+        raise ValueError("a norm of another kind")
+    return Layer(module.self_attn, module.mlp, norms, options, fused.ACTIVATIONS[mlp.args[1]])
+
+
+class _Heard(Exception):
+    """The last layer has been reached."""
+
+
+def _rotaries(model: Any, layers: Sequence[Layer], known: dict[Any, Any]) -> list[Rotary]:
+    """What each layer's cosines and sines come from: found by listening to a forward."""
+    made: list[Rotary] = []
+    heard: list[Any] = []
+    positions = torch.arange(5)[None]
+
+    def listen(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any], out: Any) -> None:
+        if isinstance(out, tuple) and len(out) == 2 and all(isinstance(part, Tensor) for part in out):
+            made.append(Rotary(module, arguments, named, positions, out))
+
+    def note(forward: Any, **named: Any) -> Any:
+        heard.append(named["position_embeddings"])
+        if len(heard) == len(layers):
+            raise _Heard
+        return forward(**named)
+
+    modules = [module for module in model.modules() if not any(True for _ in module.parameters())]
+    hooks = [module.register_forward_hook(listen, with_kwargs=True) for module in modules]
+    forwards = [(layer.attention, partial(note, known[layer.attention])) for layer in layers]
+    try:
+        with in_place(list(known.items())), in_place(forwards), torch.no_grad():
+            model(input_ids=positions, position_ids=positions, attention_plan=_Nothing(), use_cache=False)
+    except _Heard:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [next(one for one in made if one.found[0] is cosine) for cosine, _ in heard]
+
+
+class _Nothing:
+    """An attention plan that mixes nothing in."""
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
+        return query.transpose(1, 2)

@@ -1,0 +1,430 @@
+/* Decode steps of a whole stack of Llama-like layers for a few rows, from token ids to the tokens drawn next.
+ *
+ * Row-major float32; weights [out, in] where they lie. A number of a row is the same sum in the same order however many
+ * rows there are, whichever they are, and however many threads.
+ */
+#include <stdlib.h>
+#include "exponential.h"
+
+#ifdef __AVX512F__
+#define LANES 16
+#define ROWS 4 /* of a block of a product: ROWS * OUTS accumulators and what is read fit the registers */
+#else
+#define LANES 8
+#define ROWS 2
+#endif
+#define OUTS 4
+#define LARGE (1L << 17) /* weights of a product that a second thread pays for */
+#define BLOCK 256        /* tokens of the vocabulary whose weights are summed together, as in rollout/draw.py */
+#define NEVER -1e30f
+
+typedef float vector __attribute__((vector_size(LANES * 4), aligned(4)));
+
+struct layer {
+    const float *before_attention, *query, *query_bias, *key, *key_bias, *value, *value_bias, *query_norm, *key_norm;
+    const float *out, *out_bias, *after_attention, *before_mlp, *gate, *gate_bias, *up, *up_bias, *down, *down_bias;
+    const float *after_mlp, *cosine, *sine; /* cosine, sine: [positions, size]; what is not there is NULL */
+    long window, inner;                     /* window 0: none */
+    float scale, softcap, eps, head_eps, a, b;
+};
+
+struct stack {
+    const struct layer *layers;
+    const float *embedding, *norm, *head, *head_bias;
+    const long *spare; /* ids that are no token */
+    long count, width, heads, key_heads, size, vocabulary, spares, threads;
+    float embedding_scale, eps, softcap;
+};
+
+/* Keys and values [runs, key_heads, tokens, size] of each layer, and the run that each row looks at. */
+struct shared {
+    const float *const *keys, *const *values;
+    const long *run, *lengths;
+    long tokens, start;
+};
+
+struct flight {
+    const struct shared *shared;
+    float *const *keys, *const *values; /* each layer's own [rows, key_heads, columns, size] */
+    long *tokens, *positions;           /* [rows]: fed next, and where */
+    const long *row, *draw_keys, *limits, *stops;
+    long *drawn;
+    long *all_tokens; /* [all rows, longest], as all_logprobs; column `step` is written next */
+    float *all_logprobs, *logits, *scratch;
+    long shares, rows, columns, column, longest, step, stop_count;
+    float temperature;
+};
+
+/* -- products ---------------------------------------------------------------------------------------------------- */
+
+static inline __attribute__((always_inline)) float sum_of(vector v)
+{
+    float lane[LANES];
+    memcpy(lane, &v, sizeof v);
+    for (int half = LANES / 2; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
+static inline float dot(const float *a, const float *b, long size)
+{
+    vector sum = {0};
+    long i = 0;
+    for (; i + LANES <= size; i += LANES) sum += *(const vector *)(a + i) * *(const vector *)(b + i);
+    float total = sum_of(sum);
+    for (; i < size; i++) total += a[i] * b[i];
+    return total;
+}
+
+/* to[r * stride + o] = x[r] · w[o] for r < rows, o < outs, both known when compiled. */
+static inline __attribute__((always_inline)) void block(const float *x, const float *w, float *to, long size, long stride,
+                                                        const int rows, const int outs)
+{
+    vector sums[ROWS][OUTS] = {{{0}}};
+    long i = 0;
+    for (; i + LANES <= size; i += LANES) {
+        vector weights[OUTS];
+#pragma GCC unroll 4
+        for (int o = 0; o < outs; o++) weights[o] = *(const vector *)(w + o * size + i);
+#pragma GCC unroll 4
+        for (int r = 0; r < rows; r++) {
+            vector here = *(const vector *)(x + r * size + i);
+#pragma GCC unroll 4
+            for (int o = 0; o < outs; o++) sums[r][o] += here * weights[o];
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 4
+        for (int o = 0; o < outs; o++) {
+            float total = sum_of(sums[r][o]);
+            for (long rest = i; rest < size; rest++) total += x[r * size + rest] * w[o * size + rest];
+            to[r * stride + o] = total;
+        }
+}
+
+/* to [rows, stride], its first `outs` columns, = x wᵀ + bias; x [rows, size], w [outs, size], bias [outs] or NULL. */
+static void multiply(const float *x, const float *w, const float *bias, float *to, long rows, long outs, long size,
+                     long stride, long threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && outs * size >= LARGE)
+    for (long o = 0; o < (outs + OUTS - 1) / OUTS * OUTS; o += OUTS) {
+        long r = 0;
+        if (o + OUTS <= outs) {
+            for (; r + ROWS <= rows; r += ROWS) block(x + r * size, w + o * size, to + r * stride + o, size, stride, ROWS, OUTS);
+            for (; r < rows; r++) block(x + r * size, w + o * size, to + r * stride + o, size, stride, 1, OUTS);
+        } else {
+            for (; r < rows; r++)
+                for (long rest = o; rest < outs; rest++)
+                    block(x + r * size, w + rest * size, to + r * stride + rest, size, stride, 1, 1);
+        }
+        if (bias)
+            for (r = 0; r < rows; r++)
+                for (long here = o; here < o + OUTS && here < outs; here++) to[r * stride + here] += bias[here];
+    }
+}
+
+/* -- between them ------------------------------------------------------------------------------------------------ */
+
+static void norm(const float *x, const float *scale, float *to, long size, float eps)
+{
+    float by = 1.0f / sqrtf(dot(x, x, size) / size + eps);
+    for (long d = 0; d < size; d++) to[d] = x[d] * by * scale[d];
+}
+
+static void rotate(float *head, const float *cosine, const float *sine, long size)
+{
+    long half = size / 2;
+    for (long d = 0; d < half; d++) {
+        float first = head[d], second = head[d + half];
+        head[d] = first * cosine[d] - second * sine[d];
+        head[d + half] = second * cosine[d + half] + first * sine[d + half];
+    }
+}
+
+/* tanh(x / cap) * cap */
+static inline float capped(float x, float cap)
+{
+    return cap - 2.0f * cap / (exponential(2.0f * x / cap) + 1.0f);
+}
+
+static void gate(const float *gates, float *values, long size, float a, float b)
+{
+    for (long d = 0; d < size; d++) {
+        float g = gates[d];
+        values[d] *= g / (1.0f + exponential(-g * (a + b * g * g)));
+    }
+}
+
+/* -- attention --------------------------------------------------------------------------------------------------- */
+
+static void mix(const float *weights, const float *values, float *out, long count, long size)
+{
+    long t = 0;
+    for (; t + 4 <= count; t += 4) {
+        const float *v = values + t * size;
+        float w0 = weights[t], w1 = weights[t + 1], w2 = weights[t + 2], w3 = weights[t + 3];
+        for (long d = 0; d < size; d++)
+            out[d] = out[d] + w0 * v[d] + w1 * v[d + size] + w2 * v[d + 2 * size] + w3 * v[d + 3 * size];
+    }
+    for (; t < count; t++)
+        for (long d = 0; d < size; d++) out[d] += weights[t] * values[t * size + d];
+}
+
+struct run {
+    const float *keys, *values;
+    long count;
+};
+
+/* One query over the runs that its row sees; scores: scratch for all of their tokens. */
+static void attend(const float *query, const struct run *runs, long count, float *out, float *scores, long size,
+                   float scale, float softcap)
+{
+    float peak = -INFINITY, total = 0;
+    long all = 0;
+    for (long n = 0; n < count; n++)
+        for (long t = 0; t < runs[n].count; t++, all++) {
+            float score = dot(query, runs[n].keys + t * size, size) * scale;
+            scores[all] = score = softcap > 0 ? capped(score, softcap) : score;
+            peak = score > peak ? score : peak;
+        }
+    for (long t = 0; t < all; t++) scores[t] = exponential(scores[t] - peak);
+    for (long t = 0; t < all; t++) total += scores[t];
+    memset(out, 0, size * sizeof(float));
+    for (long n = 0; n < count; n++) {
+        mix(scores, runs[n].values, out, runs[n].count, size);
+        scores += runs[n].count;
+    }
+    for (long d = 0; d < size; d++) out[d] /= total;
+}
+
+/* All heads of one row; its new key and value are in its own run already. */
+static void attend_row(const struct stack *stack, const struct layer *layer, const struct flight *flight, long number,
+                       long row, const float *query, float *out, float *scores)
+{
+    long size = stack->size, group = stack->heads / stack->key_heads, position = flight->positions[row];
+    struct run runs[4];
+    for (long head = 0; head < stack->key_heads; head++) {
+        for (long n = 0; n < flight->shares; n++) {
+            const struct shared *shared = flight->shared + n;
+            long run = shared->run[row], length = shared->lengths[run];
+            long first = layer->window ? position - layer->window + 1 - shared->start : 0;
+            first = first < 0 ? 0 : first > length ? length : first;
+            long at = ((run * stack->key_heads + head) * shared->tokens + first) * size;
+            runs[n] = (struct run){shared->keys[number] + at, shared->values[number] + at, length - first};
+        }
+        long first = layer->window && flight->column >= layer->window ? flight->column - layer->window + 1 : 0;
+        long at = ((row * stack->key_heads + head) * flight->columns + first) * size;
+        runs[flight->shares] =
+            (struct run){flight->keys[number] + at, flight->values[number] + at, flight->column + 1 - first};
+        for (long h = head * group; h < (head + 1) * group; h++)
+            attend(query + h * size, runs, flight->shares + 1, out + h * size, scores, size, layer->scale, layer->softcap);
+    }
+}
+
+/* -- a step ------------------------------------------------------------------------------------------------------ */
+
+struct scratch {
+    float *hidden, *normed, *query, *key, *value, *mixed, *gates, *inner, *scores;
+};
+
+/* Positions into queries and keys [rows, ...]; keys and values into the rows' own runs. */
+static void place(const struct stack *stack, const struct layer *layer, const struct flight *flight, long number,
+                  struct scratch *s)
+{
+    long size = stack->size;
+    for (long row = 0; row < flight->rows; row++) {
+        const float *cosine = layer->cosine + flight->positions[row] * size, *sine = layer->sine + flight->positions[row] * size;
+        for (long h = 0; h < stack->heads; h++) {
+            float *head = s->query + (row * stack->heads + h) * size;
+            if (layer->query_norm) norm(head, layer->query_norm, head, size, layer->head_eps);
+            rotate(head, cosine, sine, size);
+        }
+        for (long h = 0; h < stack->key_heads; h++) {
+            long from = (row * stack->key_heads + h) * size;
+            long at = ((row * stack->key_heads + h) * flight->columns + flight->column) * size;
+            float *key = flight->keys[number] + at;
+            memcpy(key, s->key + from, size * sizeof(float));
+            if (layer->key_norm) norm(key, layer->key_norm, key, size, layer->head_eps);
+            rotate(key, cosine, sine, size);
+            memcpy(flight->values[number] + at, s->value + from, size * sizeof(float));
+        }
+    }
+}
+
+/* hidden += after(normed), row by row */
+static void add(float *hidden, float *normed, const float *after, long rows, long width, float eps)
+{
+    for (long row = 0; row < rows; row++) {
+        float *from = normed + row * width, *to = hidden + row * width;
+        if (after) norm(from, after, from, width, eps);
+        for (long d = 0; d < width; d++) to[d] += from[d];
+    }
+}
+
+static void norm_rows(const float *hidden, const float *scale, float *to, long rows, long width, float eps)
+{
+    for (long row = 0; row < rows; row++) {
+        if (scale)
+            norm(hidden + row * width, scale, to + row * width, width, eps);
+        else
+            memcpy(to + row * width, hidden + row * width, width * sizeof(float));
+    }
+}
+
+static void run_layer(const struct stack *stack, const struct flight *flight, long number, struct scratch *s)
+{
+    const struct layer *layer = stack->layers + number;
+    long rows = flight->rows, width = stack->width, threads = stack->threads, inner = layer->inner;
+    long queries = stack->heads * stack->size, keys = stack->key_heads * stack->size;
+    norm_rows(s->hidden, layer->before_attention, s->normed, rows, width, layer->eps);
+    multiply(s->normed, layer->query, layer->query_bias, s->query, rows, queries, width, queries, threads);
+    multiply(s->normed, layer->key, layer->key_bias, s->key, rows, keys, width, keys, threads);
+    multiply(s->normed, layer->value, layer->value_bias, s->value, rows, keys, width, keys, threads);
+    place(stack, layer, flight, number, s);
+    for (long row = 0; row < rows; row++)
+        attend_row(stack, layer, flight, number, row, s->query + row * queries, s->mixed + row * queries, s->scores);
+    multiply(s->mixed, layer->out, layer->out_bias, s->normed, rows, width, queries, width, threads);
+    add(s->hidden, s->normed, layer->after_attention, rows, width, layer->eps);
+    norm_rows(s->hidden, layer->before_mlp, s->normed, rows, width, layer->eps);
+    multiply(s->normed, layer->gate, layer->gate_bias, s->gates, rows, inner, width, inner, threads);
+    multiply(s->normed, layer->up, layer->up_bias, s->inner, rows, inner, width, inner, threads);
+    gate(s->gates, s->inner, rows * inner, layer->a, layer->b);
+    multiply(s->inner, layer->down, layer->down_bias, s->normed, rows, width, inner, width, threads);
+    add(s->hidden, s->normed, layer->after_mlp, rows, width, layer->eps);
+}
+
+/* flight->logits [rows, vocabulary] after the tokens that are fed. */
+static void forward(const struct stack *stack, const struct flight *flight)
+{
+    long rows = flight->rows, width = stack->width, inner = 0, vocabulary = stack->vocabulary;
+    for (long n = 0; n < stack->count; n++) inner = stack->layers[n].inner > inner ? stack->layers[n].inner : inner;
+    struct scratch s;
+    s.hidden = flight->scratch;
+    s.normed = s.hidden + rows * width;
+    s.query = s.normed + rows * width;
+    s.key = s.query + rows * stack->heads * stack->size;
+    s.value = s.key + rows * stack->key_heads * stack->size;
+    s.mixed = s.value + rows * stack->key_heads * stack->size;
+    s.gates = s.mixed + rows * stack->heads * stack->size;
+    s.inner = s.gates + rows * inner;
+    s.scores = s.inner + rows * inner;
+    for (long row = 0; row < rows; row++)
+        for (long d = 0; d < width; d++)
+            s.hidden[row * width + d] = stack->embedding[flight->tokens[row] * width + d] * stack->embedding_scale;
+    for (long n = 0; n < stack->count; n++) run_layer(stack, flight, n, &s);
+    norm_rows(s.hidden, stack->norm, s.normed, rows, width, stack->eps);
+    multiply(s.normed, stack->head, stack->head_bias, flight->logits, rows, vocabulary, width, vocabulary, stack->threads);
+    if (stack->softcap > 0)
+        for (long i = 0; i < rows * vocabulary; i++) flight->logits[i] = capped(flight->logits[i], stack->softcap);
+    for (long row = 0; row < rows; row++)
+        for (long i = 0; i < stack->spares; i++) flight->logits[row * vocabulary + stack->spare[i]] = NEVER;
+}
+
+/* -- drawing: as rollout/draw.py does where nothing is cut off ------------------------------------------------------- */
+
+static double uniform(long key, long position)
+{
+    uint64_t x = (uint64_t)key + ((uint64_t)position + 1) * 0x9E3779B97F4A7C15u;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return (double)((x ^ (x >> 31)) >> 11) * 0x1p-53;
+}
+
+static float block_sum(const float *weights, long count)
+{
+    vector sum = {0};
+    long i = 0;
+    for (; i + LANES <= count; i += LANES) sum += *(const vector *)(weights + i);
+    float total = sum_of(sum);
+    for (; i < count; i++) total += weights[i];
+    return total;
+}
+
+static long at_most(long a, long b) { return a < b ? a : b; }
+
+/* The token at which the running sum of the weights passes `wanted`, or the last with a weight. */
+static long invert(const float *weights, long vocabulary, double wanted)
+{
+    double before = 0;
+    long last = 0;
+    for (long start = 0; start < vocabulary; start += BLOCK) {
+        long count = at_most(BLOCK, vocabulary - start);
+        double sum = block_sum(weights + start, count);
+        if (before + sum > wanted) {
+            double mass = before;
+            for (long i = start; i < start + count; i++) {
+                mass += weights[i];
+                if (mass > wanted) return i;
+                if (weights[i] > 0) last = i;
+            }
+            return last;
+        }
+        before += sum;
+    }
+    for (long i = 0; i < vocabulary; i++)
+        if (weights[i] > 0) last = i;
+    return last;
+}
+
+/* Turns a row's logits into weights; the token drawn and its log-prob. */
+static long draw(float *logits, long vocabulary, float temperature, double chance, float *logprob)
+{
+    long token = 0;
+    float peak = -INFINITY;
+    double total = 0;
+    for (long i = 0; i < vocabulary; i++) {
+        if (temperature != 0 && temperature != 1) logits[i] /= temperature;
+        if (logits[i] > peak) peak = logits[i], token = i;
+    }
+    for (long i = 0; i < vocabulary; i++) {
+        float below = logits[i] - peak;
+        logits[i] = below < -87.0f ? 0.0f : exponential(below);
+    }
+    for (long start = 0; start < vocabulary; start += BLOCK)
+        total += block_sum(logits + start, at_most(BLOCK, vocabulary - start));
+    if (temperature != 0) token = invert(logits, vocabulary, chance * total);
+    *logprob = logf((float)(logits[token] / total));
+    return token;
+}
+
+/* One step's draws; how many rows end with them. */
+static long draw_rows(const struct stack *stack, struct flight *flight)
+{
+    long ended = 0;
+    for (long row = 0; row < flight->rows; row++) {
+        long at = flight->row[row] * flight->longest + flight->step;
+        double chance = uniform(flight->draw_keys[row], flight->drawn[row]++);
+        long token = draw(flight->logits + row * stack->vocabulary, stack->vocabulary, flight->temperature, chance,
+                          flight->all_logprobs + at);
+        flight->all_tokens[at] = flight->tokens[row] = token;
+        long ends = flight->limits[row] <= flight->step + 1;
+        for (long i = 0; i < flight->stop_count; i++) ends |= token == flight->stops[i];
+        ended += ends;
+    }
+    flight->step++;
+    return ended;
+}
+
+static void advance(struct flight *flight)
+{
+    for (long row = 0; row < flight->rows; row++) flight->positions[row]++;
+    flight->column++;
+}
+
+/* Logits of one step; nothing is drawn. */
+void step_forward(const struct stack *stack, struct flight *flight)
+{
+    forward(stack, flight);
+    advance(flight);
+}
+
+/* Steps with their draws, until a row ends or there have been `steps`; how many there were. */
+long step_decode(const struct stack *stack, struct flight *flight, long steps)
+{
+    for (long taken = 1;; taken++) {
+        forward(stack, flight);
+        advance(flight);
+        if (draw_rows(stack, flight) || taken == steps) return taken;
+    }
+}

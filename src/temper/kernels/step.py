@@ -1,0 +1,109 @@
+"""`step.c` for Python: what it is told of a model and of the rows that are decoded, and its two calls.
+
+Who fills these in keeps the tensors alive whose addresses they hold.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from temper.kernels.compiler import OPENMP, load_library
+
+SOURCE = Path(__file__).with_name("step.c")
+FLAGS = (*OPENMP, "-fno-associative-math")  # so that a sum is the same for any number of rows
+SHARES = 3  # shared runs that a row may look back to
+
+_pointer, _number, _real = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
+
+
+class LayerC(ctypes.Structure):
+    """`struct layer`; None where a layer has no such weight."""
+
+    tensors = (
+        "before_attention query query_bias key key_bias value value_bias query_norm key_norm out out_bias "
+        "after_attention before_mlp gate gate_bias up up_bias down down_bias after_mlp cosine sine"
+    ).split()
+    reals = ("scale", "softcap", "eps", "head_eps", "a", "b")
+    _fields_ = [(name, _pointer) for name in tensors] + [("window", _number), ("inner", _number)] + [
+        (name, _real) for name in reals
+    ]  # fmt: skip
+
+
+class StackC(ctypes.Structure):
+    """`struct stack`."""
+
+    numbers = ("count", "width", "heads", "key_heads", "size", "vocabulary", "spares", "threads")
+    _fields_ = [
+        ("layers", ctypes.POINTER(LayerC)),
+        *((name, _pointer) for name in ("embedding", "norm", "head", "head_bias", "spare")),
+        *((name, _number) for name in numbers),
+        *((name, _real) for name in ("embedding_scale", "eps", "softcap")),
+    ]
+
+
+class SharedC(ctypes.Structure):
+    """`struct shared`."""
+
+    _fields_ = [
+        ("keys", ctypes.POINTER(_pointer)),
+        ("values", ctypes.POINTER(_pointer)),
+        ("run", _pointer),
+        ("lengths", _pointer),
+        ("tokens", _number),
+        ("start", _number),
+    ]
+
+
+class FlightC(ctypes.Structure):
+    """`struct flight`."""
+
+    _fields_ = [
+        ("shared", ctypes.POINTER(SharedC)),
+        ("keys", ctypes.POINTER(_pointer)),
+        ("values", ctypes.POINTER(_pointer)),
+        *((name, _pointer) for name in ("tokens", "positions", "row", "draw_keys", "limits", "stops", "drawn")),
+        *((name, _pointer) for name in ("all_tokens", "all_logprobs", "logits", "scratch")),
+        *((name, _number) for name in ("shares", "rows", "columns", "column", "longest", "step", "stop_count")),
+        ("temperature", _real),
+    ]
+
+
+def addresses(tensors: Sequence[Tensor]) -> Any:
+    """A C array of where the tensors lie."""
+    return (_pointer * len(tensors))(*(tensor.data_ptr() for tensor in tensors))
+
+
+def available() -> bool:
+    """Whether the functions of this module can be called here."""
+    return _library() is not None
+
+
+def forward(stack: StackC, flight: FlightC) -> None:
+    """Logits of one step; nothing is drawn, and `flight` moves on by a column."""
+    _functions()[0](ctypes.byref(stack), ctypes.byref(flight))
+
+
+def decode(stack: StackC, flight: FlightC, steps: int) -> int:
+    """Steps with their draws, until a row ends or there have been `steps`; how many there were."""
+    return _functions()[1](ctypes.byref(stack), ctypes.byref(flight), steps)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    return load_library(SOURCE, FLAGS)
+
+
+@functools.cache
+def _functions() -> tuple[Any, Any]:
+    library = _library()
+    assert library is not None, "asked only where `available()`"
+    stack, flight = ctypes.POINTER(StackC), ctypes.POINTER(FlightC)
+    library.step_forward.argtypes, library.step_forward.restype = [stack, flight], None
+    library.step_decode.argtypes, library.step_decode.restype = [stack, flight, _number], _number
+    return library.step_forward, library.step_decode

@@ -1,0 +1,171 @@
+"""Decode steps of a few rows in C, one call a step or for many: the layers and the draws of `kernels/step.c`.
+
+Few rows are what a chat, step labels, an evaluation of few prompts and the last rows of every wave are. There a step of
+torch is a fixed cost of some hundred calls; the work itself is a hundredth of it at one row of a small model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from temper.kernels import step
+from temper.kernels.layers import in_place, scoring_forwards
+from temper.kernels.stack import Filled, Stack, find_stack
+from temper.kernels.step import FlightC, SharedC
+from temper.models.spare import spare_ids, without_spare
+from temper.rollout.cache import Cache, Shared
+from temper.rollout.draw import plain
+from temper.rollout.engine import Sampling
+from temper.rollout.prefill import prefill
+
+if TYPE_CHECKING:
+    from temper.rollout.native import Flight
+
+MOST = 16  # rows, above which a library's matrix products are faster
+TOLERANCE = 1e-4  # of the largest logit
+
+_known: WeakKeyDictionary[Any, tuple[int, Stack | None]] = WeakKeyDictionary()
+
+
+class Few:
+    """The rows of one wave, from when they are few until the last one ends."""
+
+    def __init__(self, filled: Filled, cache: Cache, vocabulary: int):
+        self.filled, self.vocabulary = filled, vocabulary
+        self.flight: FlightC | None = None
+        self.held: list[Any] = []  # what C reads
+        self.logits = torch.empty(0)
+
+    @staticmethod
+    def of(model: Any, cache: Cache) -> Few | None:
+        """For the rows of `cache`; None where `model` is of other parts, or its parts cannot be had here."""
+        stack = stack_of(model)
+        return None if stack is None else Few.filled(stack, model, cache)
+
+    @staticmethod
+    def filled(stack: Stack, model: Any, cache: Cache) -> Few | None:
+        columns = cache.own[0][0].shape[2]
+        filled = stack.fill(int(cache.positions_B.max()) + columns - cache.column, spare_ids(model))
+        return None if filled is None else Few(filled, cache, len(stack.head.weight))
+
+    def decode(self, flight: Flight, cache: Cache, tokens_B: Tensor, sampling: Sampling, steps: int) -> Tensor:
+        """The tokens [B] drawn after `tokens_B` and some more, until a row ends or there have been `steps` steps."""
+        if not plain(sampling):
+            return flight.draw(self.logits_after(tokens_B, cache), sampling)
+        c = self._look(cache, tokens_B)
+        stops = flight.stop_ids
+        c.row, c.draw_keys, c.limits, c.stops = (
+            tensor.data_ptr() for tensor in (flight.row_B, flight.keys_B, flight.limits_B, stops)
+        )
+        c.drawn, c.all_tokens, c.all_logprobs = (
+            tensor.data_ptr() for tensor in (flight.positions_B, flight.tokens, flight.logprobs)
+        )
+        c.longest, c.step, c.stop_count = flight.tokens.shape[1], flight.step, len(stops)
+        c.temperature = sampling.temperature
+        taken = step.decode(self.filled.c, c, steps)
+        flight.step += taken
+        cache.column += taken
+        return self.tokens
+
+    def logits_after(self, tokens_B: Tensor, cache: Cache) -> Tensor:
+        """Logits [B, V] after one more token in every row; those of no token are at NEVER."""
+        step.forward(self.filled.c, self._look(cache, tokens_B))
+        cache.column += 1
+        return self.logits
+
+    def _look(self, cache: Cache, tokens_B: Tensor) -> FlightC:
+        """`cache` as C takes it; made anew when its rows have changed."""
+        rows = len(tokens_B)
+        if self.flight is None or len(self.logits) != rows:
+            self._prepare(cache, rows)
+        assert self.flight is not None
+        self.tokens = tokens_B if tokens_B.is_contiguous() else tokens_B.contiguous()
+        self.flight.tokens, self.flight.positions = self.tokens.data_ptr(), cache.positions_B.data_ptr()
+        self.flight.column = cache.column
+        return self.flight
+
+    def _prepare(self, cache: Cache, rows: int) -> None:
+        keys, values = ([pair[i] for pair in cache.own] for i in (0, 1))
+        columns = keys[0].shape[2]
+        longest = columns + sum(_tokens(shared) for shared in cache.shared)
+        self.logits = torch.empty(rows, self.vocabulary)
+        scratch = torch.empty(rows * self.filled.scratch + longest)
+        shared = (SharedC * len(cache.shared))(*(self._shared(one) for one in cache.shared))
+        arrays = step.addresses(keys), step.addresses(values)
+        self.held += [scratch, shared, *arrays]
+        self.flight = FlightC(shared, *arrays, shares=len(shared), rows=rows, columns=columns,
+                              logits=self.logits.data_ptr(), scratch=scratch.data_ptr())  # fmt: skip
+
+    def _shared(self, one: Shared) -> SharedC:
+        layers = [tuple(part.contiguous() for part in pair) for pair in one.layers]
+        arrays = [step.addresses([pair[i] for pair in layers]) for i in (0, 1)]
+        self.held += [layers, one.run_B, one.lengths_R, *arrays]
+        return SharedC(*arrays, one.run_B.data_ptr(), one.lengths_R.data_ptr(), layers[0][0].shape[2], one.start)
+
+
+def _tokens(shared: Shared) -> int:
+    return shared.layers[0][0].shape[2]
+
+
+def fits(rows: int, cache: Cache) -> bool:
+    """Whether C is the faster way for that many rows."""
+    return rows <= MOST
+
+
+def stack_of(model: Any) -> Stack | None:
+    """The parts of `model`, if a step of them says what a step of the model says; tried once a model."""
+    if not step.available():
+        return None
+    count = sum(1 for _ in model.modules())  # adapters add some
+    if model not in _known or _known[model][0] != count:
+        stack = find_stack(model)
+        _known[model] = count, stack if stack is not None and _says_the_same(stack, model) else None
+    return _known[model][1]
+
+
+def _says_the_same(stack: Stack, model: Any) -> bool:
+    """Of a few steps after made-up prompts, to rows that share them."""
+    vocabulary = len(stack.head.weight)
+    prompts = [tuple((7 + 31 * i * (j + 1)) % vocabulary for i in range(3 + 4 * j)) for j in range(2)]
+    run_B = torch.tensor([0, 1, 1])
+    with torch.no_grad(), in_place(scoring_forwards(model)):
+        found, expected = (
+            _steps(model, stack if in_c else None, prompts, run_B) for in_c in (True, False)
+        )  # fmt: skip
+    if found is None or expected is None:
+        return False
+    real = expected.isfinite() & (expected > -1e29)
+    largest = expected[real].abs().max()
+    return bool((found - expected)[real].abs().max() <= TOLERANCE * largest) and bool(largest > 0)
+
+
+def _steps(model: Any, stack: Stack | None, prompts: Sequence[tuple[int, ...]], run_B: Tensor) -> Tensor | None:
+    filled = prefill(model, prompts)
+    starts = torch.tensor(filled.lengths)[run_B]
+    cache = Cache([Shared(filled.runs, filled.lengths, 0, run_B)], starts, 3)
+    few = None if stack is None else Few.filled(stack, model, cache)
+    if stack is not None and few is None:
+        return None
+    vocabulary, said = filled.logits_RV.shape[1], []
+    for number in range(3):
+        tokens = (torch.arange(len(run_B)) * 13 + 5 + number) % vocabulary
+        logits = torch_step(model, tokens, cache) if few is None else few.logits_after(tokens, cache)
+        said.append(logits.clone())
+    return torch.cat(said)
+
+
+def torch_step(model: Any, tokens_B: Tensor, cache: Cache) -> Tensor:
+    """Logits [B, V] after one more token in every row, by the model's own forward."""
+    logits = model(
+        input_ids=tokens_B[:, None],
+        position_ids=cache.positions_B[:, None],
+        attention_plan=cache,
+        use_cache=False,
+    ).logits[:, 0]
+    cache.advance()
+    return without_spare(model, logits)
