@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from tiny_models import ARCHITECTURES, tiny_model
 
 from temper.data.batching import make_batch
 from temper.rollout import prefill
-from temper.rollout.cache import Cache
 from temper.rollout.draw import draw_tokens, uniform
 from temper.rollout.engine import Request, Sampling
 from temper.rollout.memory import wave_bytes
@@ -174,18 +174,18 @@ def test_rows_that_do_not_fit_in_memory_wait_for_the_next_wave() -> None:
 def test_running_out_of_memory_halves_the_batch_and_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, asked, sampling = NativeEngine(tiny_model("llama")), requests(), Sampling(20, 0.9, stop_ids=STOPS)
     expected = engine.generate(asked, sampling)
-    step, rows = engine._step, []
+    step, rows = engine._next, []
 
-    def small_machine(tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
+    def small_machine(tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
         rows.append(len(tokens))
         if len(tokens) > 8:
             raise torch.OutOfMemoryError("out of memory")
-        return step(tokens, cache)
+        return step(tokens, *rest)
 
-    monkeypatch.setattr(engine, "_step", small_machine)
+    monkeypatch.setattr(engine, "_next", small_machine)
     assert [c.token_ids for c in engine.generate(asked, sampling)] == [c.token_ids for c in expected]
     assert rows[0] > 8
-    monkeypatch.setattr(engine, "_step", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none at all")))
+    monkeypatch.setattr(engine, "_next", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("none at all")))
     with pytest.raises(torch.OutOfMemoryError):
         engine.generate(asked, sampling)
 

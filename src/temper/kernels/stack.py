@@ -1,7 +1,7 @@
 """A whole model of Llama-like layers as `step.c` takes it, put together from what `fast.py` recognises.
 
 Which norm stands where, and what the embedding is multiplied by, is read from names and checked by whoever uses it: a
-`Stack` is a guess until a step of it has said what the model says (`rollout/few.py`).
+`Stack` is a guess until a step of it has said what the model says (`rollout/compiled.py`).
 
 Shapes: N positions, D head size.
 """
@@ -59,15 +59,15 @@ class Rotary:
 
     def table(self, count: int) -> tuple[Tensor, Tensor] | None:
         """Cosines and sines [N, D] of the first `count` positions; None if those of a position depend on the others."""
-        asked = torch.arange(count)[None]
+        before = self.positions.shape[1]
+        asked = torch.arange(max(count, before))[None]
         arguments = [asked if value is self.positions else value for value in self.arguments]
         named = {name: asked if value is self.positions else value for name, value in self.named.items()}
         made = tuple(part[0].contiguous() for part in self.module(*arguments, **named))
-        before = self.positions.shape[1]
         same = all(
             torch.allclose(part[:before], known[0], atol=1e-6) for part, known in zip(made, self.found, strict=True)
         )
-        return (made[0], made[1]) if same and before <= count else None
+        return (made[0], made[1]) if same else None
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ class Stack:
             made, at(self.embedding.weight), at(self.norm.scale()), at(self.head.weight), at(self.head.bias), at(spare),
             len(made), self.embedding.weight.shape[1], first.q_proj.out_features // first.head_dim,
             first.k_proj.out_features // first.head_dim, first.head_dim, len(self.head.weight),
-            0 if spare is None else len(spare), torch.get_num_threads(), self.embedding_scale, self.norm.eps, self.softcap,
+            0 if spare is None else len(spare), torch.get_num_threads(), self.embedding_scale, self.norm.eps,
+            self.softcap,
         )  # fmt: skip
         return Filled(stack, kept, made)
 
@@ -200,7 +201,8 @@ def _layer(module: Any, known: dict[Any, Any]) -> Layer:
         names |= {"post_feedforward_layernorm": "after_mlp"}
     found = {to: _norm(getattr(module, name), known) for name, to in names.items() if hasattr(module, name)}
     if hasattr(module.self_attn, "q_norm"):
-        found |= {"query_norm": _norm(module.self_attn.q_norm, known), "key_norm": _norm(module.self_attn.k_norm, known)}
+        mixer = module.self_attn
+        found |= {"query_norm": _norm(mixer.q_norm, known), "key_norm": _norm(mixer.k_norm, known)}
     _, _, options = attention.args
     norms = {name: norm for name, norm in found.items() if norm is not None}
     if len(norms) != len(found):

@@ -8,15 +8,20 @@
 
 #ifdef __AVX512F__
 #define LANES 16
-#define ROWS 4 /* of a block of a product: ROWS * OUTS accumulators and what is read fit the registers */
+#define ROWS 4 /* of a block of a product: LANES sums and what is read fit the registers */
 #else
 #define LANES 8
 #define ROWS 2
 #endif
-#define OUTS 4
 #define LARGE (1L << 17) /* weights of a product that a second thread pays for */
 #define BLOCK 256        /* tokens of the vocabulary whose weights are summed together, as in rollout/draw.py */
 #define NEVER -1e30f
+
+#ifdef __AVX__
+#define KEEP(x) __asm__("" : "+v"(x)) /* in a register: compilers read it again for each use, and reading is what limits */
+#else
+#define KEEP(x)
+#endif
 
 typedef float vector __attribute__((vector_size(LANES * 4), aligned(4)));
 
@@ -57,10 +62,53 @@ struct flight {
 
 /* -- products ---------------------------------------------------------------------------------------------------- */
 
+/* Which lanes of two vectors are added to which when halves of that many lanes are: of the first vector, then the second. */
+#if LANES == 16
+#define LOW_8 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
+#define HIGH_8 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
+#define LOW_4 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27
+#define HIGH_4 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31
+#define LOW_2 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29
+#define HIGH_2 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31
+#define LOW_1 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
+#define HIGH_1 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
+#else
+#define LOW_4 0, 1, 2, 3, 8, 9, 10, 11
+#define HIGH_4 4, 5, 6, 7, 12, 13, 14, 15
+#define LOW_2 0, 1, 4, 5, 8, 9, 12, 13
+#define HIGH_2 2, 3, 6, 7, 10, 11, 14, 15
+#define LOW_1 0, 2, 4, 6, 8, 10, 12, 14
+#define HIGH_1 1, 3, 5, 7, 9, 11, 13, 15
+#endif
+#define FOLD(half)                                                                                 \
+    for (int i = 0; i < half; i++)                                                                 \
+        v[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], (lanes){LOW_##half}) +                    \
+               __builtin_shuffle(v[2 * i], v[2 * i + 1], (lanes){HIGH_##half})
+
+typedef int lanes __attribute__((vector_size(LANES * 4)));
+
+/* The sums of the lanes of LANES vectors. */
+static inline __attribute__((always_inline)) vector sums_of(vector *v)
+{
+#if LANES == 16
+#pragma GCC unroll 8
+    FOLD(8);
+#endif
+#pragma GCC unroll 4
+    FOLD(4);
+#pragma GCC unroll 2
+    FOLD(2);
+#pragma GCC unroll 1
+    FOLD(1);
+    return v[0];
+}
+
+/* Of one, in the same order. */
 static inline __attribute__((always_inline)) float sum_of(vector v)
 {
     float lane[LANES];
     memcpy(lane, &v, sizeof v);
+#pragma GCC unroll 4
     for (int half = LANES / 2; half > 0; half /= 2)
         for (int i = 0; i < half; i++) lane[i] += lane[i + half];
     return lane[0];
@@ -72,35 +120,40 @@ static inline float dot(const float *a, const float *b, long size)
     long i = 0;
     for (; i + LANES <= size; i += LANES) sum += *(const vector *)(a + i) * *(const vector *)(b + i);
     float total = sum_of(sum);
-    for (; i < size; i++) total += a[i] * b[i];
+    for (; i < size; i++) total = fmaf(a[i], b[i], total);
     return total;
 }
 
-/* to[r * stride + o] = x[r] · w[o] for r < rows, o < outs, both known when compiled. */
+/* to[r * stride + o] = x[r] · w[o] for r < rows, o < outs, both known when compiled; rows * outs = LANES. */
 static inline __attribute__((always_inline)) void block(const float *x, const float *w, float *to, long size, long stride,
                                                         const int rows, const int outs)
 {
-    vector sums[ROWS][OUTS] = {{{0}}};
+    vector sums[LANES] = {{0}};
     long i = 0;
     for (; i + LANES <= size; i += LANES) {
-        vector weights[OUTS];
-#pragma GCC unroll 4
-        for (int o = 0; o < outs; o++) weights[o] = *(const vector *)(w + o * size + i);
+        vector here[ROWS];
 #pragma GCC unroll 4
         for (int r = 0; r < rows; r++) {
-            vector here = *(const vector *)(x + r * size + i);
+            here[r] = *(const vector *)(x + r * size + i);
+            KEEP(here[r]);
+        }
+#pragma GCC unroll 16
+        for (int o = 0; o < outs; o++) {
+            vector weights = *(const vector *)(w + o * size + i);
+            KEEP(weights);
 #pragma GCC unroll 4
-            for (int o = 0; o < outs; o++) sums[r][o] += here * weights[o];
+            for (int r = 0; r < rows; r++) sums[r * outs + o] += here[r] * weights;
         }
     }
+    vector total = sums_of(sums);
+    for (; i < size; i++)
+        for (int r = 0; r < rows; r++)
+            for (int o = 0; o < outs; o++) {
+                float *one = (float *)&total + r * outs + o;
+                *one = fmaf(x[r * size + i], w[o * size + i], *one);
+            }
 #pragma GCC unroll 4
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (int o = 0; o < outs; o++) {
-            float total = sum_of(sums[r][o]);
-            for (long rest = i; rest < size; rest++) total += x[r * size + rest] * w[o * size + rest];
-            to[r * stride + o] = total;
-        }
+    for (int r = 0; r < rows; r++) memcpy(to + r * stride, (float *)&total + r * outs, outs * sizeof(float));
 }
 
 /* to [rows, stride], its first `outs` columns, = x wᵀ + bias; x [rows, size], w [outs, size], bias [outs] or NULL. */
@@ -108,19 +161,19 @@ static void multiply(const float *x, const float *w, const float *bias, float *t
                      long stride, long threads)
 {
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && outs * size >= LARGE)
-    for (long o = 0; o < (outs + OUTS - 1) / OUTS * OUTS; o += OUTS) {
-        long r = 0;
-        if (o + OUTS <= outs) {
-            for (; r + ROWS <= rows; r += ROWS) block(x + r * size, w + o * size, to + r * stride + o, size, stride, ROWS, OUTS);
-            for (; r < rows; r++) block(x + r * size, w + o * size, to + r * stride + o, size, stride, 1, OUTS);
-        } else {
-            for (; r < rows; r++)
-                for (long rest = o; rest < outs; rest++)
-                    block(x + r * size, w + rest * size, to + r * stride + rest, size, stride, 1, 1);
+    for (long o = 0; o < outs; o += LANES) {
+        long r = 0, end = o + LANES <= outs ? o + LANES : outs;
+        if (end - o == LANES) {
+            for (; r + ROWS <= rows; r += ROWS)
+                for (int part = 0; part < LANES; part += LANES / ROWS)
+                    block(x + r * size, w + (o + part) * size, to + r * stride + o + part, size, stride, ROWS, LANES / ROWS);
+            for (; r < rows; r++) block(x + r * size, w + o * size, to + r * stride + o, size, stride, 1, LANES);
         }
+        for (; r < rows; r++)
+            for (long one = o; one < end; one++) to[r * stride + one] = dot(x + r * size, w + one * size, size);
         if (bias)
             for (r = 0; r < rows; r++)
-                for (long here = o; here < o + OUTS && here < outs; here++) to[r * stride + here] += bias[here];
+                for (long one = o; one < end; one++) to[r * stride + one] += bias[one];
     }
 }
 

@@ -17,7 +17,6 @@ from temper.kernels.compiler import OPENMP, load_library
 
 SOURCE = Path(__file__).with_name("step.c")
 FLAGS = (*OPENMP, "-fno-associative-math")  # so that a sum is the same for any number of rows
-SHARES = 3  # shared runs that a row may look back to
 
 _pointer, _number, _real = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 
@@ -26,9 +25,10 @@ class LayerC(ctypes.Structure):
     """`struct layer`; None where a layer has no such weight."""
 
     tensors = (
-        "before_attention query query_bias key key_bias value value_bias query_norm key_norm out out_bias "
-        "after_attention before_mlp gate gate_bias up up_bias down down_bias after_mlp cosine sine"
-    ).split()
+        "before_attention", "query", "query_bias", "key", "key_bias", "value", "value_bias", "query_norm", "key_norm",
+        "out", "out_bias", "after_attention", "before_mlp", "gate", "gate_bias", "up", "up_bias", "down", "down_bias",
+        "after_mlp", "cosine", "sine",
+    )  # fmt: skip
     reals = ("scale", "softcap", "eps", "head_eps", "a", "b")
     _fields_ = [(name, _pointer) for name in tensors] + [("window", _number), ("inner", _number)] + [
         (name, _real) for name in reals

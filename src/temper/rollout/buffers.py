@@ -18,7 +18,7 @@ from temper.kernels.attention import Layers, Options, Partial
 from temper.kernels.decode_triton import Runs, attend_runs, blank, count_pieces, merge_pieces
 from temper.rollout.draw import draw_tokens, uniform
 from temper.rollout.engine import Sampling
-from temper.rollout.native import Pending
+from temper.rollout.flight import Pending
 from temper.rollout.prefill import Prefilled
 
 MARGIN = 0.9  # of the free memory is used

@@ -19,9 +19,9 @@ from torch import Tensor
 from temper.models.spare import without_spare
 from temper.rollout.buffers import ALIVE, Buffers, Heads, Layout, SlotAttention, bucket, fitting
 from temper.rollout.engine import Finished, Request, Sampling, Watch
+from temper.rollout.flight import Pending, plan_rows
 from temper.rollout.graphs import Graphs
 from temper.rollout.memory import is_out_of_memory
-from temper.rollout.native import Pending, plan_rows
 from temper.rollout.prefill import chunks, common_prefix, prefill
 from temper.types import Completion
 

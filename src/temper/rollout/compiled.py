@@ -1,13 +1,13 @@
-"""Decode steps of a few rows in C, one call a step or for many: the layers and the draws of `kernels/step.c`.
+"""Decode steps in C, one call a step or for many: layers and draws of a whole wave by `kernels/step.c`.
 
-Few rows are what a chat, step labels, an evaluation of few prompts and the last rows of every wave are. There a step of
-torch is a fixed cost of some hundred calls; the work itself is a hundredth of it at one row of a small model.
+A step of torch is some hundreds of calls, whatever they do: all of the time where a chat, step labels, an evaluation
+of few prompts or the last rows of a wave are decoded, and a third of it with hundreds of rows of a small model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,37 +21,38 @@ from temper.models.spare import spare_ids, without_spare
 from temper.rollout.cache import Cache, Shared
 from temper.rollout.draw import plain
 from temper.rollout.engine import Sampling
+from temper.rollout.flight import Flight
 from temper.rollout.prefill import prefill
 
-if TYPE_CHECKING:
-    from temper.rollout.native import Flight
-
-MOST = 16  # rows, above which a library's matrix products are faster
+LONG = 1024  # tokens that rows share, beyond which many rows had better look at them together, as torch does
+MANY = 8  # rows
 TOLERANCE = 1e-4  # of the largest logit
 
 _known: WeakKeyDictionary[Any, tuple[int, Stack | None]] = WeakKeyDictionary()
 
 
-class Few:
-    """The rows of one wave, from when they are few until the last one ends."""
+class CompiledSteps:
+    """For the rows of one wave."""
 
-    def __init__(self, filled: Filled, cache: Cache, vocabulary: int):
-        self.filled, self.vocabulary = filled, vocabulary
+    def __init__(self, filled: Filled, vocabulary: int):
+        self.parts, self.vocabulary = filled, vocabulary
         self.flight: FlightC | None = None
         self.held: list[Any] = []  # what C reads
         self.logits = torch.empty(0)
 
     @staticmethod
-    def of(model: Any, cache: Cache) -> Few | None:
-        """For the rows of `cache`; None where `model` is of other parts, or its parts cannot be had here."""
+    def of(model: Any, cache: Cache, rows: int) -> CompiledSteps | None:
+        """For the rows of `cache`; None where `model` is of other parts, there is no compiler, or torch is faster."""
+        if rows > MANY and max(map(_tokens, cache.shared)) > LONG:
+            return None
         stack = stack_of(model)
-        return None if stack is None else Few.filled(stack, model, cache)
+        return None if stack is None else CompiledSteps.filled(stack, model, cache)
 
     @staticmethod
-    def filled(stack: Stack, model: Any, cache: Cache) -> Few | None:
+    def filled(stack: Stack, model: Any, cache: Cache) -> CompiledSteps | None:
         columns = cache.own[0][0].shape[2]
         filled = stack.fill(int(cache.positions_B.max()) + columns - cache.column, spare_ids(model))
-        return None if filled is None else Few(filled, cache, len(stack.head.weight))
+        return None if filled is None else CompiledSteps(filled, len(stack.head.weight))
 
     def decode(self, flight: Flight, cache: Cache, tokens_B: Tensor, sampling: Sampling, steps: int) -> Tensor:
         """The tokens [B] drawn after `tokens_B` and some more, until a row ends or there have been `steps` steps."""
@@ -67,14 +68,14 @@ class Few:
         )
         c.longest, c.step, c.stop_count = flight.tokens.shape[1], flight.step, len(stops)
         c.temperature = sampling.temperature
-        taken = step.decode(self.filled.c, c, steps)
+        taken = step.decode(self.parts.c, c, steps)
         flight.step += taken
         cache.column += taken
         return self.tokens
 
     def logits_after(self, tokens_B: Tensor, cache: Cache) -> Tensor:
         """Logits [B, V] after one more token in every row; those of no token are at NEVER."""
-        step.forward(self.filled.c, self._look(cache, tokens_B))
+        step.forward(self.parts.c, self._look(cache, tokens_B))
         cache.column += 1
         return self.logits
 
@@ -94,10 +95,11 @@ class Few:
         columns = keys[0].shape[2]
         longest = columns + sum(_tokens(shared) for shared in cache.shared)
         self.logits = torch.empty(rows, self.vocabulary)
-        scratch = torch.empty(rows * self.filled.scratch + longest)
+        scratch = torch.empty(rows * self.parts.scratch + longest)
+        self.held = [scratch]
         shared = (SharedC * len(cache.shared))(*(self._shared(one) for one in cache.shared))
         arrays = step.addresses(keys), step.addresses(values)
-        self.held += [scratch, shared, *arrays]
+        self.held += [shared, *arrays]
         self.flight = FlightC(shared, *arrays, shares=len(shared), rows=rows, columns=columns,
                               logits=self.logits.data_ptr(), scratch=scratch.data_ptr())  # fmt: skip
 
@@ -110,11 +112,6 @@ class Few:
 
 def _tokens(shared: Shared) -> int:
     return shared.layers[0][0].shape[2]
-
-
-def fits(rows: int, cache: Cache) -> bool:
-    """Whether C is the faster way for that many rows."""
-    return rows <= MOST
 
 
 def stack_of(model: Any) -> Stack | None:
@@ -148,13 +145,13 @@ def _steps(model: Any, stack: Stack | None, prompts: Sequence[tuple[int, ...]], 
     filled = prefill(model, prompts)
     starts = torch.tensor(filled.lengths)[run_B]
     cache = Cache([Shared(filled.runs, filled.lengths, 0, run_B)], starts, 3)
-    few = None if stack is None else Few.filled(stack, model, cache)
-    if stack is not None and few is None:
+    steps = None if stack is None else CompiledSteps.filled(stack, model, cache)
+    if stack is not None and steps is None:
         return None
     vocabulary, said = filled.logits_RV.shape[1], []
     for number in range(3):
         tokens = (torch.arange(len(run_B)) * 13 + 5 + number) % vocabulary
-        logits = torch_step(model, tokens, cache) if few is None else few.logits_after(tokens, cache)
+        logits = torch_step(model, tokens, cache) if steps is None else steps.logits_after(tokens, cache)
         said.append(logits.clone())
     return torch.cat(said)
 
