@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -17,7 +18,6 @@ from temper.errors import Fault, ResourceError
 from temper.kernels.attention import NAME
 from temper.rewards import REWARDS
 from temper.rewards.score import Scorer
-from temper.rollout.cache import Cache
 from temper.rollout.collect import collect
 from temper.rollout.engine import Engine, Finished, Request, Sampling, Watch
 from temper.rollout.native import NativeEngine
@@ -190,15 +190,15 @@ def test_sampler_processes_tell_of_every_completion_once() -> None:
 
 def test_a_completion_told_of_before_memory_ran_out_is_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
     engine, asked = NativeEngine(tiny_model("llama")), requests()
-    expected, step, steps = engine.generate(asked, RAGGED), engine._step, []
+    expected, step, steps = engine.generate(asked, RAGGED), engine._next, []
 
-    def small_machine(tokens: torch.Tensor, cache: Cache) -> torch.Tensor:
+    def small_machine(tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
         steps.append(len(tokens))
         if len(steps) == 8:
             raise torch.OutOfMemoryError("out of memory")
-        return step(tokens, cache)
+        return step(tokens, *rest)
 
-    monkeypatch.setattr(engine, "_step", small_machine)
+    monkeypatch.setattr(engine, "_next", small_machine)
     heard, drawn = told(engine, asked)
     assert steps[7] < len(asked)  # some had ended
     assert steps[8] <= -(-steps[7] // 2)
