@@ -91,7 +91,7 @@ def read_gold(text: str) -> Gold:
     """
     if len(text) > MAX_CHARACTERS:
         raise ValueError(f"it is longer than {MAX_CHARACTERS} characters")
-    plain = undress(_PHANTOM.sub("", _unboxed(text.strip()))).removeprefix("\\approx")
+    plain = on_one_line(undress(_PHANTOM.sub("", _unboxed(text.strip())))).removeprefix("\\approx")
     said = words_of(plain)
     value = _gold_words(text, said)
     if value is not None:
@@ -288,7 +288,7 @@ def _read(gold: Gold, text: str, question: str) -> Answer:
 
 @lru_cache(maxsize=4096)
 def _squeezed(text: str) -> str:
-    return _together(undress(text))
+    return _together(on_one_line(undress(text)))
 
 
 def _together(text: str) -> str:
