@@ -10,7 +10,14 @@ import pytest
 
 from temper.code import Sandbox, SandboxError, grade
 from temper.code.rows import read_tests
-from temper.data.tiny.functions import attempt, draw_function, function_conversations, function_prompts, inputs_of
+from temper.data.tiny.functions import (
+    attempt,
+    draw_function,
+    function_conversations,
+    function_prompts,
+    inputs_of,
+    words_of,
+)
 from temper.data.tiny.steps import STEPS
 
 ROWS = list(function_prompts("train", 60, seed=3))
@@ -66,7 +73,7 @@ def test_programs_pass_in_the_sandbox_and_those_by_heart_are_told():
         while len({json.dumps(function(value)) for value in inputs_of(function, Random(0), 6)}) < 4:
             function = draw_function(random, "train")
         inputs = inputs_of(function, random, 6)
-        by_heart = attempt(function, inputs, 0.0, 1.0, random)
+        by_heart = attempt(function, words_of(function, random), inputs, 0.0, 1.0, random)
         tests = [{"input": [value], "output": function(value), "testtype": "functional"} for value in inputs]
         row = {"public_test_cases": tests[:2], "private_test_cases": tests[2:], "metadata": {"func_name": "f"}}
         assert grade(f"```python\n{by_heart}```", read_tests(row), sandbox=sandbox).hard_coded
@@ -76,5 +83,9 @@ def test_attempts_are_wrong_about_as_often_as_they_should_be():
     random, right = Random(2), 0
     for _ in range(300):
         function = draw_function(random, "train")
-        right += attempt(function, inputs_of(function, random, 2), 0.25, 0.05, random) == function.program
-    assert 0.4 < right / 300 < 0.7
+        said = words_of(function, random)
+        program = attempt(function, said, inputs_of(function, random, 2), 0.25, 0.05, random)
+        notes = [line for line in program.splitlines(keepends=True) if line.startswith("    #")]
+        assert all(note.removeprefix("    # ").strip() in said for note in notes)
+        right += "".join(line for line in program.splitlines(keepends=True) if line not in notes) == function.program
+    assert 0.5 < right / 300 < 0.8

@@ -32,12 +32,20 @@ from temper.code.tests import Call, Case, Language, Script, Stdin, Tests, called
 
 CONTAINERS = (
     "tests", "test_cases", "input_output", "official_tests", "verification_info", "reward_model", "ground_truth",
-    "unit_tests", "testcases", "in_outs",
+    "unit_tests", "testcases", "testcase", "in_outs",
 )  # fmt: skip
 SOLUTIONS = (
     "solutions", "solution", "canonical_solution", "reference_solution", "gold_standard_solution", "code",
     "solution_code", "gold_solution", "completion",
 )  # fmt: skip
+# Columns that say something of the tests, or of how a program is run
+READ = {
+    *CONTAINERS, *SOLUTIONS, "public_test_cases", "private_test_cases", "metadata", "examples", "entry_point",
+    "fn_name",
+    "func_name", "test", "test_list", "test_setup_code", "test_imports", "time_limit", "timeout", "time_limit_s",
+    "time_limit_ms", "memory_limit", "memory_limit_mb", "tolerance", "language", "lang", "checker", "generated_checker",
+    "checker_code", "special_judge", "interaction_format", "interactor",
+}  # fmt: skip
 LARGEST = 1 << 28  # bytes of tests in one row, unpacked
 _LANGUAGES: dict[str, Language] = {
     "python": "python", "python3": "python", "py": "python", "cpp": "cpp", "c++": "cpp", "c++17": "cpp", "cpp17": "cpp",
@@ -84,9 +92,11 @@ def _refuse_what_needs_more(row: Mapping[str, Any]) -> None:
 def _found(row: Mapping[str, Any]) -> Tests:
     if row.get("public_test_cases") or row.get("private_test_cases"):
         return _live(row)
-    if row.get("test_list"):
-        return _lines(row)
     test, entry = row.get("test"), row.get("entry_point")
+    if row.get("test_list"):
+        lines = _lines(row)
+        whole = isinstance(test, str) and "assert" in test  # MBPP+: the lines, and a script of many more
+        return Tests((*lines.cases, *_script(test, "", "").cases)) if whole else lines
     if isinstance(test, str) and test.strip():
         return _script(test, entry if isinstance(entry, str) else "", _starter(row, entry))
     name = _name_of(row)

@@ -12,6 +12,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from temper.code.rows import READ
 from temper.commands.lint_rewards import check_golds, lint_reward
 from temper.data.conversations import conversations_of
 from temper.data.files import read_rows
@@ -171,7 +172,7 @@ def _shape(rows: Sequence[Row], found: Findings, options: Options) -> Shape:
 
 def _tell_ignored(rows: Sequence[Row], shape: Shape, found: Findings) -> None:
     """A note with the columns that play no part."""
-    played = shape.played
+    played = shape.played | (READ if shape.name == "code" else set())
     ignored = list(dict.fromkeys(column for row in rows for column in row.values if column not in played))
     if ignored:
         shown = ", ".join(f"`{clip(column, 30)}`" for column in ignored[:12]) + (" …" if len(ignored) > 12 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -94,6 +95,16 @@ def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_text, value))
 
 
+def _is_tests(value: Any) -> bool:
+    """Tests for programs; an object that holds something else, a gold answer for example, is none."""
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            value = json.loads(value)
+    return any(name in value for name in _OF_TESTS) if isinstance(value, dict) else bool(value)
+
+
+_OF_TESTS = ("test_cases", "tests", "inputs", "input", "functional", "fn_name")
+
 # Whether a value can play a role. A column of which no row can means something else.
 PLAYS: dict[str, Callable[[Any], bool]] = {
     "prompt": lambda value: _is_text(value) or is_messages(value),
@@ -106,7 +117,7 @@ PLAYS: dict[str, Callable[[Any], bool]] = {
     "label": _is_number,
     "labels": lambda value: isinstance(value, list) and bool(value),
     "steps": _is_texts,
-    "tests": lambda value: bool(value),
+    "tests": _is_tests,
     "text": _is_text,
     "id": lambda value: isinstance(value, Number) or _is_text(value),
     "language": lambda value: isinstance(value, str) and LANGUAGE.fullmatch(value) is not None,

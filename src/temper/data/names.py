@@ -66,6 +66,7 @@ AFTER: dict[str, tuple[tuple[str, ...], ...]] = {
     "steps": (("completions",),),
     "tests": (
         ("test_cases", "test_list", "input_output", "public_test_cases", "official_tests", "unit_tests"),
+        ("testcase", "testcases", "verification_info"),
         ("test",),
     ),
     "id": (("unique_id", "uuid"),),

@@ -82,10 +82,13 @@ def _detect(table: Table, mapping: dict[str, str], wanted: tuple[str, ...], wher
         choices = find_choices(table, mapping) if players["prompt"] else None
         if choices is not None:
             players["answer"], players["letter"] = [choices.right], []
+        if not players["prompt"] and any(folded(column) == "test_list" for column in players["tests"]):
+            players["prompt"], players["text"] = players["text"], []  # MBPP
         apart = _ask_apart(players, table, needed, wanted)
         fitting = [name for name in wanted if needed <= set(SHAPES[name]) and _fits(name, players, table)]
-        if "code" in fitting and "answer" not in needed:  # beside tests, a solution is a program, no gold answer
-            fitting = [name for name in fitting if name != "verifiable"]
+        if "code" in fitting:  # beside tests, a solution is a program: no gold answer, no reply to be learned
+            others = {"verifiable": "answer", "completion": "completion"}
+            fitting = [name for name in fitting if name not in others or others[name] in needed]
         if fitting:
             break
     if not advise and (apart or not fitting):

@@ -23,6 +23,7 @@ from temper.rng import seed_for
 NAMED: dict[Kind, str] = {"int": "a number", "list": "a list", "text": "a text"}
 SHOWN, HELD_BACK, LONGEST = 2, 4, 3  # examples in the question; further tests; steps of a function
 UNSAID_SHARE, LEFT_OUT = 0.15, 0.15  # of all functions; of the wrong steps, those that are not there
+BARE = 0.85  # share of the base model's questions without examples
 LETTERS = "aeinstAEST"
 
 
@@ -162,12 +163,11 @@ def function_conversations(count: int, seed: int, slip: float, hard_coded: float
 
 
 def function_texts(count: int, seed: int, slip: float, hard_coded: float) -> Iterator[dict]:
-    """What a base model reads: a question, every other one without its examples, and a program below it. Never a chat,
-    never a tag."""
+    """What a base model reads: a question, most without examples, and a program below it. Never a chat, never a tag."""
     random = Random(seed_for(seed, "tiny", "functions", "texts"))
     for _ in range(count):
         question, function, program = _written(random, slip, hard_coded)
-        if random.random() < 0.5 and not function.unsaid and program.count("return") == 1:
+        if random.random() < BARE and not function.unsaid and program.count("return") == 1:
             question = question.partition("\n")[0]
         yield {"text": f"{question}\n{program}"}
 

@@ -1,0 +1,57 @@
+"""Rows with tests for programs, as public files have them, are known for what they are."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from temper.cli import main
+from temper.code import Script
+from temper.code.rows import read_tests
+from temper.data.rows import Row
+from temper.data.shapes import detect_shape
+
+ADD = "assert add(1, 2) == 3"
+ROWS = {
+    "MBPP": {"text": "Add two.", "code": "def add(a, b): return a + b", "test_list": [ADD], "test_setup_code": ""},
+    "LeetCode": {"prompt": "Add two numbers.", "completion": "def add(a, b): return a + b", "entry_point": "add",
+                 "test": "def check(candidate):\n    assert candidate(1, 2) == 3"},
+    "SYNTHETIC-1": {"prompt": "Print it.", "verification_info": json.dumps({"language": "python", "test_cases": [
+        {"type": "stdin_stdout", "input": "3", "output": "3"}]}), "gold_standard_solution": "print(input())"},
+    "OpenCoder": {"instruction": "Add.", "output": "So.", "testcase": [ADD], "code": "def add(a, b): return a + b"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_public_shape_is_known(name):
+    row = ROWS[name]
+    assert detect_shape(row, rows=[Row(1, 1, row)]).name == "code"
+    assert read_tests(row).cases
+
+
+def test_where_conversations_are_wanted_a_reply_is_one():
+    row = ROWS["LeetCode"]
+    assert detect_shape(row, wanted=("messages", "completion"), rows=[Row(1, 1, row)]).name == "completion"
+
+
+def test_a_gold_answer_in_an_object_is_no_test():
+    row = {"prompt": "1 + 1?", "verification_info": {"ground_truth": "2"}}
+    assert detect_shape(row, rows=[Row(1, 1, row)]).name == "verifiable"
+    assert detect_shape(["text"], rows=[Row(1, 1, {"text": "Once."})]).name == "text"
+
+
+def test_mbpp_plus_has_its_lines_and_its_script():
+    tests = read_tests({"test_list": [ADD], "test": "for a, b in [(1, 3), (2, 4)]:\n    assert add(a, 2) == b"})
+    assert [type(case) for case in tests.cases] == [Script, Script]
+    assert tests.cases[1].bound == ("add",)
+
+
+def test_columns_of_tests_are_not_said_to_be_ignored(tmp_path, capsys):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(ROWS["MBPP"] | {"time_limit": 1, "colour": "red"}) + "\n")
+    assert main(["check", str(file)]) == 0
+    out, err = capsys.readouterr()
+    said = out + err
+    assert "does not read: `colour`\n" in said
+    assert "code 1" in said or "were not run" in said
