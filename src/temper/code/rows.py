@@ -95,8 +95,9 @@ def _found(row: Mapping[str, Any]) -> Tests:
     test, entry = row.get("test"), row.get("entry_point")
     if row.get("test_list"):
         lines = _lines(row)
-        whole = isinstance(test, str) and "assert" in test  # MBPP+: the lines, and a script of many more
-        return Tests((*lines.cases, *_script(test, "", "").cases)) if whole else lines
+        if isinstance(test, str) and "assert" in test:  # MBPP+: the lines, and a script of many more
+            return Tests((*lines.cases, *_script(test, "", "").cases))
+        return lines
     if isinstance(test, str) and test.strip():
         return _script(test, entry if isinstance(entry, str) else "", _starter(row, entry))
     name = _name_of(row)

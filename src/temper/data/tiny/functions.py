@@ -21,7 +21,7 @@ from temper.data.tiny.steps import STEPS, UNSAID, Kind, Step
 from temper.rng import seed_for
 
 NAMED: dict[Kind, str] = {"int": "a number", "list": "a list", "text": "a text"}
-SHOWN, HELD_BACK, LONGEST = 2, 4, 3  # examples in the question; further tests; steps of a function
+SHOWN, HELD_BACK, LONGEST = 2, 4, 2  # examples in the question; further tests; steps of a function
 UNSAID_SHARE, LEFT_OUT = 0.15, 0.15  # of all functions; of the wrong steps, those that are not there
 BARE = 0.85  # share of the base model's questions without examples
 LETTERS = "aeinstAEST"
@@ -48,16 +48,19 @@ class Function:
 _BUILTINS = {"abs": abs, "len": len, "max": max, "min": min, "sorted": sorted, "str": str, "sum": sum}
 
 
-def program_of(lines: Sequence[str]) -> str:
-    """A function of these expressions, one after another.
+def program_of(lines: Sequence[str], notes: Sequence[str] = ()) -> str:
+    """A function of these expressions, one after another, each below what `notes` say of it.
 
-    >>> print(program_of(["x + 1", "x * x"]), end="")
+    >>> print(program_of(["x + 1", "x * x"], ["add 1", "square it"]), end="")
     def f(x):
+        # add 1
         x = x + 1
+        # square it
         return x * x
     """
-    *before, last = lines
-    return "".join(["def f(x):\n", *(f"    x = {line}\n" for line in before), f"    return {last}\n"])
+    begun = [f"    # {note}\n" for note in notes] or [""] * len(lines)
+    put = ["    x = "] * (len(lines) - 1) + ["    return "]
+    return "def f(x):\n" + "".join(f"{a}{b}{line}\n" for a, b, line in zip(begun, put, lines, strict=True))
 
 
 def draw_function(random: Random, split: Split) -> Function:
@@ -105,32 +108,37 @@ def _input(kind: Kind, random: Random) -> Any:
     return "".join(random.choice(LETTERS) for _ in range(random.randint(4, 7)))
 
 
-def question_of(function: Function, examples: Sequence[Any], random: Random) -> str:
-    said = [random.choice(step.said) for step in function.steps]
+def words_of(function: Function, random: Random) -> list[str]:
+    return [random.choice(step.said) for step in function.steps]
+
+
+def question_of(function: Function, said: Sequence[str], examples: Sequence[Any]) -> str:
     shown = [f"f({json.dumps(value)}) = {json.dumps(function(value))}" for value in examples]
     return "\n".join([f"Write f(x) of {NAMED[function.kind]}: {', '.join(said)}.", *shown])
 
 
-def attempt(function: Function, examples: Sequence[Any], slip: float, hard_coded: float, random: Random) -> str:
-    """A program as people write it: a share `hard_coded` knows the examples alone, each step of the others is wrong
-    with probability `slip`."""
+def attempt(
+    function: Function, said: Sequence[str], examples: Sequence[Any], slip: float, hard_coded: float, random: Random
+) -> str:
+    """A program as people write it, what each line is for above it: a share `hard_coded` knows the examples alone, each
+    step of the others is wrong with probability `slip`."""
     if random.random() < hard_coded:
         first, second = (json.dumps(function(value)).replace("true", "True").replace("false", "False")
                          for value in examples[:2])  # fmt: skip
         return f"def f(x):\n    if x == {json.dumps(examples[0])}:\n        return {first}\n    return {second}\n"
-    lines = []
-    for step in function.steps:
-        if random.random() >= slip:
-            lines.append(step.right)
-        elif len(function.steps) == 1 or random.random() >= LEFT_OUT:
-            lines.append(random.choice(step.wrong))
-    return program_of(lines or [function.steps[-1].right])
+    lines, notes = [], []
+    for step, words in zip(function.steps, said, strict=True):
+        wrong = random.random() < slip
+        if wrong and (lines or step is not function.steps[-1]) and random.random() < LEFT_OUT:
+            continue
+        lines.append(random.choice(step.wrong) if wrong else step.right)
+        notes.append(words)
+    return program_of(lines, notes)
 
 
 def reply_of(function: Function, program: str) -> str:
-    """The steps in words as the thought, the program in a fenced block as the answer."""
-    count = len(function.steps)
-    thought = f"{count} step{'s' if count > 1 else ''}: {', '.join(step.said[0] for step in function.steps)}."
+    """How many steps there are as the thought, the program in a fenced block as the answer."""
+    thought = "One step." if len(function.steps) == 1 else "Two steps."
     return reply_text(thought, f"```python\n{program}```")
 
 
@@ -146,7 +154,7 @@ def function_prompts(split: Split, count: int, seed: int, held_back: int = HELD_
         inputs = inputs_of(function, random, SHOWN + held_back)
         tests = [{"input": [value], "output": function(value), "testtype": "functional"} for value in inputs]
         yield {
-            "question": question_of(function, inputs[:SHOWN], random),
+            "question": question_of(function, words_of(function, random), inputs[:SHOWN]),
             "public_test_cases": tests[:SHOWN],
             "private_test_cases": tests[SHOWN:],
             "metadata": {"func_name": "f"},
@@ -175,5 +183,6 @@ def function_texts(count: int, seed: int, slip: float, hard_coded: float) -> Ite
 def _written(random: Random, slip: float, hard_coded: float) -> tuple[str, Function, str]:
     function = draw_function(random, "train")
     examples = inputs_of(function, random, SHOWN)
-    question = question_of(function, examples, random)
-    return question, function, attempt(function, examples, slip, hard_coded, random)
+    said = words_of(function, random)
+    program = attempt(function, said, examples, slip, hard_coded, random)
+    return question_of(function, said, examples), function, program
