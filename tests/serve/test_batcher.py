@@ -55,13 +55,13 @@ def alone(engine, job: Job, stop_ids=()):
 
 
 PROMPTS = st.lists(st.integers(5, 60), min_size=1, max_size=6)
-ASKS = st.tuples(PROMPTS, st.integers(0, 5), st.integers(1, 25), st.sampled_from([0.0, 1.0]))
+ASKS = st.tuples(PROMPTS, st.integers(0, 5), st.integers(1, 12), st.sampled_from([0.0, 1.0]))
 
 
 @pytest.mark.usefixtures("eager")
 def test_every_job_reads_as_if_it_was_alone(engine) -> None:
-    @settings(max_examples=12, deadline=None)
-    @given(waves=st.lists(st.lists(ASKS, min_size=1, max_size=5), min_size=1, max_size=3), watched=st.booleans())
+    @settings(max_examples=5, deadline=None)
+    @given(waves=st.lists(st.lists(ASKS, min_size=1, max_size=4), min_size=1, max_size=3), watched=st.booleans())
     def check(waves, watched: bool) -> None:
         asker, jobs = Asker(), []
         with Batcher(engine, STOPS) as batcher:

@@ -37,7 +37,7 @@ function table(task, of, found, state) {
   const [low, high] = of.interval;
   const clear = low > 0 || high < 0;
   return h("section", {}, h("h2", {}, `${task}, ${of.metric.replace("_", " ")}`),
-    h("p", {}, `A ${number(of.a, 3)}, B ${number(of.b, 3)}: A − B `, h(clear ? "b.good" : "b", {}, `${of.difference >= 0 ? "+" : ""}${number(of.difference, 3)}`),
+    h("p", {}, `A ${number(of.a, 3)}, B ${number(of.b, 3)}: A − B `, h(clear ? (low > 0 ? "b.good" : "b.bad") : "b", {}, `${of.difference >= 0 ? "+" : ""}${number(of.difference, 3)}`),
       ` (95 % interval ${number(low, 3)} to ${number(high, 3)}), ${of.n} prompts; sign test p = ${number(of.p_value, 2)}`),
     span(low, high, of.difference),
     h("p.soft", {}, `A better on ${of.better} prompts, worse on ${of.worse}, equal on ${of.equal}. Samples: both right ${of.both_right}, only A ${of.only_a}, only B ${of.only_b}, neither ${of.neither}.`),
