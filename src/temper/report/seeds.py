@@ -60,8 +60,9 @@ def drawn_by_step(rows: Sequence[Mapping[str, Any]]) -> dict[int, float]:
     """
     total, found = 0.0, {}
     for row in rows:
-        numbers = [row.get(name) for name in ("tokens_per_second", "seconds", "completion/length")]
-        if not all(isinstance(number, (int, float)) and number > 0 for number in numbers):
+        names = ("tokens_per_second", "seconds", "completion/length")
+        numbers = [number for name in names if isinstance(number := row.get(name), (int, float)) and number > 0]
+        if len(numbers) < len(names):
             return {}
         speed, seconds, length = numbers
         total += speed * seconds / length * row.get("groups/draws", 1)

@@ -133,8 +133,9 @@ class Rollouts:
             groups += [group for group in more if has_signal(group) and group.prompt.id not in known]
             groups = sorted(groups, key=has_signal, reverse=True)[: config.prompts_per_step]  # the sort is stable
             self.draws += 1
-        for group in groups if self.retired is not None else ():
-            self.retired.see(group.prompt.id, pass_rate(group))
+        if self.retired is not None:
+            for group in groups:
+                self.retired.see(group.prompt.id, pass_rate(group))
         return groups
 
     def _draw(self, engine: Engine, number: int, key: Sequence[int | str], step: int) -> list[Group]:
