@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from temper import __version__
-from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
+from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError, system_error
 
 COMMANDS = {
     "run": ("temper.commands.run", "run a recipe; run it again to go on where it stopped"),
@@ -170,9 +170,10 @@ def _exhausted(error: BaseException | None, of: Collection[int] = _EXHAUSTED) ->
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        if isinstance(error, OSError) and error.errno is not None and error.errno in of:
-            what, fix = _EXHAUSTED[error.errno]
-            return Fault(what, str(error.filename or ""), error.strerror or "", fix)
+        found = system_error(error)
+        if found is not None and found.errno is not None and found.errno in of:
+            what, fix = _EXHAUSTED[found.errno]
+            return Fault(what, str(found.filename or ""), found.strerror or "", fix)
         if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):  # of `tempfile`
             fix = "set TMPDIR to a directory that can be written"
             return Fault("there is no usable temporary directory", why=error.strerror or "", fix=fix)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -100,6 +101,18 @@ _CONTROL = re.compile(
 )
 _LONG_WORD = re.compile(r"\S{301,}")
 _MOST_SHOWN = 3000  # characters of one line of a message
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """What the system said, of an OSError or of a library's own error that quotes it.
+
+    >>> system_error(ValueError("I/O error: File too large (os error 27)"))
+    OSError(27, 'File too large')
+    """
+    if isinstance(error, OSError):
+        return error
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 
 
 def tell(text: str) -> None:

@@ -195,6 +195,10 @@ _MAPPINGS: dict[HeadName, str] = {
 
 
 def _no_model(path: Path, problem: Exception) -> ArtifactError:
+    """What transformers could not make a model of. What the machine lacks, such as a temporary directory, is raised as
+    it is: the model is not at fault."""
+    if isinstance(problem, OSError) and problem.errno is not None and problem.filename is None:
+        raise problem
     what, why = "config.json does not describe a model", f"transformers says {one_line(problem)}"
     return ArtifactError(Fault(what, where=f"{path / 'config.json'}", why=why))
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from temper.errors import Exit, Fault, ResourceError, TemperError
+from temper.errors import Exit, Fault, ResourceError, TemperError, system_error
 from temper.record.rundir import Lock, resource_fault
 
-_DISK = re.compile(r"no space left|os error (28|122)\b|disk quota", re.IGNORECASE)
-_FORBIDDEN = re.compile(r"read-only file system|permission denied|os error (13|30)\b", re.IGNORECASE)
+_DISK = re.compile(r"no space left|disk quota", re.IGNORECASE)
+_FORBIDDEN = re.compile(r"read-only file system|permission denied", re.IGNORECASE)
 _MEMORY = re.compile(r"out of memory|can't allocate memory|cannot allocate memory|bad_alloc", re.IGNORECASE)
 
 
@@ -31,8 +31,8 @@ def as_temper_error(error: Exception, stage: str, lock: Lock, step: int | None) 
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _MEMORY.search(text)):
         fix = "lower `micro_batch_tokens` or the batch, then run the same command again"
         return ResourceError(Fault(f"stage `{stage}` ran out of memory", "", safe, fix))
-    if isinstance(error, OSError):
-        return ResourceError(resource_fault(root, error, safe))
+    if (found := system_error(error)) is not None:
+        return ResourceError(resource_fault(root, found, safe))
     if _DISK.search(text):  # libraries with errors of their own around the system's
         return ResourceError(Fault("the disk is full", str(root), safe, "free some space, then run the same command"))
     if _FORBIDDEN.search(text):

@@ -18,6 +18,7 @@ from temper.train.sizes import by_processes, even_budget, places_for
 
 PROCESS_BYTES = 500_000_000  # Python and its libraries once a model is computed with, the model itself left out
 CONTEXT_BYTES = 1_000_000_000  # of an accelerator's memory: its context and the libraries' work spaces
+WORD_BYTES = 2_500  # of a tokenizer, a token of its vocabulary: 0.12 GB at 49,152
 LIGHT_BYTES = 260_000_000  # the same where none is
 ROWS = 512  # rows that a sampler decodes together
 TRAINED = ("model", "reward_model")  # what stages that train make
@@ -103,8 +104,9 @@ def estimate(
     largest = max((size for size in known if size is not asked), key=lambda size: size.parameters, default=known[0])
     scoring = {ref.text: sizes.get(ref.text) for ref in stage.references if _is_reward_model(ref)}
     beside = sum(4 * size.parameters for size in scoring.values() if size is not None)  # reward models, in float32
-    process = machine.process_bytes
+    process = machine.process_bytes + _words(largest)
     loading = process + width * largest.parameters + (0 if machine.accelerator else largest.bytes)
+    process += _converted(largest, width, machine)
     if stage.kind == "import_model":
         return Estimate(loading, largest.bytes)
     cache = _cache(config, largest.shape, width, tokens, machine)
@@ -117,6 +119,16 @@ def estimate(
     checkpoints = 2 * 12 * largest.parameters  # two are kept: weights and Adam's two moments
     disk = 4 * largest.parameters + (0 if config.get("lora") else checkpoints)
     return Estimate(max(memory, loading + beside), disk, cache, tokens.assumed)
+
+
+def _words(size: ModelSize) -> int:
+    """Of a tokenizer: its vocabulary and merges, as Python and the library hold them."""
+    return WORD_BYTES * (size.shape.vocab_size if size.shape is not None else 0)
+
+
+def _converted(size: ModelSize, width: int, machine: Machine) -> int:
+    """What stays in main memory of weights that lie in fewer bytes in the file than they are computed with."""
+    return size.bytes if not machine.accelerator and size.bytes < width * size.parameters else 0
 
 
 def _width(config: Mapping[str, Any], machine: Machine) -> int:
