@@ -100,6 +100,16 @@ def test_only_verified_readable_and_whole_completions_are_kept() -> None:
     assert verdicts(rollout(good("\x00"))) == ["broken text"]  # the next stage would refuse the file
 
 
+def test_a_program_that_was_run_may_stand_in_its_answer_but_not_in_the_thought() -> None:
+    block = "```python\nprint(4)\n```"
+    program = f"<think>Print it.</think><answer>{block}</answer>"
+    assert verdicts(rollout(program)) == ["code block"]
+    assert verdicts(rollout(program, code=1.0), min_rewards={"code": 1.0}) == ["kept"]
+    assert verdicts(rollout(program, code=0.0), min_rewards={"code": 1.0}) == ["code below 1"]
+    thought = f"<think>{block}</think><answer>{block}</answer>"
+    assert verdicts(rollout(thought, code=1.0), min_rewards={"code": 1.0}) == ["code block"]
+
+
 def test_copies_are_dropped_and_a_prompt_gives_no_more_than_its_cap() -> None:
     many = [rollout(good(f"Way {i}: 2+2=4.")) for i in (1, 1, 2, 3)]
     assert verdicts(*many, max_per_prompt=2) == ["kept", "duplicate", "kept", "over the cap"]

@@ -179,13 +179,20 @@ def reject(rollout: Rollout, config: Config) -> str | None:
         if rollout.rewards.get(name, bound) < bound:  # one that does not apply to this reply has no say
             return f"{name} below {bound:g}"
     thinking = rollout.reply.reasoning or ""
-    if config.drop_code_blocks and "```" in rollout.reply.text:
+    if config.drop_code_blocks and "```" in _beside_its_program(rollout):
         return "code block"
     if config.max_paragraph_length and max(map(len, thinking.split("\n\n"))) > config.max_paragraph_length:
         return "long paragraph"
     if config.min_language_share and mixes_languages(thinking, rollout.prompt.language, config.min_language_share):
         return "mixed languages"
     return None
+
+
+def _beside_its_program(rollout: Rollout) -> str:
+    """Where a block of code is out of place: the reply; where its program was run, the thought that led to it."""
+    if "code" not in rollout.rewards:
+        return rollout.reply.text
+    return "" if rollout.reply.form == "plain" else rollout.reply.thinking or ""
 
 
 def mixes_languages(text: str, language: str, least: float) -> bool:
