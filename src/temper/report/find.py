@@ -42,9 +42,10 @@ class Source:
     task: str | None = field(default=None)
 
 
-def sources(run_dir: Path) -> list[Source]:
-    """Every file of completions of a run: of each stage its held-out samples, then its kept rollouts."""
-    files = RunFiles(run_dir)
+def sources(run_dir: Path, files: RunFiles | None = None) -> list[Source]:
+    """Every file of completions of a run: of each stage its held-out samples, then its kept rollouts. `files`: what was
+    looked up of the run's hashes already."""
+    files = files or RunFiles(run_dir)
     stages = gather_stages(run_dir, files)
     found: list[Source] = []
     for stage in stages:

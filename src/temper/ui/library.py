@@ -75,7 +75,11 @@ class Library:
             known = self._seen.get(path)
             if known is not None and known.signature == signature:
                 return known
-            is_fresh = known is not None and time.monotonic() - known.looked < AGAIN
+            is_fresh = (
+                known is not None
+                and known.signature[: len(RECORDS)] == signature[: len(RECORDS)]
+                and time.monotonic() - known.looked < AGAIN
+            )
             found = _look(path, signature, known.files if known is not None and is_fresh else None,
                           known.looked if known is not None and is_fresh else time.monotonic())  # fmt: skip
             self._seen[path] = found
@@ -83,7 +87,7 @@ class Library:
 
     def sources(self, number: str) -> list[Source]:
         """Every file of completions of a run. Raises Unknown."""
-        return sources(self.path(number))
+        return sources(self.path(number), self.snapshot(number).files)
 
 
 def id_of(path: Path) -> str:
