@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from temper.environment import wait_passively
+
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 sys.path.insert(0, str(Path(__file__).parent))
+wait_passively()  # as the command does: recipes run inside a test, two threads each, beside other tests
 
 # The same examples each time, so that a red run is the change's doing; `--hypothesis-profile=roam` looks for new ones.
 settings.register_profile("same", derandomize=True, deadline=None)

@@ -24,7 +24,7 @@ LAYERS = (
     ("trackers",),
     ("record",),
     ("models", "rewards", "hub"),
-    ("text", "kernels", "algorithms", "code"),
+    ("text", "kernels", "algorithms", "code", "distributed"),
     (
         "types",
         "config",

@@ -39,13 +39,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--changed", action="store_true",
         help="accept that stages which stopped half-way start again, because the recipe was changed",
     )  # fmt: skip
+    parser.add_argument(
+        "--ranks", type=int, default=1, metavar="N",
+        help="N processes that share out every step (docs/scale.md); under torchrun they are there already",
+    )  # fmt: skip
     # for `temper sweep`: standard input is a pipe from the process that this run must not outlive
     parser.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)
 
 
 def run(args: argparse.Namespace) -> int:
+    from temper.distributed.ranks import given
+    from temper.errors import ConfigError, Fault
     from temper.pipeline.stopping import Stopper
 
+    if args.ranks < 1:
+        raise ConfigError(Fault(f"--ranks {args.ranks}: there is at least one"))
+    if (told := given()) is not None and told[0]:
+        from temper.pipeline.crew import serve_rank
+
+        serve_rank("env://", *told)
+        return 0
     with Stopper(idle="stopped"):  # also while modules are loaded and the report is written
         return _run(args)
 
@@ -58,7 +71,8 @@ def _run(args: argparse.Namespace) -> int:
 
         end_with_parent()
     try:
-        result = run_recipe(args.recipe, args.settings, args.out, args.changed, ["temper", *sys.argv[1:]])
+        command = ["temper", *sys.argv[1:]]
+        result = run_recipe(args.recipe, args.settings, args.out, args.changed, command, size=args.ranks)
     except Stopped as stopped:
         say(f"stopped: {stopped}\nrun the same command again to go on")
         return int(stopped.code)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from temper.artifacts import begin, seal, set_aside, write_atomically
-from temper.environment import give_back_memory, go_offline, settle_torch
+from temper.environment import give_back_memory, go_offline, settle_torch, wait_passively
 from temper.errors import DataError, Exit, Fault, Preempted, escape, tell
 from temper.halting import Halt, rescue
 from temper.masking import masked
+from temper.pipeline.crew import assign, crew, threads_of
 from temper.pipeline.failure import as_temper_error
 from temper.pipeline.run_record import Record
 from temper.pipeline.stopping import Stopper
@@ -71,10 +72,12 @@ def run_recipe(
     accept_changes: bool = False,
     command: Sequence[str] = (),
     on_step: OnStep | None = None,
+    size: int = 1,
 ) -> Result:
-    """Run what is not done of a recipe. Raises TemperError for what can be mended, Stopped if it was asked to stop, and
-    what `on_step` raises."""
+    """Run what is not done of a recipe, with `size` ranks. Raises TemperError for what can be mended, Stopped if it was
+    asked to stop, and what `on_step` raises."""
     go_offline()
+    wait_passively()  # where torch is not loaded yet
     meter = Meter(whole_process=True)
     with ExitStack() as stack:
         stopper = stack.enter_context(Stopper())
@@ -95,8 +98,9 @@ def run_recipe(
         warnings += preflight.check_resources(plan)
         if not locks:
             lock(plan.folder)
+        stack.enter_context(crew(size))
         try:
-            return Run(plan, locks[0], stopper, meter, command, settings, on_step).whole(warnings)
+            return Run(plan, locks[0], stopper, meter, reference, command, settings, on_step).whole(warnings)
         except Halt:  # between two stages
             raise Stopped("what is done is kept", stopper.code or Exit.PREEMPTED) from None
 
@@ -109,6 +113,7 @@ class Run:
     lock: Lock
     stopper: Stopper
     meter: Meter
+    reference: str
     command: Sequence[str]
     settings: Sequence[str]
     on_step: OnStep | None = None
@@ -131,7 +136,7 @@ class Run:
             self._tidy()
         for line in reasons(self.plan.stages):
             say(line)
-        settle_torch(self.plan.recipe.threads)
+        settle_torch(threads_of(self.plan.recipe.threads))
         self.stopper.busy = True
         with following(self.root, self.plan.recipe.trackers) as untold:
             self._stages()
@@ -203,6 +208,7 @@ class Run:
                       recipe=recipe.name, config=stage_values(stage),
                       on_step=self._told(stage.name)) as log:  # fmt: skip
             log.info(f"stage {stage.number}/{len(recipe.stages)} {stage.name} ({stage.kind})")
+            assign(planned, self.reference, self.settings, self.root, work)
             stage.module.run(
                 stage.config,
                 StageContext(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+from temper.distributed.ranks import ranks
 from temper.errors import Exit, Fault, TemperError
 from temper.rewards.code import told
 from temper.rewards.score import Score, Scorer
@@ -36,7 +37,26 @@ def collect(
 ) -> list[Group]:
     """`samples` completions of each prompt, parsed and scored. The draws are named by (`key`, prompt, sample). `tell`
     hears of rewards that failed on some replies or do not apply to them. Raises TemperError for one that fails on all.
+    With several ranks each draws and scores its share of the prompts, and all get all groups.
     """
+    own = ranks().share(prompts)
+    found = ranks().together(lambda: list(_scored_groups(engine, chat, scorer, own, samples, sampling, key)))
+    scores = [score for _, of_group in found for score in of_group]
+    stop_if_a_reward_is_broken(scores)
+    if tell is not None:
+        tell_of_gaps(scores, tell)
+    return [group for group, _ in found]
+
+
+def _scored_groups(
+    engine: Engine,
+    chat: Chat,
+    scorer: Scorer,
+    prompts: Sequence[Prompt],
+    samples: int,
+    sampling: Sampling,
+    key: Sequence[int | str],
+) -> Iterator[tuple[Group, list[Score]]]:
     prompt_ids = chat.prompts_ids([prompt.messages for prompt in prompts])
     requests = [
         Request(ids, seed_for(*key, prompt.id, sample))
@@ -47,9 +67,6 @@ def collect(
     with Scoring(chat, scorer, asked) as scoring:
         completions = engine.generate(requests, sampling, None, scoring.finished)
         scored = scoring.results(completions)
-    stop_if_a_reward_is_broken([score for _, score in scored])
-    if tell is not None:
-        tell_of_gaps([score for _, score in scored], tell)
     totals = [
         total
         for start in range(0, len(scored), samples)
@@ -59,10 +76,9 @@ def collect(
         Rollout(prompt, completion, reply, score.rewards, total, score.failures, score.inapplicable)
         for prompt, completion, (reply, score), total in zip(asked, completions, scored, totals, strict=True)
     ]
-    return [
-        Group(prompt, ids, tuple(rollouts[i * samples : (i + 1) * samples]))
-        for i, (prompt, ids) in enumerate(zip(prompts, prompt_ids, strict=True))
-    ]
+    for i, (prompt, ids) in enumerate(zip(prompts, prompt_ids, strict=True)):
+        part = slice(i * samples, (i + 1) * samples)
+        yield Group(prompt, ids, tuple(rollouts[part])), [score for _, score in scored[part]]
 
 
 def comparable(scores: Sequence[Score]) -> list[float]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from temper.distributed.ranks import ranks
 from temper.errors import Exit, Fault, TemperError
 from temper.models.adapters import FOLDER, add_adapters, merge_adapters, missing_peft
 from temper.models.device import missing_device, pick_device, pick_dtype, pin
@@ -83,6 +84,8 @@ def open_reference(source: Path, policy: Any, config: OptimizerConfig, offload: 
 def finish_model(learner: Learner, chat: ChatFormat, ctx: StageContext, trained_from: str, how: Sequence[str]) -> None:
     """Leave what was trained as the stage's artifact: a whole model in float32, and beside it the adapter, if any. Of a
     policy that shares its trunk with a value head it is the policy."""
+    if ranks().rank:
+        return  # all have the same, and the first one writes it
     trained = learner.trained_model()
     policy = trained.policy if isinstance(trained, SharedTrunk) else trained
     model = merge_adapters(policy, ctx.out / FOLDER)

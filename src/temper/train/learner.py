@@ -13,6 +13,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from temper.distributed.ranks import ranks
 from temper.environment import keep_freed_memory
 from temper.kernels.layers import in_place, training_forwards
 from temper.models.adapters import LoraConfig, dropouts, dropping_out
@@ -101,7 +102,9 @@ class Learner:
         self.optimizer = make_optimizer(
             config.optim, self.weights.masters, config.learning_rate, betas, config.weight_decay, config.adam_epsilon
         )
-        self.team = Team() if in_processes(model, config) else None  # None: one process with all its threads
+        self.team = None  # one process with all its threads
+        if in_processes(model, config):
+            self.team = Team(1 if ranks().size > 1 else None)
         if self.team is not None:
             keep_freed_memory()
         elif config.parallel == "processes" and not config.compile:
@@ -115,7 +118,9 @@ class Learner:
     def budget(self, tokens: int) -> int:
         """The most tokens of a micro-batch, in a step of `tokens`."""
         most = self.config.micro_batch_tokens
-        return most if self.team is None else even_budget(tokens, most)
+        if self.team is None and ranks().size == 1:
+            return most
+        return even_budget(tokens, most, ranks().size if self.team is None else 1)
 
     def update(self, losses: Iterable[Callable[[], LossSum]], divisor: float) -> dict[str, float]:
         """Back-propagate each loss divided by `divisor`, clip, step. An empty `losses` is a step with gradient 0.

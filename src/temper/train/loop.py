@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from temper.distributed.ranks import ranks
 from temper.errors import Preempted
 from temper.halting import rescued_by, shielded
 from temper.record.checkpoints import last_checkpoint
@@ -53,6 +54,8 @@ def resumable_steps(
     learners = [learner, *(other for other in others.values() if isinstance(other, Learner))]
 
     def save(step: int) -> None:
+        if ranks().rank:
+            return  # the first one writes
         tensors, meta = learner.state(), {"updates": learner.step}
         for name, other in others.items():
             tensors |= {f"{name}.{key}": tensor for key, tensor in _state(other).items()}

@@ -18,14 +18,14 @@ def by_processes(parallel: str, compiled: bool, weights: int) -> bool:
     return parallel == "processes" or weights <= SMALL_MODEL
 
 
-def even_budget(tokens: int, most: int) -> int:
+def even_budget(tokens: int, most: int, ranks: int = 1) -> int:
     """Tokens of a micro-batch, where processes share out a step of `tokens`: pieces of one size, as many for one
-    process as for sixty.
+    process as for sixty, and some for each of the `ranks`.
 
     >>> even_budget(16_832, 8192), even_budget(5000, 8192), even_budget(300, 8192), even_budget(5000, 500)
     (1871, 1000, 300, 500)
     """
-    pieces = max(-(-tokens // USUAL_TOKENS), min(PIECES, -(-tokens // FEWEST_TOKENS)), 1)
+    pieces = max(-(-tokens // USUAL_TOKENS), min(PIECES, -(-tokens // FEWEST_TOKENS)), ranks)
     return max(1, min(most, -(-tokens // pieces)))
 
 

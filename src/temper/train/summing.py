@@ -2,7 +2,8 @@
 
 Sums of rounded numbers depend on their order. Each micro-batch is computed whole by one process, its gradient lies by
 itself in memory that forked processes share, and this process adds one after the other: so no number of processes, and
-no order in which they are done, changes a bit.
+no order in which they are done, changes a bit. Ranks share no memory: of a small model every gradient is told to all of
+them and added in the same order, of others each rank sums its own, and the sums are added up.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from temper.distributed.ranks import ranks
 from temper.models.forks import shared_like
 from temper.train.precision import Weights
 from temper.train.sizes import places_for
@@ -34,6 +36,8 @@ class GradientSum:
         """What the `passes` return, in their order. Each makes the gradient of one micro-batch; afterwards their sum
         stands in the masters' `grad`."""
         total = self.weights.zero_gradients()
+        if ranks().size > 1:
+            return self._among_ranks(total, passes)
         if self.team is None:
             return [one() for one in passes]
         found: list[T] = []
@@ -51,6 +55,24 @@ class GradientSum:
                 for place in places:
                     for sum_so_far, gradient in zip(total, place, strict=True):
                         sum_so_far.add_(gradient)
+        return found
+
+    def _among_ranks(self, total: list[Tensor], passes: Sequence[Callable[[], T]]) -> list[T]:
+        if self.team is None:
+            parts = ranks().together(lambda: [one() for one in ranks().share(passes)])
+            ranks().add_up(total)
+            return parts
+        team, [place], found = self.team, self._room(1), []
+        try:
+            for start in range(0, len(passes), ranks().size):
+                chunk = passes[start:][: ranks().size]
+                tasks = [partial(self._in_place, place, one) for one in ranks().share(chunk)]
+                found += ranks().together(partial(team.run, tasks, KIND))
+                for gradients in ranks().all_of(place)[: len(chunk)]:
+                    for sum_so_far, gradient in zip(total, gradients, strict=True):
+                        sum_so_far.add_(gradient)
+        finally:
+            self.weights.gather_in(total)
         return found
 
     def _in_place(self, place: list[Tensor], one: Callable[[], T]) -> T:

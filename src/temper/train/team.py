@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from temper.distributed.ranks import ranks
 from temper.errors import Fault, ResourceError
 from temper.models.forks import cpu_seconds, one_thread, settle_fork
 
@@ -75,7 +76,14 @@ class Team:
 
 
 def run_all(team: Team | None, tasks: Sequence[Callable[[], T]], kind: str) -> list[T]:
-    """What each task returns: of a team, or without one of this process with all its threads."""
+    """What each task returns: of a team, or without one of this process with all its threads; with several ranks, each
+    does its share."""
+    if ranks().size > 1:
+        return ranks().together(lambda: _all(team, ranks().share(tasks), kind))
+    return _all(team, tasks, kind)
+
+
+def _all(team: Team | None, tasks: Sequence[Callable[[], T]], kind: str) -> list[T]:
     return [task() for task in tasks] if team is None else team.run(tasks, kind)
 
 

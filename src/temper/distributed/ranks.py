@@ -1,0 +1,177 @@
+"""Ranks: processes that run the same stage on the same numbers, and share out what a step costs.
+
+Every rank holds the whole model. Prompts and micro-batches are dealt out in turn, what each rank made is told to all,
+and gradients are added up; everything else of a step is computed by every rank alike. Draws are named by the seed, the
+step, the prompt and the sample, never by a rank: any number of them takes the same samples. With one rank, nothing here
+does anything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import pickle
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from temper.errors import Fault, ResourceError
+
+T = TypeVar("T")
+TIMEOUT = 1800.0  # seconds that a rank waits for the others before it gives up
+
+
+@dataclass
+class Ranks:
+    """Rank `rank` of `size`; `lost` says, where somebody knows, which one has ended and how."""
+
+    rank: int = 0
+    size: int = 1
+    lost: Callable[[], str] = field(default=lambda: "")
+
+    def share(self, items: Sequence[T]) -> Sequence[T]:
+        """This rank's part of what is to be done: every `size`-th, so that neighbours go to different ranks.
+
+        >>> Ranks(1, 2).share("abcde"), Ranks().share("abc")
+        ('bd', 'abc')
+        """
+        return items if self.size == 1 else items[self.rank :: self.size]
+
+    def together(self, work: Callable[[], Sequence[T]]) -> list[T]:
+        """What `work` made of each rank's share, in the order of the whole. What one rank raises, all raise."""
+        if self.size == 1:
+            return list(work())
+        try:
+            mine: Any = list(work())
+        except Exception as error:
+            mine = _crossing(error)
+        parts = self._exchange(mine)
+        for rank, part in enumerate(parts):
+            if isinstance(part, BaseException):
+                part.add_note(f"on rank {rank} of {self.size}")
+                raise part
+        return interleaved(parts)
+
+    def send(self, value: T | None) -> T:
+        """What rank 0 sends, at every rank."""
+        if self.size == 1:
+            return value  # type: ignore[return-value]
+        import torch.distributed as dist
+
+        box = [value]
+        with self._waiting():
+            dist.broadcast_object_list(box, src=0)
+        return box[0]  # type: ignore[return-value]
+
+    def add_up(self, tensors: Sequence[Any]) -> None:
+        """Every tensor becomes the sum of what the ranks have in its place: one message a dtype."""
+        if self.size == 1:
+            return
+        import torch
+        import torch.distributed as dist
+
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            same = [tensor for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.reshape(-1) for tensor in same])
+            with self._waiting():
+                dist.all_reduce(flat)
+            for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def all_of(self, tensors: Sequence[Any]) -> list[list[Any]]:
+        """What every rank has in the place of `tensors`, which are of one dtype, in the order of the ranks."""
+        import torch
+        import torch.distributed as dist
+
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        found = [torch.empty_like(flat) for _ in range(self.size)]
+        with self._waiting():
+            dist.all_gather(found, flat)
+        sizes = [tensor.numel() for tensor in tensors]
+        return [
+            [part.view_as(tensor) for part, tensor in zip(one.split(sizes), tensors, strict=True)] for one in found
+        ]
+
+    def _exchange(self, mine: Any) -> list[Any]:
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.size
+        with self._waiting():
+            dist.all_gather_object(found, mine)
+        return found
+
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """A rank that has ended, or answers nothing in time, is a fault that names it."""
+        try:
+            yield
+        except RuntimeError as error:
+            why = self.lost() or " ".join(str(error).split())[:200]
+            fix = "see what it said last, then run the same command again: it goes on from the last checkpoint"
+            raise ResourceError(Fault(f"a rank of {self.size} was lost", why=why, fix=fix)) from None
+
+
+def interleaved(parts: Sequence[Sequence[T]]) -> list[T]:
+    """The whole that was dealt out by `share`.
+
+    >>> interleaved(["ace", "bd"])
+    ['a', 'b', 'c', 'd', 'e']
+    """
+    return [parts[i % len(parts)][i // len(parts)] for i in range(sum(map(len, parts)))]
+
+
+def _crossing(error: Exception) -> Exception:
+    """The exception as it can be told to other ranks."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+_present = Ranks()
+
+
+def ranks() -> Ranks:
+    """Those of this process."""
+    return _present
+
+
+def join(where: str, rank: int, size: int, local: int = 0, timeout: float = TIMEOUT) -> Ranks:
+    """Become rank `rank` of `size`, that meet at `where` (`env://`, or `file://` a path that all can reach); `local` is
+    the number of the device on this machine. Raises ResourceError where the others do not come in time."""
+    global _present
+    import torch
+    import torch.distributed as dist
+
+    has_cuda = torch.cuda.is_available()
+    if has_cuda:
+        torch.cuda.set_device(local % torch.cuda.device_count())
+    _present = Ranks(rank, size)
+    with _present._waiting():
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if has_cuda else "gloo",
+            init_method=where, rank=rank, world_size=size, timeout=datetime.timedelta(seconds=timeout),
+        )  # fmt: skip
+    return _present
+
+
+def leave() -> None:
+    """Be alone again."""
+    global _present
+    import torch.distributed as dist
+
+    if _present.size > 1 and dist.is_initialized():
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
+    _present = Ranks()
+
+
+def given() -> tuple[int, int, int] | None:
+    """(rank, size, number on this machine) where a launcher such as torchrun has said so; None without one."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    values = [os.environ.get(name, "") for name in names]
+    if not all(value.isascii() and value.isdigit() for value in values[:2]) or int(values[1]) < 2:
+        return None
+    return int(values[0]), int(values[1]), int(values[2] or 0) if values[2].isdigit() else 0

@@ -1,0 +1,189 @@
+"""The ranks beside the first: it runs the recipe; the others take part in the stages that can be shared.
+
+`temper run R --ranks N` starts them here; under torchrun they are there already. Rank 0 alone writes: the others work
+in a scratch directory that begins as a copy of the stage's own, so that all go on from the same checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from temper.distributed.ranks import Ranks, given, join, leave, ranks
+from temper.environment import go_offline, settle_torch, wait_passively
+from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
+from temper.planning.given import inputs, tasks
+from temper.planning.plan import StagePlan, differences, make_plan
+from temper.planning.preflight import CheckLog
+from temper.recipe.reader import load_recipe
+from temper.record.rundir import RunDir
+from temper.stages.context import StageContext
+
+SHARED = frozenset({"pretrain", "sft", "distill", "grpo", "ppo", "reward_model", "sample", "step_labels", "preferences",
+                    "evaluate"})  # fmt: skip
+UNSHARED_FILES = shutil.ignore_patterns("rollouts", "metrics.jsonl", "log.txt", "weights")
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A stage that all ranks run now."""
+
+    reference: str
+    settings: tuple[str, ...]
+    root: Path
+    work: Path
+    stage: str
+    fingerprint: str
+    material: Mapping[str, Any]
+
+
+@contextlib.contextmanager
+def crew(size: int) -> Iterator[None]:
+    """Within it this process is rank 0 of `size`; the others, which it starts, end with it, however it ends."""
+    if (told := given()) is not None:
+        join("env://", *told)
+        try:
+            yield
+            ranks().send(None)
+        finally:
+            leave()
+        return
+    if size == 1:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="temper-ranks-") as folder:
+        place = f"file://{folder}/meet"
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all are on this machine
+        started = [_start(place, rank, size) for rank in range(1, size)]
+        try:
+            joined = join(place, 0, size)
+            joined.lost = lambda: _ended(started)
+            yield
+            ranks().send(None)
+            for process in started:
+                process.wait()
+        finally:
+            for process in started:
+                process.kill()
+                process.wait()
+            leave()
+
+
+def _start(place: str, rank: int, size: int) -> subprocess.Popen[bytes]:
+    """A rank whose standard input ends when this process does."""
+    command = [sys.executable, "-m", "temper.pipeline.crew", place, str(rank), str(size)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def _ended(started: Sequence[subprocess.Popen[bytes]]) -> str:
+    for rank, process in enumerate(started, 1):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return f"rank {rank} ended with code {process.wait(0.5)}"
+    return ""
+
+
+def assign(planned: StagePlan, reference: str, settings: Sequence[str], root: Path, work: Path) -> None:
+    """Rank 0: have the others take part in the stage that is run next, once they have found the same recipe, model,
+    data and version. Raises ConfigError that names a rank which has not."""
+    if ranks().size == 1 or planned.stage.kind not in SHARED:
+        return
+    about = (planned.stage.name, planned.fingerprint, planned.material)
+    ranks().send(Assignment(reference, tuple(settings), root.resolve(), work.resolve(), *about))
+    ranks().together(lambda: [None])
+
+
+def take_part(joined: Ranks) -> None:
+    """Every other rank: stage after stage, until rank 0 has no more."""
+    while (assignment := joined.send(None)) is not None:
+        with tempfile.TemporaryDirectory(prefix="temper-rank-") as scratch:
+            _run(assignment, Path(scratch))
+
+
+def _run(assignment: Assignment, scratch: Path) -> None:
+    ready: list[tuple[StagePlan, StageContext]] = []
+
+    def prepare() -> list[None]:
+        ready.append(_prepared(assignment, scratch))
+        return [None]
+
+    ranks().together(prepare)
+    [(planned, ctx)] = ready
+    planned.stage.module.run(planned.stage.config, ctx)
+
+
+def _prepared(assignment: Assignment, scratch: Path) -> tuple[StagePlan, StageContext]:
+    """The stage as this rank finds it, if it is what rank 0 has found. Raises TemperError."""
+    recipe, faults = load_recipe(assignment.reference, assignment.settings)
+    if recipe is None or faults:
+        raise ConfigError(faults)
+    folder = RunDir(assignment.root)
+    plan = make_plan(recipe, folder)
+    mine = next((planned for planned in plan.stages if planned.stage.name == assignment.stage), None)
+    if mine is None or mine.fingerprint != assignment.fingerprint:
+        raise ConfigError(_other(assignment, mine))
+    settle_torch(threads_of(recipe.threads))
+    shutil.copytree(assignment.work, scratch / "work", ignore=UNSHARED_FILES)
+    (scratch / "out").mkdir()
+    artifacts = {planned.stage.name: folder.artifact(planned.fingerprint) for planned in plan.stages}
+    return mine, StageContext(
+        name=mine.stage.name,
+        seed=recipe.seed,
+        out=scratch / "out",
+        work=scratch / "work",
+        inputs=inputs(mine.stage, artifacts),
+        tasks=tasks(mine.stage, recipe, artifacts),
+        log=CheckLog(),  # type: ignore[arg-type]
+        stopping=lambda: False,  # rank 0 says when, and the others end with it
+    )
+
+
+def _other(assignment: Assignment, mine: StagePlan | None) -> Fault:
+    what = f"rank {ranks().rank} has another stage `{assignment.stage}` than rank 0"
+    found = differences(dict(assignment.material), mine.material) if mine is not None else ["it has no such stage"]
+    fix = "give every rank the same recipe, files, models and version of temper, in one directory that all can read"
+    return Fault(what, why="; ".join(found) or "another version of temper", fix=fix)
+
+
+def threads_of(threads: int) -> int:
+    """The threads of this rank, of those that the recipe has for all ranks on this machine."""
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "") or ranks().size)
+    return max(1, threads // here)
+
+
+def main() -> None:
+    """Rank `sys.argv[2]` of `sys.argv[3]`, which meet at `sys.argv[1]`."""
+    from temper.pipeline.sweep import end_with_parent
+
+    place, rank, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    end_with_parent()
+    serve_rank(place, rank, size, rank)
+
+
+def serve_rank(place: str, rank: int, size: int, local: int) -> None:
+    """The life of a rank that is not the first. What goes wrong here alone ends it, and so the others."""
+    go_offline()
+    wait_passively()
+    try:
+        take_part(join(place, rank, size, local))
+    except TemperError as error:
+        if rank and not isinstance(error, ResourceError):
+            os._exit(int(error.code))  # rank 0 was told, and tells
+        print(f"rank {rank}: {error.render()}", file=sys.stderr, flush=True)
+        os._exit(int(error.code))
+    except Exception:
+        print(f"rank {rank} of {size} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+        os._exit(int(Exit.BUG))
+    leave()
+
+
+if __name__ == "__main__":
+    main()

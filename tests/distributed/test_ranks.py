@@ -1,0 +1,213 @@
+"""Ranks: what is dealt out comes together in order, sums are sums, what one rank raises all raise, and a run with
+several ranks is the run with one."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_models import tiny_model
+
+from temper.artifacts import hash_file
+from temper.distributed.ranks import Ranks, interleaved, join, leave, ranks
+from temper.errors import ConfigError, ResourceError, TemperError
+from temper.pipeline.run import run_recipe
+from temper.recipe.reader import load_recipe
+from temper.train.learner import Learner, LossSum, OptimizerConfig
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+
+
+def at_every_rank(size: int, folder: Path, work: Callable[[Ranks], Any]) -> list[Any]:
+    """What `work` returns, or raises, at each of `size` forked processes."""
+    context = multiprocessing.get_context("fork")
+    lines = [context.Pipe(duplex=False) for _ in range(size)]
+
+    def live(rank: int) -> None:
+        for other, (_, theirs) in enumerate(lines):
+            if other != rank:
+                theirs.close()
+        torch.set_num_threads(1)
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+        joined = join(f"file://{folder}/meet", rank, size, timeout=60)
+        try:
+            found = work(joined)
+        except Exception as error:
+            found = error
+        lines[rank][1].send(found)
+        os._exit(0)
+
+    started = [context.Process(target=live, args=(rank,), daemon=True) for rank in range(size)]
+    for process in started:
+        process.start()
+    for _, theirs in lines:
+        theirs.close()
+    return [_received(line) for line, _ in lines]
+
+
+def _received(line: Any) -> Any:
+    """What a rank sent; None if it was killed."""
+    try:
+        return line.recv() if line.poll(60) else None
+    except EOFError:
+        return None
+
+
+@given(st.lists(st.integers()), st.integers(1, 5))
+def test_what_is_dealt_out_comes_together_in_order(items: list[int], size: int) -> None:
+    assert interleaved([Ranks(rank, size).share(items) for rank in range(size)]) == items
+
+
+def test_words_sums_and_errors_reach_every_rank(tmp_path: Path) -> None:
+    def work(mine: Ranks) -> Any:
+        tensors = [torch.full((2, 3), float(mine.rank)), torch.ones(1, dtype=torch.float64)]
+        mine.add_up(tensors)
+        words = mine.together(lambda: [item * 10 for item in mine.share(range(7))])
+        told = mine.send("from 0" if mine.rank == 0 else None)
+        everyone = [part[0].tolist() for part in mine.all_of([torch.tensor([mine.rank])])]
+
+        def fails() -> list[int]:
+            if mine.rank == 1:
+                raise ValueError("it is broken here")
+            return [1]
+
+        try:
+            mine.together(fails)
+        except ValueError as error:
+            return [[t.sum().item() for t in tensors], words, told, everyone, str(error), error.__notes__]
+
+    for found in at_every_rank(3, tmp_path, work):
+        assert found == [
+            [18.0, 3.0], [0, 10, 20, 30, 40, 50, 60], "from 0", [[0], [1], [2]], "it is broken here",
+            ["on rank 1 of 3"],
+        ]  # fmt: skip
+
+
+def trained(parallel: str, parts: int) -> bytes:
+    """The weights after three updates of `parts` micro-batches each."""
+    model = tiny_model("llama", "eager")
+    learner = Learner(model, OptimizerConfig(learning_rate=1e-3, parallel=parallel), 3)  # type: ignore[arg-type]
+
+    def loss(number: int) -> LossSum:
+        ids = torch.arange(5, 13)[None] + number % 7
+        return LossSum(model(input_ids=ids, use_cache=False).logits.logsumexp(-1).sum(), {"value": float(number)}, 1.0)
+
+    metrics = [learner.update([lambda n=n: loss(n) for n in range(parts)], 10.0) for _ in range(3)]
+    assert all(one.get("value", 0.0) == (parts - 1) / 2 for one in metrics if parts)
+    return b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_small_model_is_trained_to_the_same_bits_by_any_number_of_ranks(size: int, tmp_path: Path) -> None:
+    for parts in (1, 5):
+        folder = tmp_path / str(parts)
+        folder.mkdir()
+        expected = trained("processes", parts)
+        found = at_every_rank(size, folder, lambda _, parts=parts: trained("processes", parts))
+        assert found == [expected] * size
+
+
+def test_of_a_large_model_every_rank_has_the_same_bits(tmp_path: Path) -> None:
+    alone = torch.frombuffer(bytearray(trained("threads", 5)), dtype=torch.float32)
+    first, second = at_every_rank(2, tmp_path, lambda _: trained("threads", 5))
+    assert first == second
+    assert (torch.frombuffer(bytearray(first), dtype=torch.float32) - alone).abs().max() < 1e-5
+
+
+def test_a_rank_that_ends_is_named(tmp_path: Path) -> None:
+    def work(mine: Ranks) -> Any:
+        if mine.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        mine.lost = lambda: "rank 1 ended"
+        mine.add_up([torch.ones(3)])
+
+    first, _ = at_every_rank(2, tmp_path, work)
+    assert isinstance(first, ResourceError)
+    assert first.faults[0].why == "rank 1 ended"
+
+
+RECIPE = """
+seed: 3
+threads: 1
+tasks: {sums: {train: sums.jsonl, test: sums.jsonl}}
+stages:
+  base: {stage: import_model, model: tiny-base}
+  rl:
+    stage: grpo
+    model: "@base"
+    tasks: [sums]
+    reward_funcs: ["mine.py:vowels"]
+    max_steps: 2
+    num_generations: 4
+    prompts_per_step: 3
+    max_completion_length: 16
+    learning_rate: 0.0005
+    kl_penalty: 0.01
+    keep_rollouts_steps: 1
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    rows = [{"question": f"What is {a} + {a + 1}?", "answer": str(2 * a + 1)} for a in range(2, 8)]
+    (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "mine.py").write_text("def vowels(prompt, reply): return sum(map(reply.text.count, 'aeiou')) / 10")
+    (tmp_path / "my.yaml").write_text(RECIPE)
+    return tmp_path / "my.yaml"
+
+
+def made(run: Path) -> tuple[list[str], list[str]]:
+    weights = [hash_file(file) for file in sorted(run.glob("artifacts/*/model.safetensors"))]
+    lines = [gzip.decompress(file.read_bytes()) for file in sorted(run.glob("stages/*/rollouts/*.gz"))]
+    return weights, [json.loads(line)["reply"] for file in lines for line in file.splitlines()]
+
+
+def test_a_run_with_two_ranks_is_the_run_with_one(recipe: Path, tmp_path: Path) -> None:
+    run_recipe(str(recipe), [], tmp_path / "one")
+    run_recipe(str(recipe), [], tmp_path / "two", size=2)
+    assert ranks().size == 1
+    (weights, replies), (expected, said) = made(tmp_path / "two"), made(tmp_path / "one")
+    assert len(said) == 24
+    same = sum(a == b for a, b in zip(replies, said, strict=True))
+    assert same >= len(said) - 1  # rounding may flip a draw that falls on the edge between two tokens
+    assert weights == expected or same < len(said)
+
+
+def test_another_recipe_at_a_rank_is_named_before_the_first_step(recipe: Path, tmp_path: Path) -> None:
+    def work(mine: Ranks) -> Any:
+        from temper.pipeline import crew
+
+        if mine.rank == 1:
+            crew.load_recipe = lambda reference, settings: load_recipe(reference, ["rl.learning_rate=0.0006"])
+            crew.take_part(mine)
+        else:
+            run_as_first(recipe, tmp_path / "run", mine)
+
+    def run_as_first(recipe: Path, out: Path, mine: Ranks) -> None:
+        import temper.pipeline.run as pipeline
+
+        pipeline.crew = lambda size: __import__("contextlib").nullcontext()  # it has joined already
+        run_recipe(str(recipe), [], out)
+
+    found = at_every_rank(2, tmp_path, work)
+    assert all(isinstance(error, TemperError) for error in found)
+    assert "rank 1 has another stage `rl` than rank 0" in found[0].faults[0].what
+    assert "learning_rate" in found[0].faults[0].why
+
+
+def test_ranks_are_refused_below_one(tmp_path: Path) -> None:
+    from temper.cli import main
+
+    assert main(["run", "smoke", "--ranks", "0", "--out", str(tmp_path / "x")]) == int(ConfigError(()).code)
+    leave()
