@@ -144,7 +144,7 @@ def test_what_is_printed_names_the_machine_and_the_remedies(plan, capsys):
     assert main(["plan", "my.yaml", "--for", "8x2GB", "--disk", "1TB"]) == 0
     shown = capsys.readouterr().out
     assert "DOES NOT FIT" in shown
-    assert "one of the 8" in shown
+    assert "each of the 8" in shown
     assert "gradient_checkpointing: true" in shown
     assert "not told" in shown
 

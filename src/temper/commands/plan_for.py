@@ -99,7 +99,11 @@ def render(data: Mapping[str, Any]) -> str:
         *(f"model:   {name}: {count:,} parameters" for name, count in data["models"].items()),
         *(f"model:   {name}: its size is not known here; name a config.json" for name in data["unknown_models"]),
         f"machine: {data['machine']}: {show_bytes(data['memory_available_bytes'])} ({kind}), by arithmetic: {verdict}",
-        *([f"         a run computes on one of the {data['count']}"] if data["count"] > 1 else []),
+        *(
+            [f"         told of one device: with `--ranks {data['count']}` each of the {data['count']} holds all of it"]
+            if data["count"] > 1
+            else []
+        ),
         f"disk:    {show_bytes(data['disk_bytes'])} at most, {show_bytes(data['disk_free_bytes'])} {disk}{too_much}",
         "time:    not told: nothing was measured there; `temper plan --probe` on that machine does",
     ]
