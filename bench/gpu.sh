@@ -11,7 +11,7 @@ PART=${1:-}
 OUT=${2:-gpu-results}
 PYTHON=${PYTHON:-python3}
 DEVICE=${DEVICE:-cuda}
-END=$(($(date +%s) + 590)) # a part takes no longer than ten minutes
+END=$(($(date +%s) + 580)) # a part takes no longer than ten minutes
 FAILED=0
 
 export PYTHONPATH="$HERE/../src${PYTHONPATH:+:$PYTHONPATH}"

@@ -12,6 +12,7 @@ import argparse
 import copy
 import json
 import platform
+import signal
 import sys
 import time
 import traceback
@@ -270,9 +271,9 @@ def checks(device: str) -> dict[str, Check]:
     return found
 
 
-def run(device: str, only: str = "") -> dict[str, dict[str, Any]]:
-    """What each check found; one that raises has failed, with the reason."""
-    results: dict[str, dict[str, Any]] = {}
+def run(device: str, only: str = "", results: dict[str, dict[str, Any]] | None = None) -> dict[str, dict[str, Any]]:
+    """What each check found, put into `results` as it is found; one that raises has failed, with the reason."""
+    results = {} if results is None else results
     for name, check in checks(device).items():
         if only not in name:
             continue
@@ -310,10 +311,18 @@ def main() -> int:
         print("error: there is no CUDA device", file=sys.stderr)
         return 4
     torch.backends.cuda.matmul.allow_tf32 = False
-    results = run(given.device, given.only)
+    results: dict[str, dict[str, Any]] = {}
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # when it is late: what has been found is told
+    try:
+        run(given.device, given.only, results)
+    finally:
+        tell(given.device, results)
+    return 0 if all(result["passed"] for result in results.values()) else 1
+
+
+def tell(device: str, results: dict[str, dict[str, Any]]) -> None:
     failed = [name for name, result in results.items() if not result["passed"]]
-    print(json.dumps({"machine": machine(given.device), "checks": results, "failed": failed}))
-    return 1 if failed else 0
+    print(json.dumps({"machine": machine(device), "checks": results, "failed": failed}), flush=True)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def take(command: Sequence[str], limit: float) -> dict[str, Any]:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGTERM)  # bench/run.py ends what it measures
         try:
-            out, said = process.communicate(timeout=5)
+            out, said = process.communicate(timeout=15)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             out, said = process.communicate()
