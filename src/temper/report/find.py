@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -150,7 +150,7 @@ def _fits(row: Row, query: Query) -> bool:
     )
 
 
-def is_right(row: Row) -> bool | None:
+def is_right(row: Mapping[str, Any]) -> bool | None:
     """By its accuracy, or by that of its program where only programs were judged; None of an open prompt.
 
     >>> is_right({"rewards": {"accuracy": 0.5}}), is_right({"rewards": {"helpful": 1.0}})
@@ -161,7 +161,7 @@ def is_right(row: Row) -> bool | None:
     return None if value is None else value == 1.0
 
 
-def _rewards(row: Row) -> dict[str, Any]:
+def _rewards(row: Mapping[str, Any]) -> dict[str, Any]:
     rewards = row.get("rewards")
     return rewards if isinstance(rewards, dict) else {}
 
