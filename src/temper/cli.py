@@ -226,7 +226,8 @@ def _split(arguments: list[str]) -> tuple[str | None, list[str]]:
 
 def _top(arguments: list[str]) -> int:
     """`temper` alone, `--help`, `--version`."""
-    lines = [f"  {verb:<9} {text}" for verb, (_, text) in COMMANDS.items()]
+    width = max(map(len, COMMANDS))
+    lines = [f"  {verb:<{width}}  {text}" for verb, (_, text) in COMMANDS.items()]
     parser = Parser(
         prog="temper",
         usage="temper COMMAND …",

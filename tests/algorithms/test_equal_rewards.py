@@ -20,7 +20,8 @@ def nearby(value: float, steps: int) -> float:
     return value
 
 
-@pytest.mark.parametrize("name", ADVANTAGES)
+# Without a baseline of the group, one that is equal but better than the batch is a signal (REINFORCE++).
+@pytest.mark.parametrize("name", [name for name in ADVANTAGES if name != "batch_whitened"])
 @given(value=REWARDS, steps=st.lists(st.integers(-2, 2), min_size=2, max_size=8))
 def test_some_units_in_the_last_place_are_no_signal(name: str, value: float, steps: list[int]) -> None:
     group = torch.tensor([[nearby(value, step) for step in steps], [0.0] + [1.0] * (len(steps) - 1)]).double()

@@ -84,7 +84,7 @@ def test_training_on_short_rows_needs_less_than_full_micro_batches():
     rows = [{"messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2" * n}]}
             for n in (1, 21)]  # fmt: skip
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 500))
-    stage = "{stage: sft, model: '@a', data: rows.jsonl, batch_size: %d}"
+    stage = "{stage: sft, model: '@a', data: rows.jsonl, batch_size: %d, parallel: threads}"
     text = f"stages:\n  a: {{stage: import_model, model: tiny-base}}\n  b: {stage % 16}\n  c: {stage % 64}\n"
     Path("my.yaml").write_text(text)
     recipe, faults = load_recipe("my.yaml")

@@ -11,6 +11,7 @@ def uncertain(entropies_M: Tensor, share: float) -> Tensor:
     """1 for the `share` of tokens of the highest entropy, else 0: those at or above the (1 − share) quantile, linear
     between values, over all tokens given (2506.01939, section 5: a fifth of them carries what is learned).
 
+    >>> import torch
     >>> uncertain(torch.tensor([0.1, 2.0, 0.3, 1.0, 0.2]), 0.2)
     tensor([0., 1., 0., 0., 0.])
     """
