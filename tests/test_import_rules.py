@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -43,11 +44,13 @@ LAYERS = (
 HEAVY = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "pydantic", "rich", "yaml", "jinja2"}
 
 
+@cache
 def modules() -> dict[str, Path]:
     """Every module by its dotted name below temper; "" is temper itself."""
     return {".".join(path.relative_to(SOURCE).with_suffix("").parts): path for path in sorted(SOURCE.rglob("*.py"))}
 
 
+@cache
 def imports(path: Path, only_top: bool = False) -> list[tuple[int, str]]:
     """(line, dotted name) of all that a file imports; `only_top` leaves out what functions and type checkers import."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
