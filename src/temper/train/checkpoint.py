@@ -8,20 +8,27 @@ hash to.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from temper.artifacts import hash_file, sync, write_atomically
 from temper.record.checkpoints import NOTE, RECORDS, STATE, owner_of, prune, remove, steps_in
 from temper.sealed import Damaged, read_sealed, seal
 
+# The names of the format
+DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 KEPT = 2  # the newest, and one to fall back on
 
 
@@ -45,7 +52,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         if not remove(leftover):
             raise FileExistsError(17, "something else has the place of a checkpoint", str(leftover))
     aside.mkdir(parents=True)
-    save_file(_apart(checkpoint.tensors), aside / STATE)
+    write_tensors(checkpoint.tensors, aside / STATE)
     for name in RECORDS:
         if (folder.parent / name).is_file():
             shutil.copyfile(folder.parent / name, aside / name)
@@ -61,16 +68,20 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     return final
 
 
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors in main memory, copied only where two share it (the tables of an 8-bit optimiser)."""
-    made: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        here = tensor.cpu().contiguous()
-        place = here.untyped_storage().data_ptr()
-        made[name] = here.clone() if place in seen else here
-        seen.add(place)
-    return made
+def write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
+    """A safetensors file, one tensor after the other: `safetensors.torch.save_file` holds a copy of all at once."""
+    ordered = sorted(tensors.items(), key=lambda item: -item[1].element_size())  # each at a multiple of its own size
+    header, end = {}, 0
+    for name, tensor in ordered:
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as out:
+        out.write(len(text).to_bytes(8, "little") + text)
+        for _, tensor in ordered:
+            here = tensor.detach().cpu().contiguous().reshape(-1)
+            out.write(memoryview(here.view(torch.uint8).numpy()))
 
 
 def latest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:
