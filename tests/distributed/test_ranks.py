@@ -4,6 +4,7 @@ several ranks is the run with one."""
 from __future__ import annotations
 
 import gzip
+import importlib
 import json
 import multiprocessing
 import os
@@ -22,8 +23,10 @@ from tiny_models import tiny_model
 from temper.artifacts import hash_file
 from temper.distributed.ranks import Ranks, interleaved, join, leave, ranks
 from temper.errors import ConfigError, ResourceError, TemperError
+from temper.pipeline.crew import SHARED
 from temper.pipeline.run import run_recipe
 from temper.recipe.reader import load_recipe
+from temper.stages import STAGES
 from temper.train.learner import Learner, LossSum, OptimizerConfig
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
@@ -204,6 +207,13 @@ def test_another_recipe_at_a_rank_is_named_before_the_first_step(recipe: Path, t
     assert all(isinstance(error, TemperError) for error in found)
     assert "rank 1 has another stage `rl` than rank 0" in found[0].faults[0].what
     assert "learning_rate" in found[0].faults[0].why
+
+
+def test_every_stage_that_learns_or_samples_is_shared() -> None:
+    for kind, stage in STAGES.items():
+        source = Path(importlib.import_module(stage.module).__file__ or "").read_text()
+        uses = any(word in source for word in ("open_learner(", "Learner(", "collect(", "run_all("))
+        assert uses == (kind in SHARED), kind
 
 
 def test_ranks_are_refused_below_one(tmp_path: Path) -> None:

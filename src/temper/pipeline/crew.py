@@ -175,9 +175,8 @@ def serve_rank(place: str, rank: int, size: int, local: int) -> None:
     try:
         take_part(join(place, rank, size, local))
     except TemperError as error:
-        if rank and not isinstance(error, ResourceError):
-            os._exit(int(error.code))  # rank 0 was told, and tells
-        print(f"rank {rank}: {error.render()}", file=sys.stderr, flush=True)
+        if isinstance(error, ResourceError):  # of others rank 0 was told, and tells
+            print(f"rank {rank}: {error.render()}", file=sys.stderr, flush=True)
         os._exit(int(error.code))
     except Exception:
         print(f"rank {rank} of {size} failed:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
