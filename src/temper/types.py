@@ -58,8 +58,8 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """The last user turn."""
-        return next(m.content for m in reversed(self.messages) if m.role == "user")
+        """The last user turn; empty where there is none."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
 
 
 @dataclass(frozen=True)
