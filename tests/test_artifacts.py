@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from temper.artifacts import (
     MANIFEST,
+    MARK,
     HashCache,
     InvalidArtifact,
     begin,
@@ -230,6 +231,15 @@ def test_writing_atomically_replaces_the_whole_content(tmp_path):
         write_atomically(path, json.dumps(value, ensure_ascii=False))
     assert path.read_text(encoding="utf-8") == '"é"'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_was_killed_before_its_mark_was_written_is_cleared(tmp_path):
+    for name, files in {"a1": (), "b2": (MARK,), "c3": (MARK, "mine.txt")}.items():
+        (tmp_path / f".making-{name}").mkdir()
+        for file in files:
+            (tmp_path / f".making-{name}" / file).touch()
+    clean_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".making-c3"]  # somebody's file lies in it
 
 
 def test_a_damaged_mark_is_nobodys_and_harms_nothing(tmp_path):

@@ -171,6 +171,8 @@ def remove_begun(aside: Path) -> None:
         return
     with contextlib.suppress(OSError):
         if re.fullmatch(r"\.making-[0-9a-f]+(-\d+)?", aside.name):
+            if (mark := aside / MARK).is_file() and not mark.stat().st_size and len(os.listdir(aside)) == 1:
+                mark.unlink()
             aside.rmdir()  # killed before it was marked
     with contextlib.suppress(OSError, ValueError, InvalidArtifact):  # a mark that is no text is nobody's
         mark = aside / MARK
