@@ -227,6 +227,23 @@ def test_another_model_or_unscaled_logprobs_are_found_out(tmp_path: Path) -> Non
         sampler.generate(requests(), Sampling(8, 0.5))
 
 
+def test_a_kept_server_that_was_gone_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("temper.rollout.server.FIRST_PAUSE", 0.01)
+    gone = iter([True])
+
+    def once(server: FakeVllm, route: str, body: dict, said: Any) -> Any:
+        if route == "/v1/completions" and next(gone, False):
+            raise Cut
+        return said
+
+    first, second = FakeVllm(fault=once), FakeVllm()
+    with serving(first, second) as urls, engine(urls, tmp_path, weights="keep") as sampler:
+        for _ in range(2):
+            asked = len(first.bodies)
+            sampler.generate(requests(), SAMPLING)
+        assert len(first.bodies) > asked
+
+
 def test_kept_weights_need_none_of_the_development_routes(tmp_path: Path) -> None:
     server = FakeVllm(lacks=("/pause", "/collective_rpc", "/weight_info", "/weight_checker", "/update_weight_version"))
     with serving(server) as urls, engine(urls, tmp_path, weights="keep") as sampler:

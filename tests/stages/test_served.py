@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from temper.errors import TemperError
 from temper.models.load import load_model
 from temper.pipeline.run import run_recipe
 from temper.planning.preflight import prepare
+from temper.rollout.options import ServedConfig, ServerConfig
+from temper.stages.served import remote_of
 
 RECIPE = """
 seed: 3
@@ -77,6 +80,17 @@ def test_a_run_at_servers_is_the_run_in_one_process(recipe: Path, tmp_path: Path
     assert len(expected) == len(found) > 20
     assert sum(a == b for a, b in zip(expected, found, strict=True)) >= len(found) - 2  # rounding may flip a draw
     assert not list((tmp_path / "served").glob("stages/*/weights/*"))
+
+
+def test_a_directory_that_runs_share_has_a_folder_for_each_stage_of_each(tmp_path: Path) -> None:
+    config = ServedConfig(engine=ServerConfig(servers=["http://a:1"], directory=str(tmp_path / "all")))
+    works = [tmp_path / run / stage for run in ("one", "two") for stage in ("a", "b")]
+    folders = {
+        remote_of(config, "m", SimpleNamespace(name=work.name, work=work, inputs={"m": tmp_path})).folder  # type: ignore
+        for work in works
+    }
+    assert len(folders) == 4
+    assert {folder.parent for folder in folders} == {tmp_path / "all"}
 
 
 @pytest.mark.parametrize(

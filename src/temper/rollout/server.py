@@ -98,11 +98,11 @@ class ServerEngine:
 
     def _bring_weights(self) -> None:
         """Every server to the policy's present version; one that was down or started again is brought there, too."""
+        self._down.clear()
         if self.config.weights == "keep":
             return
         version, number = self._present(), self.version()
         is_new, found, reached = number != self._number, [], []
-        self._down.clear()
         for i, server in enumerate(self._servers):
             try:
                 held = held_by(server)
@@ -177,7 +177,7 @@ class ServerEngine:
         finally:
             pool.shutdown(cancel_futures=True)
         self._check_versions()
-        self._check_agreement(requests, completions, sampling)
+        self._check_agreement(requests, completions, sampling, homes)
         return completions
 
     def _draw(self, request: Request, sampling: Sampling, home: int) -> Completion:
@@ -276,13 +276,13 @@ class ServerEngine:
                 raise lost(server, held, version)
 
     def _check_agreement(
-        self, requests: Sequence[Request], completions: Sequence[Completion], sampling: Sampling
+        self, requests: Sequence[Request], completions: Sequence[Completion], sampling: Sampling, homes: Sequence[int]
     ) -> None:
         if self._agrees is None or sampling.temperature == 0:
             return
-        pairs = [pair for pair in zip(requests, completions, strict=True) if pair[1].token_ids]
-        if pairs:
-            self._agrees(*pairs[0], sampling, self._servers[0])
+        number = next((i for i, completion in enumerate(completions) if completion.token_ids), None)
+        if number is not None:
+            self._agrees(requests[number], completions[number], sampling, self._servers[homes[number]])
             self._agrees = None
 
 

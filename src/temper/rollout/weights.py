@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
+from temper.errors import ConfigError, ResourceError, TemperError
 from temper.models.adapters import has_adapters
 from temper.rollout.wire import Server, Trouble, told
 
@@ -34,7 +34,7 @@ class Version:
 
 
 def write_version(model: Any, folder: Path, name: str) -> Version:
-    """The weights of `model` below `folder`; of a model with adapters the adapters alone. Older ones are removed."""
+    """The weights of `model` below `folder`; of a model with adapters the adapters alone."""
     out = folder / name
     shutil.rmtree(out, ignore_errors=True)
     model.save_pretrained(out)
@@ -137,8 +137,8 @@ def check_arrival(servers: Sequence[Server], found: Sequence[Mapping[str, str]],
             raise ResourceError(told(server, "the new weights never arrived", why, "see what the server's log says"))
 
 
-def lost(server: Server, held: str | None, version: Version) -> TemperError:
+def lost(server: Server, held: str, version: Version) -> ResourceError:
     """A server that was started again, or updated by somebody else, in the middle of a step."""
     why = f"it answered with `{held}` in place of `{version.name}`"
     fix = "run the same command again: it goes on from the last checkpoint"
-    return TemperError(Fault("a server lost the policy's weights", server.url, why, fix), Exit.RESOURCES)
+    return ResourceError(told(server, "a server lost the policy's weights", why, fix))

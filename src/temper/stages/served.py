@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from temper.errors import Fault
+from temper.rng import seed_for
 from temper.rollout.open import Remote
 from temper.rollout.options import ServedConfig
 from temper.stages.context import StageContext
@@ -27,5 +28,8 @@ def remote_of(config: ServedConfig, model: str, ctx: StageContext, trains: bool 
     """What `open_engine` has to know of the servers that sample for `model`, as the config names it; None without."""
     if config.engine is None:
         return None
-    folder = ctx.work / "weights" if config.engine.directory is None else Path(config.engine.directory).expanduser()
+    folder = ctx.work / "weights"
+    if config.engine.directory is not None:  # others may keep theirs there, and what is ours is removed
+        own = f"{ctx.name}-{seed_for(str(ctx.work.resolve())):016x}"
+        folder = Path(config.engine.directory).expanduser() / own
     return Remote(config.engine, ctx.inputs[model], folder, trains)
