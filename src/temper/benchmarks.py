@@ -81,3 +81,13 @@ def benchmark_keys(name: str) -> dict[str, Any]:
     if known not in BENCHMARKS:
         raise ValueError(f"no benchmark `{known}`: there are {', '.join(BENCHMARKS)}")
     return BENCHMARKS[known].keys() | ({"test": path, "columns": {}} if equals else {})
+
+
+def samples_of(task: str) -> int:
+    """How many completions of each prompt a task is measured with where nobody says: a benchmark's own number, or 4.
+
+    >>> samples_of("no benchmark")
+    4
+    """
+    benchmark = BENCHMARKS.get(task.strip().partition("=")[0])
+    return benchmark.samples if benchmark is not None else 4

@@ -3,9 +3,8 @@ several ranks is the run with one."""
 
 from __future__ import annotations
 
-import gzip
+import contextlib
 import importlib
-import json
 import multiprocessing
 import os
 import signal
@@ -18,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sums import kept_replies, write_recipe
 from tiny_models import tiny_model
 
 from temper.artifacts import hash_file
@@ -163,17 +163,12 @@ stages:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    rows = [{"question": f"What is {a} + {a + 1}?", "answer": str(2 * a + 1)} for a in range(2, 8)]
-    (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (tmp_path / "mine.py").write_text("def vowels(prompt, reply): return sum(map(reply.text.count, 'aeiou')) / 10")
-    (tmp_path / "my.yaml").write_text(RECIPE)
-    return tmp_path / "my.yaml"
+    return write_recipe(tmp_path, RECIPE)
 
 
 def made(run: Path) -> tuple[list[str], list[str]]:
     weights = [hash_file(file) for file in sorted(run.glob("artifacts/*/model.safetensors"))]
-    lines = [gzip.decompress(file.read_bytes()) for file in sorted(run.glob("stages/*/rollouts/*.gz"))]
-    return weights, [json.loads(line)["reply"] for file in lines for line in file.splitlines()]
+    return weights, kept_replies(run)
 
 
 def test_a_run_with_two_ranks_is_the_run_with_one(recipe: Path, tmp_path: Path) -> None:
@@ -200,7 +195,7 @@ def test_another_recipe_at_a_rank_is_named_before_the_first_step(recipe: Path, t
     def run_as_first(recipe: Path, out: Path, mine: Ranks) -> None:
         import temper.pipeline.run as pipeline
 
-        pipeline.crew = lambda size: __import__("contextlib").nullcontext()  # it has joined already
+        pipeline.crew = lambda size: contextlib.nullcontext()  # it has joined already
         run_recipe(str(recipe), [], out)
 
     found = at_every_rank(2, tmp_path, work)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 from fake_vllm import FakeVllm, serving
+from sums import kept_replies, write_recipe
 
 from temper.errors import TemperError
 from temper.models.load import load_model
@@ -47,11 +47,7 @@ stages:
 
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
-    rows = [{"question": f"What is {a} + {a + 1}?", "answer": str(2 * a + 1)} for a in range(2, 6)]
-    (tmp_path / "sums.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    (tmp_path / "mine.py").write_text("def vowels(prompt, reply): return sum(map(reply.text.count, 'aeiou')) / 10")
-    (tmp_path / "my.yaml").write_text(RECIPE)
-    return tmp_path / "my.yaml"
+    return write_recipe(tmp_path, RECIPE)
 
 
 def served(urls: list[str]) -> list[str]:
@@ -59,9 +55,7 @@ def served(urls: list[str]) -> list[str]:
 
 
 def replies(run: Path) -> list[str]:
-    found = []
-    for file in sorted(run.glob("stages/*/rollouts/*.gz")):
-        found += [json.loads(line)["reply"] for line in gzip.decompress(file.read_bytes()).splitlines()]
+    found = kept_replies(run)
     for file in sorted(run.glob("artifacts/*/samples/*.jsonl")):
         found += [json.loads(line)["reply"] for line in file.read_text().splitlines()]
     return found

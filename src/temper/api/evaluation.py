@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from temper.api.models import Model, load
+from temper.benchmarks import samples_of
 from temper.errors import ConfigError, Fault
 from temper.types import AnswerType, Prompt, Reply, ReplyForm
 
@@ -51,7 +52,7 @@ def evaluate(
     loaded = model if isinstance(model, Model) else load(model)
     given = {"columns": columns, "answer": answer, "system_prompt": system_prompt, "reply": form}
     prompts = _prompts(names, {key: value for key, value in given.items() if value is not None}, max_prompts)
-    counts = {task: samples or _samples_of(name) for task, name in zip(prompts, names, strict=True)}
+    counts = {task: samples or samples_of(name) for task, name in zip(prompts, names, strict=True)}
     for of_task in prompts.values():
         check_lengths(of_task, loaded.chat)
     folder = _empty(out)
@@ -98,13 +99,6 @@ def _prompts(names: Sequence[str], given: Mapping[str, Any], most: int | None) -
         golds = "given" if config.gym is None else "none"
         found[task.name] = load_prompts(file, task.name, config.model_copy(update=of_file), golds=golds)[:most]
     return found
-
-
-def _samples_of(name: str) -> int:
-    from temper.benchmarks import BENCHMARKS
-
-    benchmark = BENCHMARKS.get(name.partition("=")[0])
-    return benchmark.samples if benchmark is not None else 4
 
 
 def _empty(out: str | Path | None) -> Path | None:

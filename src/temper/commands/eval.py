@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from temper.benchmarks import samples_of
 from temper.commands.check import read_columns, split
 from temper.commands.run import folder
 from temper.commands.sampling import add_sampling_arguments, checked_sampling, warn_once
@@ -93,14 +94,6 @@ def golds_asked(config: Any, args: argparse.Namespace, more: dict[str, Any]) -> 
     if config.gym is not None:
         return "none"
     return "all" if "accuracy" in split(args.rewards) or any(map(needs_gold, more.values())) else "given"
-
-
-def samples_of(task: str) -> int:
-    """How many completions of each prompt a task is measured with where nobody says."""
-    from temper.benchmarks import BENCHMARKS
-
-    benchmark = BENCHMARKS.get(task.strip().partition("=")[0])
-    return benchmark.samples if benchmark is not None else 4
 
 
 def warn_of_training(files: str, task: str, test: Path, config: Any) -> None:
