@@ -7,10 +7,11 @@ import json
 import pytest
 
 from temper.cli import main
-from temper.code import Script
+from temper.code import SandboxError, Script
 from temper.code.rows import read_tests
 from temper.data.rows import Row
 from temper.data.shapes import detect_shape
+from temper.errors import Fault
 
 ADD = "assert add(1, 2) == 3"
 ROWS = {
@@ -49,9 +50,21 @@ def test_mbpp_plus_has_its_lines_and_its_script():
 
 def test_columns_of_tests_are_not_said_to_be_ignored(tmp_path, capsys):
     file = tmp_path / "rows.jsonl"
-    file.write_text(json.dumps(ROWS["MBPP"] | {"time_limit": 1, "colour": "red"}) + "\n")
+    row = {**ROWS["MBPP"], "time_limit": 1, "colour": "red"}
+    file.write_text(json.dumps({name: value for name, value in row.items() if name != "code"}) + "\n")
     assert main(["check", str(file)]) == 0
-    out, err = capsys.readouterr()
-    said = out + err
-    assert "does not read: `colour`\n" in said
-    assert "code 1" in said or "were not run" in said
+    assert "does not read: `colour`\n" in "".join(capsys.readouterr())
+
+
+def test_without_a_sandbox_no_reference_program_counts_as_run(tmp_path, capsys, monkeypatch):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in (ROWS["MBPP"], {**ROWS["MBPP"], "test_list": "f()"})))
+
+    def none_here():
+        raise SandboxError(Fault("the sandbox for programs cannot be had here", fix="a newer kernel"))
+
+    monkeypatch.setattr("temper.commands.lint_code.shared_sandbox", none_here)
+    assert main(["check", str(file)]) == 8
+    said = "".join(capsys.readouterr())
+    assert "cannot be had here" in said
+    assert "its tests cannot be run" in said  # all that is wrong is told

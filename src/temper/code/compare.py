@@ -40,6 +40,13 @@ def _close(a: float, b: float, tolerance: float) -> bool:
     return math.isfinite(a) and math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
 
 
+def _near(got: float, expected: float, tolerance: float) -> bool:
+    try:
+        return _close(float(got), float(expected), tolerance)
+    except OverflowError:  # an integer larger than any float
+        return False
+
+
 def same_value(got: Any, expected: Any, tolerance: float | None = None) -> bool:
     """A value that a call gave against one from JSON: a tuple is a list, keys are text, True is not 1.
 
@@ -49,7 +56,7 @@ def same_value(got: Any, expected: Any, tolerance: float | None = None) -> bool:
     if isinstance(got, bool) or isinstance(expected, bool) or got is None or expected is None:
         return got is expected
     if isinstance(got, (int, float)) and isinstance(expected, (int, float)):
-        return got == expected or (tolerance is not None and _close(float(got), float(expected), tolerance))
+        return got == expected or (tolerance is not None and _near(got, expected, tolerance))
     if isinstance(got, (list, tuple)) and isinstance(expected, (list, tuple)):
         return len(got) == len(expected) and all(
             same_value(a, b, tolerance) for a, b in zip(got, expected, strict=True)

@@ -37,7 +37,8 @@ def compiled(sandbox: Sandbox, program: str) -> Iterator[tuple[Path | None, Ran]
         raise SandboxError(Fault("C++ programs cannot be compiled under bubblewrap", fix="use `sandbox: landlock`"))
     made = Path(tempfile.mkdtemp(prefix="temper-cpp-"))
     try:
-        os.chmod(made, 0o777)
+        if sandbox.user is not None:
+            os.chown(made, sandbox.user, sandbox.user)
         (made / "solution.cpp").write_bytes(source(program))
         flags = ["-std=c++17", "-O2", "-pipe", "-static", "-w", "-o", "solution", "solution.cpp"]
         more = {"argv": [compiler(), *flags], "cwd": str(made), "profile": "compiles", "writes": [str(made)]}

@@ -246,17 +246,17 @@ def _of_call(runner: Sandbox, program: str, case: Call, tests: Tests) -> Outcome
     try:
         answer = json.loads(ran.answer[4:])
         if "e" in answer:
-            base, name, text = (str(part) for part in answer["e"])
-            verdict = "memory" if base == "MemoryError" else "runtime_error"
-            return Outcome(verdict, error=f"{name}: {text}"[:SHOWN], cpu=ran.cpu, **shown)
-        got = values.decode(answer.get("v"))
+            names, text = answer["e"][0], str(answer["e"][1])
+            verdict = "memory" if "MemoryError" in names else "runtime_error"
+            return Outcome(verdict, error=f"{names[0]}: {text}"[:SHOWN], cpu=ran.cpu, **shown)
+        got = values.json_value(answer.get("v"))
         if case.in_place:
-            changed = {place: values.decode(notation) for place, notation in answer.get("c", ())}
-            got = changed.get(0, case.arguments[0])
+            changed = [notation for place, notation in answer.get("c", ()) if place == 0]
+            got = values.json_value(changed[0]) if changed else case.arguments[0]
         right = _is_expected(got, case, tests.tolerance)
         return Outcome("passed" if right else "wrong", got=_cut(_shown(got)), cpu=ran.cpu, **shown)
-    except (ValueError, TypeError, AttributeError, RecursionError) as problem:
-        return Outcome("wrong", error=f"what it returned is no plain value: {problem}"[:SHOWN], cpu=ran.cpu, **shown)
+    except (ValueError, TypeError, AttributeError, LookupError, RecursionError) as problem:
+        return Outcome("wrong", error=f"what it returned is no JSON value: {problem}"[:SHOWN], cpu=ran.cpu, **shown)
 
 
 def _is_expected(got: Any, case: Call, tolerance: float | None) -> bool:

@@ -34,6 +34,8 @@ for _name in MODULES.split():
 
 LINE, REPORT, RULES, READY, FIRST_FREE = 3, 4, 5, 6, 7
 PATIENCE = 3  # times its seconds on the clock that a program has at most, where the machine let it wait
+THREADS = 256  # that a program may have; looked at every so many seconds
+LOOK = 0.05
 
 
 def neighbour(name: str) -> types.ModuleType:
@@ -121,6 +123,25 @@ def kept_waiting(pid: int) -> float:
         return 0.0
 
 
+def threads_of(pid: int) -> int:
+    """How many threads a process has; 0 where nobody says."""
+    try:
+        with open(f"/proc/{pid}/stat") as told:
+            return int(told.read().rpartition(")")[2].split()[17])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def fork_when_there_is_room() -> int:
+    """A fork; where the machine has no room for a process just now (a program's threads took it), it is awaited."""
+    for _ in range(40):
+        try:
+            return os.fork()
+        except BlockingIOError:
+            time.sleep(LOOK)
+    return os.fork()
+
+
 class Zygote:
     def __init__(self, line: socket.socket, parent: int, config: dict):
         self.line, self.parent, self.tier = line, parent, config["tier"]
@@ -141,7 +162,8 @@ class Zygote:
             poll.register(self.host, select.POLLIN)
             for child in self.children.values():
                 poll.register(child.watch, select.POLLIN)
-            wait = min([0.25, *(child.deadline - time.monotonic() for child in self.children.values())])
+            longest = LOOK if self.children else 0.25
+            wait = min([longest, *(child.deadline - time.monotonic() for child in self.children.values())])
             happened = {number for number, _ in poll.poll(max(0, int(wait * 1000) + 1))}
             if self.host in happened or (self.line.fileno() in happened and not self.heed()):
                 break
@@ -150,6 +172,8 @@ class Zygote:
                     self.reap(child)
                 elif time.monotonic() >= child.deadline and not child.late:
                     self.end_or_wait(child)
+                elif not happened and threads_of(child.pid) > THREADS:  # they are the kernel's memory, not its own
+                    self.kill(child)
         for child in list(self.children.values()):
             self.kill(child)
             self.reap(child)
@@ -181,7 +205,7 @@ class Zygote:
         ready, told = os.pipe()
         parent = os.getpid()
         rules = self.rules_for(header)
-        pid = os.fork()
+        pid = fork_when_there_is_room()
         if pid == 0:
             begin(header, given, rules, told, self.user, parent, self.tier)  # does not return
         os.close(told)
@@ -336,8 +360,16 @@ def _status_of(stop: SystemExit) -> int:
     return 1
 
 
+def _low(number: int) -> int:
+    """The descriptor with a number that every child closes, whatever number the host had for it."""
+    if number != LINE:
+        os.dup2(number, LINE, inheritable=False)
+        os.close(number)
+    return LINE
+
+
 def main() -> None:
-    line = socket.socket(fileno=int(sys.argv[1]))
+    line = socket.socket(fileno=_low(int(sys.argv[1])))
     config, parent = json.loads(sys.argv[2]), os.getppid()
     sys.argv = ["solution.py"]
     for folder in config["path"]:

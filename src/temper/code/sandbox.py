@@ -96,12 +96,18 @@ class Sandbox:
             with self._lock:
                 self._idle[numpy].append(free)
 
+    @property
+    def user(self) -> int | None:
+        """Whom programs run as; None: as this process does."""
+        with self.zygote(False) as zygote:
+            return zygote.hello["user"]
+
     def run(self, program: str, stdin: bytes = b"", limits: Limits | None = None) -> Ran:
         """Runs a Python program as `python program < stdin` would."""
         return self.run_jobs([Job(source(program), stdin, limits=limits or Limits())], NUMPY.search(program))[0]
 
     def run_jobs(self, jobs: Sequence[Job], numpy: object = False, leads: int | None = None) -> list[Ran]:
-        """Processes that run at the same time, in one zygote; one that broke is tried again once."""
+        """Processes that run at the same time, forked from one zygote; what could not be run is `broken`."""
         more = [replace(job, limits=_with_numpy(job.limits)) for job in jobs] if numpy else list(jobs)
         with self.zygote(bool(numpy)) as zygote:
             try:

@@ -46,6 +46,31 @@ class Marked(ast.NodeTransformer):
         return [*lines, node]
 
 
+class Tester(speak.Side):
+    """The test's end of the line. What it gave a program may be called and looked at, as far as a test's own values go;
+    nothing of that leads to the test itself."""
+
+    def reached(self, target: Any, name: Any, how: str) -> Any:
+        inside = not isinstance(name, str) or name.startswith("_") or name.split("_")[0] in _OF_FRAMES
+        closed = isinstance(target, _CLOSED) or (how == "set" and _is_method(target, name))
+        if inside or closed:
+            raise AttributeError(f"{type(target).__name__} of the test has no attribute {name!r} for a program")
+        return target
+
+
+# What leads from a value to the code around it
+_CLOSED = (
+    types.ModuleType, types.FunctionType, types.MethodType, types.BuiltinFunctionType, types.CodeType, types.FrameType,
+    types.TracebackType, types.GeneratorType, types.CoroutineType, types.AsyncGeneratorType, property, staticmethod,
+    classmethod,
+)  # fmt: skip
+_OF_FRAMES = {"gi", "cr", "ag", "f", "tb", "co", "func"}
+
+
+def _is_method(target: Any, name: str) -> bool:
+    return isinstance(target, type) or callable(getattr(type(target), name, None))
+
+
 def check(source: bytes, header: dict) -> None:
     """Runs a test script against the program behind the line and reports what came of it."""
     reached = Reached()
@@ -61,10 +86,14 @@ def check(source: bytes, header: dict) -> None:
             report = {"verdict": "error", "text": "the test script ended without reaching an assert"}
     except speak.ProgramError as problem:
         report = {"verdict": "program", "text": str(problem)}
+    except speak.OwnAssertion as problem:
+        report = {"verdict": "raised", "text": f"AssertionError: {problem}"[:500], **failing(problem)}
     except AssertionError as problem:
         report = {"verdict": "wrong", "text": str(problem)[:500], **failing(problem)}
     except BaseException as problem:
         report = {"verdict": "raised", "text": f"{type(problem).__name__}: {problem}"[:500], **failing(problem)}
+    if speak.LOST:  # whatever the script made of that
+        report = {"verdict": "program", "text": speak.LOST[0][:500]}
     speak.write(REPORT, values.pack({**report, "asserts": reached.count}))
 
 
@@ -93,7 +122,7 @@ def bind(space: dict, bound: list[str], reached: Reached) -> None:
     they are standard. A program cannot change what `abs` or `all` mean to a test."""
     exec(speak.PRELUDE, space)
     speak.NODES.update({name: space[name] for name in ("ListNode", "TreeNode")})
-    side = speak.Side("x", "h")
+    side = Tester("x", "h")
     theirs = [name for name in side.ask({"do": "names"}) if isinstance(name, str)]
     module = types.ModuleType("solution")
     for name in theirs:

@@ -34,8 +34,20 @@ class TreeNode:
 """
 
 
-class ProgramError(Exception):
-    """The program ended, or said what is no answer."""
+LOST: list[str] = []  # why the other process is no longer there to answer
+
+
+class ProgramError(BaseException):
+    """The program ended, or said what is no answer. No `except Exception` of a test takes it for what was to be
+    raised."""
+
+    def __init__(self, why: str):
+        super().__init__(why)
+        LOST.append(why)
+
+
+class OwnAssertion(AssertionError):
+    """An assert of the program's own failed: no word about the test."""
 
 
 def read(number: int, size: int) -> bytes:
@@ -79,6 +91,8 @@ class Side:
             return {self.theirs: value._number}
         if type(value).__name__ in ("ListNode", "TreeNode"):
             return node_notation(value, self)
+        if isinstance(value, type) and issubclass(value, BaseException):
+            return {"raises": lineage(value)}
         self.kept[id(value)] = value
         return {self.mine: id(value)}
 
@@ -89,6 +103,8 @@ class Side:
             return Remote(self, inner)
         if tag in ("ListNode", "TreeNode"):
             return node_of(tag, inner, self)
+        if tag == "raises":
+            return exception_class(inner)
         raise values.Foreign("unknown value")
 
     def encode(self, value: Any) -> Any:
@@ -142,9 +158,9 @@ class Side:
             named = dict(zip(names, arguments[len(free) :], strict=True))
             return target(*free, **named)
         if what == "get":
-            return getattr(target, request["name"])
+            return getattr(self.reached(target, request["name"], what), request["name"])
         if what == "set":
-            return setattr(target, request["name"], arguments[0])
+            return setattr(self.reached(target, request["name"], what), request["name"], arguments[0])
         if what == "item":
             return target[arguments[0]]
         if what == "len":
@@ -156,6 +172,10 @@ class Side:
         if what == "names":
             return self.names()
         raise ProgramError("an unknown request")
+
+    def reached(self, target: Any, name: str, how: str) -> Any:
+        """The object whose attribute is asked for, or set. Raises AttributeError where it is not to be had."""
+        return target
 
     def names(self) -> Any:
         raise ProgramError("only a program has names")
@@ -214,24 +234,58 @@ def restore(old: Any, new: Any) -> None:
         old.update(new)
 
 
-def describe(problem: BaseException) -> list[str]:
-    base = next(kind for kind in type(problem).__mro__ if getattr(builtins, kind.__name__, None) is kind)
-    return [base.__name__, type(problem).__name__, str(problem)[:500]]
+def lineage(kind: type) -> list[str]:
+    """The names of an exception's class and of those it comes from, down to Python's own.
+
+    >>> lineage(type("Missing", (KeyError,), {}))
+    ['Missing', 'KeyError']
+    """
+    names: list[str] = []
+    for one in kind.__mro__:
+        names.append(one.__name__)
+        if getattr(builtins, one.__name__, None) is one:
+            break
+    return names
 
 
-def exception_of(base: Any = "", name: Any = "", text: Any = "") -> BaseException:
-    """An exception of the built-in class that the program's was of; one that ends processes is an error here."""
-    kind = getattr(builtins, str(base), None)
-    if not (isinstance(kind, type) and issubclass(kind, Exception)):
-        return ProgramError(f"{name}: {text}")
-    if issubclass(kind, AssertionError):
-        return ProgramError(f"the program's own assertion failed: {text}")
-    if str(name) != kind.__name__ and str(name).isidentifier():
-        kind = type(str(name), (kind,), {})
+def describe(problem: BaseException) -> list[Any]:
+    """What crosses the line of an exception: where its class comes from, its text, what it was made of."""
     try:
-        return kind(str(text))
-    except TypeError:
-        return ProgramError(f"{name}: {text}")
+        made_of = values.encode(list(problem.args))
+    except values.Foreign:
+        made_of = [str(problem)[:500]]
+    return [lineage(type(problem)), str(problem)[:500], made_of if len(str(made_of)) < 2000 else [str(problem)[:500]]]
+
+
+_CLASSES: dict[tuple[str, ...], type[BaseException]] = {}
+
+
+def exception_class(names: Any) -> type[BaseException]:
+    """The class here that stands for the program's of this lineage. One that would end a process, or that tests
+    raise themselves, has none: ProgramError, OwnAssertion."""
+    *own, base = [str(name) for name in names] if isinstance(names, list) and names else [""]
+    kind: Any = getattr(builtins, base, None)
+    if not (isinstance(kind, type) and issubclass(kind, Exception)):
+        return ProgramError
+    if issubclass(kind, AssertionError):
+        return OwnAssertion
+    for place in range(len(own) - 1, -1, -1):
+        line = (*own[place:], base)
+        if line not in _CLASSES:
+            _CLASSES[line] = types.new_class(own[place], (kind,))
+        kind = _CLASSES[line]
+    return kind
+
+
+def exception_of(names: Any = None, text: Any = "", made_of: Any = None) -> BaseException:
+    """The exception that stands here for the program's."""
+    kind = exception_class(names)
+    if kind is ProgramError:
+        return ProgramError(f"{names[0] if isinstance(names, list) and names else 'nothing'}: {text}")
+    try:
+        return kind(*values.decode(made_of))
+    except (TypeError, ValueError):
+        return kind.__new__(kind, str(text))
 
 
 def node_notation(value: Any, side: Side) -> dict:

@@ -262,7 +262,10 @@ class Running:
         done, ready = self.done, self.done["ready"]
         broken = "" if ready.startswith("+") else f"it could not be confined: {ready.lstrip('!') or 'it ended before'}"
         out, err = bytes(self.got["out"]), bytes(self.got["err"])
-        late, flooded = done["late"], self.flooded
+        used_up = (
+            done["status"] == -9 and not self.told and done["cpu"] >= self.job.limits.seconds
+        )  # it ignored SIGXCPU
+        late, flooded = done["late"] or used_up, self.flooded
         more = {"report": bytes(self.got["report"]), "answer": bytes(self.got["line"]), "ended": self.told}
         return Ran(done["status"], out, err, done["cpu"], done["memory"], late, flooded, broken, **more)
 

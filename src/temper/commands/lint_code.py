@@ -12,6 +12,7 @@ from temper.code.sandbox import shared_sandbox
 from temper.code.tests import Tests
 from temper.data.findings import Findings, clip
 from temper.data.rows import Row
+from temper.errors import Fault
 from temper.types import Prompt
 
 TRIED = 3  # reference programs of a row: one that passes is enough
@@ -20,7 +21,8 @@ AT_ONCE = 16
 
 def check_programs(pairs: Sequence[tuple[Row, Prompt]], found: Findings) -> dict[str, float]:
     """Bad rows for tests that cannot be run and for reference programs that none passes; the share of reference
-    programs that pass, by the reward's name (nothing where there are none, or no sandbox)."""
+    programs that pass, by the reward's name (nothing where there are none). Raises SandboxError, with the bad rows so
+    far, where they cannot be run here."""
     runnable: list[tuple[Row, Tests, list[str]]] = []
     for row, prompt in pairs:
         try:
@@ -37,12 +39,21 @@ def check_programs(pairs: Sequence[tuple[Row, Prompt]], found: Findings) -> dict
     try:
         grades = list(_graded(with_programs))
     except SandboxError as error:
-        found.warn("the reference programs were not run", error.faults[0].why or error.faults[0].what)
-        return {}
+        raise SandboxError((*found.faults(), *error.faults)) from None
+    _refuse_what_broke(grades, found)
     for (row, _, _), grade in zip(with_programs, grades, strict=True):
         if grade.verdict != "passed":
             found.bad(row.number, row.place(found.path), "its reference program does not pass its tests", _why(grade))
     return {"code": sum(grade.verdict == "passed" for grade in grades) / len(grades)}
+
+
+def _refuse_what_broke(grades: Sequence[Grade], found: Findings) -> None:
+    """Programs that the sandbox could not run say nothing of their rows."""
+    broken = [grade for grade in grades if grade.verdict == "infrastructure"]
+    if broken:
+        what = f"the sandbox could not run {len(broken):,} of {len(grades):,} reference programs"
+        fix = "`temper doctor` shows what the sandbox needs"
+        raise SandboxError((*found.faults(), Fault(what, found.path, _why(broken[0]), fix)))
 
 
 def _graded(items: Sequence[tuple[Row, Tests, list[str]]]) -> Iterator[Grade]:
