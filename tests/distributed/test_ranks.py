@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 import torch
+from fake_vllm import FakeVllm, serving
 from hypothesis import given
 from hypothesis import strategies as st
+from stages.test_served import tiny
 from sums import kept_replies, write_recipe
 from tiny_models import tiny_model
 
@@ -180,6 +182,20 @@ def test_a_run_with_two_ranks_is_the_run_with_one(recipe: Path, tmp_path: Path) 
     same = sum(a == b for a, b in zip(replies, said, strict=True))
     assert same >= len(said) - 1  # rounding may flip a draw that falls on the edge between two tokens
     assert weights == expected or same < len(said)
+
+
+def test_ranks_that_share_servers_draw_one_step_off_what_one_rank_draws(recipe: Path, tmp_path: Path) -> None:
+    settings = ["rl.max_staleness=1", "rl.sampler_correction=token_truncate", "rl.max_steps=3", "rl.save_steps=2"]
+    run_recipe(str(recipe), settings, tmp_path / "one")
+    servers = [FakeVllm(tiny(), context=512) for _ in range(2)]
+    with serving(*servers) as urls:
+        at_servers = [*settings, f"rl.engine={{servers: [{', '.join(urls)}], timeout: 60}}"]
+        run_recipe(str(recipe), at_servers, tmp_path / "two", size=2)
+    assert all(server.asked.count("/collective_rpc") == 2 for server in servers)  # a version each, by one rank alone
+    said, replies = kept_replies(tmp_path / "one"), kept_replies(tmp_path / "two")
+    assert len(said) == len(replies) == 36
+    assert said[:24] == replies[:24]
+    assert sum(a == b for a, b in zip(replies, said, strict=True)) >= len(said) - 4
 
 
 def test_another_recipe_at_a_rank_is_named_before_the_first_step(recipe: Path, tmp_path: Path) -> None:

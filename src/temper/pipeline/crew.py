@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from typing import Any
 
 from temper.distributed.ranks import Ranks, given, join, leave, ranks
 from temper.environment import go_offline, settle_torch, wait_passively
-from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
+from temper.errors import ConfigError, Exit, Fault, Preempted, ResourceError, TemperError
 from temper.planning.given import inputs, tasks
 from temper.planning.plan import StagePlan, differences, make_plan
 from temper.planning.preflight import CheckLog
@@ -172,8 +173,12 @@ def serve_rank(place: str, rank: int, size: int, local: int) -> None:
     """The life of a rank that is not the first. What goes wrong here alone ends it, and so the others."""
     go_offline()
     wait_passively()
+    for number in (signal.SIGTERM, signal.SIGINT):  # sent to all, they are rank 0's to handle
+        signal.signal(number, signal.SIG_IGN)
     try:
         take_part(join(place, rank, size, local))
+    except Preempted:
+        os._exit(0)  # rank 0 has saved, and ends
     except TemperError as error:
         if isinstance(error, ResourceError):  # of others rank 0 was told, and tells
             print(f"rank {rank}: {error.render()}", file=sys.stderr, flush=True)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
 
 from temper.distributed.ranks import ranks
 from temper.errors import Exit, Fault, TemperError
 from temper.rewards.code import told
 from temper.rewards.score import Score, Scorer
 from temper.rng import seed_for
-from temper.rollout.engine import Engine, Request, Sampling
+from temper.rollout.engine import AheadEngine, Engine, Request, Sampling
 from temper.rollout.scoring import Decoder, Scoring
 from temper.rollout.statistics import grade_of
-from temper.types import Group, Message, Prompt, Rollout
+from temper.types import Completion, Group, Message, Prompt, Rollout
 
+T = TypeVar("T")
 Tell = Callable[[str, str], None]  # what about (told once each), and the words
 
 
@@ -39,46 +42,82 @@ def collect(
     hears of rewards that failed on some replies or do not apply to them. Raises TemperError for one that fails on all.
     With several ranks each draws and scores its share of the prompts, and all get all groups.
     """
-    own = ranks().share(prompts)
-    found = ranks().together(lambda: list(_scored_groups(engine, chat, scorer, own, samples, sampling, key)))
-    scores = [score for _, of_group in found for score in of_group]
-    stop_if_a_reward_is_broken(scores)
-    if tell is not None:
-        tell_of_gaps(scores, tell)
-    return [group for group, _ in found]
+    return Collecting(engine, chat, scorer, prompts, samples, sampling, key).groups(tell)
 
 
-def _scored_groups(
-    engine: Engine,
-    chat: Chat,
-    scorer: Scorer,
-    prompts: Sequence[Prompt],
-    samples: int,
-    sampling: Sampling,
-    key: Sequence[int | str],
-) -> Iterator[tuple[Group, list[Score]]]:
-    prompt_ids = chat.prompts_ids([prompt.messages for prompt in prompts])
-    requests = [
-        Request(ids, seed_for(*key, prompt.id, sample))
-        for prompt, ids in zip(prompts, prompt_ids, strict=True)
-        for sample in range(samples)
-    ]
-    asked = [prompt for prompt in prompts for _ in range(samples)]
-    with Scoring(chat, scorer, asked) as scoring:
-        completions = engine.generate(requests, sampling, None, scoring.finished)
-        scored = scoring.results(completions)
-    totals = [
-        total
-        for start in range(0, len(scored), samples)
-        for total in comparable([score for _, score in scored[start : start + samples]])
-    ]
-    rollouts = [
-        Rollout(prompt, completion, reply, score.rewards, total, score.failures, score.inapplicable)
-        for prompt, completion, (reply, score), total in zip(asked, completions, scored, totals, strict=True)
-    ]
-    for i, (prompt, ids) in enumerate(zip(prompts, prompt_ids, strict=True)):
-        part = slice(i * samples, (i + 1) * samples)
-        yield Group(prompt, ids, tuple(rollouts[part])), [score for _, score in scored[part]]
+class Collecting:
+    """Completions under way that become scored groups; those of an `AheadEngine` are drawn from here on, others once
+    they are asked for. All ranks begin, and ask, in the same order."""
+
+    def __init__(
+        self, engine: Engine, chat: Chat, scorer: Scorer, prompts: Sequence[Prompt], samples: int, sampling: Sampling,
+        key: Sequence[int | str], known: Sequence[Completion] = (),
+    ):  # fmt: skip
+        """As for `collect`. `known`: the completions of all prompts, where they were drawn before."""
+        self.all_prompts, self.prompts = prompts, ranks().share(prompts)
+        self.began = self.ended = time.perf_counter()  # seconds; the last completion so far was finished at `ended`
+        self._samples = samples
+        self._ids = chat.prompts_ids([prompt.messages for prompt in self.prompts])
+        self._asked = [prompt for prompt in self.prompts for _ in range(samples)]
+        self._scoring = Scoring(chat, scorer, self._asked)
+        self._known: list[Completion] | None = None
+        if known:
+            families = [known[i : i + samples] for i in range(0, len(known), samples)]
+            self._known = [completion for family in ranks().share(families) for completion in family]
+            for number, completion in enumerate(self._known):
+                self._finished(number, completion)
+            return
+        requests = [
+            Request(ids, seed_for(*key, prompt.id, sample))
+            for prompt, ids in zip(self.prompts, self._ids, strict=True)
+            for sample in range(samples)
+        ]
+        if isinstance(engine, AheadEngine):
+            self._result = engine.begin(requests, sampling, self._finished).result
+        else:
+            self._result = partial(engine.generate, requests, sampling, None, self._finished)
+
+    def _finished(self, number: int, completion: Completion) -> None:
+        self.ended = time.perf_counter()
+        self._scoring.finished(number, completion)
+
+    def completions(self) -> list[Completion]:
+        """Those of all ranks, in order."""
+        families = ranks().together(lambda: _in_parts(self._drawn(), self._samples))
+        return [completion for family in families for completion in family]
+
+    def groups(self, tell: Tell | None = None) -> list[Group]:
+        """Those of all ranks, in order. To be asked once."""
+        found = ranks().together(self._scored_groups)
+        scores = [score for _, of_group in found for score in of_group]
+        stop_if_a_reward_is_broken(scores)
+        if tell is not None:
+            tell_of_gaps(scores, tell)
+        return [group for group, _ in found]
+
+    def _drawn(self) -> list[Completion]:
+        if self._known is None:
+            self._known = self._result()
+        return self._known
+
+    def _scored_groups(self) -> list[tuple[Group, list[Score]]]:
+        with self._scoring as scoring:
+            completions = self._drawn()
+            scored = scoring.results(completions)
+        parts = _in_parts(scored, self._samples)
+        totals = [total for part in parts for total in comparable([score for _, score in part])]
+        rollouts = [
+            Rollout(prompt, completion, reply, score.rewards, total, score.failures, score.inapplicable)
+            for prompt, completion, (reply, score), total in zip(self._asked, completions, scored, totals, strict=True)
+        ]
+        of_prompts = zip(self.prompts, self._ids, _in_parts(rollouts, self._samples), parts, strict=True)
+        return [
+            (Group(prompt, ids, tuple(made)), [score for _, score in part]) for prompt, ids, made, part in of_prompts
+        ]
+
+
+def _in_parts(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def comparable(scores: Sequence[Score]) -> list[float]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from temper.types import Completion
 
@@ -68,4 +68,21 @@ class Engine(Protocol):
         """One completion a request, in order. The log-probs are of the distribution at `sampling.temperature`,
         before any cut of the tail; at temperature 0 they are of the distribution at temperature 1. A request that has
         room for no token is answered, and `finished` is not told of it."""
+        ...
+
+
+class Drawing(Protocol):
+    """Completions that are being drawn."""
+
+    def result(self) -> list[Completion]:
+        """As `Engine.generate` returns them. To be asked once, on the thread that began."""
+        ...
+
+
+@runtime_checkable
+class AheadEngine(Engine, Protocol):
+    """A sampler that draws while others work."""
+
+    def begin(self, requests: Sequence[Request], sampling: Sampling, finished: Finished | None = None) -> Drawing:
+        """Begin to draw with the weights as they are now, whatever becomes of them meanwhile. One drawing at a time."""
         ...

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from temper.models.load import supports_shared_prefix
+from temper.rollout.ahead import SnapshotEngine
 from temper.rollout.engine import Engine
 from temper.rollout.native import NativeEngine
 from temper.rollout.options import ServerConfig
@@ -29,9 +30,10 @@ class Remote:
 
 
 def open_engine(
-    model: Any, version: Callable[[], int] = lambda: 0, remote: Remote | None = None
+    model: Any, version: Callable[[], int] = lambda: 0, remote: Remote | None = None, ahead: bool = False
 ) -> AbstractContextManager[Engine]:
-    """The engine that suits `model`, to be used as a context; `version` says how many updates the weights have seen."""
+    """The engine that suits `model`, to be used as a context; `version` says how many updates the weights have seen.
+    `ahead`: it has to be an `AheadEngine`, which a model in main memory has on Linux, and servers have."""
     if remote is not None:
         from temper.rollout.agreement import agreement_with
         from temper.rollout.server import ServerEngine
@@ -39,7 +41,10 @@ def open_engine(
         key = os.environ.get(remote.config.api_key_env) if remote.config.api_key_env else None
         agrees = agreement_with(model, remote.trains)
         return ServerEngine(model, remote.config, remote.folder, remote.source, version, key, agrees)
-    if not supports_shared_prefix(model):
+    own = NativeEngine if supports_shared_prefix(model) else PlainEngine
+    if ahead:
+        return SnapshotEngine(own(model, version=version))
+    if own is PlainEngine:
         return nullcontext(PlainEngine(model, version=version))
     if model.device.type == "cpu":
         return ParallelEngine(NativeEngine(model, version=version))
@@ -50,4 +55,4 @@ def open_engine(
 
 def cpu_seconds(engine: Engine) -> float:
     """The CPU seconds that an engine's own processes have used so far, beside this one's."""
-    return engine.cpu_seconds if isinstance(engine, ParallelEngine) else 0.0
+    return engine.cpu_seconds if isinstance(engine, (ParallelEngine, SnapshotEngine)) else 0.0

@@ -12,10 +12,12 @@ import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from temper.distributed.ranks import ranks
 from temper.errors import ConfigError, ResourceError
 from temper.models.adapters import has_adapters
 from temper.rollout.engine import Finished, Request, Sampling, Watch
@@ -65,6 +67,7 @@ class ServerEngine:
         self._name, self._context = config.model, 1 << 30
         self._own = secrets.token_hex(4)  # in the names of versions: the servers may have been another run's before
         self._stop, self._down = threading.Event(), set[int]()
+        self._drawing: ServerDrawing | None = None
 
     def __enter__(self) -> ServerEngine:
         """Raises ConfigError for a server that serves no such model, ResourceError for one that is not reached."""
@@ -75,6 +78,8 @@ class ServerEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._drawing is not None:
+            self._drawing.end()
         forget_versions(self._folder)
 
     def _meet(self, server: Server) -> None:
@@ -97,10 +102,19 @@ class ServerEngine:
     # -- weights ------------------------------------------------------------------------------------------------------
 
     def _bring_weights(self) -> None:
-        """Every server to the policy's present version; one that was down or started again is brought there, too."""
+        """Every server to the policy's present version; one that was down or started again is brought there, too. Of
+        several ranks that share the servers the first does it: all have what was drawn before, or nobody had begun."""
         self._down.clear()
         if self.config.weights == "keep":
             return
+        if ranks().size == 1:
+            self._deliver()
+            return
+        [told] = ranks().together(lambda: [self._deliver()] if ranks().rank == 0 else [])
+        self._held, self._down = list(told[0]), set(told[1])
+
+    def _deliver(self) -> tuple[Sequence[Version | None], set[int]]:
+        """What each server holds then, and which could not be reached. Raises TemperError."""
         version, number = self._present(), self.version()
         is_new, found, reached = number != self._number, [], []
         for i, server in enumerate(self._servers):
@@ -121,6 +135,7 @@ class ServerEngine:
         if is_new:
             forget_versions(self._folder, but=version.name)
             self._number, self._updates = number, self._updates + 1
+        return self._held, self._down
 
     def _give_up_on(self, i: int, problem: Exception) -> None:
         """Do without a server, as long as there is another."""
@@ -153,45 +168,43 @@ class ServerEngine:
         finished: Finished | None = None,
     ) -> list[Completion]:
         """As `Engine` says. Another server, another batch or another card may draw other tokens for the same key."""
+
+        def told(number: int, completion: Completion) -> None:
+            for token in completion.token_ids:
+                if watch is not None:
+                    watch(number, token)
+            if finished is not None:
+                finished(number, completion)
+
+        return self.begin(requests, sampling, told).result()
+
+    def begin(self, requests: Sequence[Request], sampling: Sampling, finished: Finished | None = None) -> ServerDrawing:
+        """As `AheadEngine` says: the servers are brought to the weights of now before it returns."""
         self._stop.clear()
         self._bring_weights()
         homes = _homes(requests, [i for i in range(len(self._servers)) if i not in self._down])
-        pool = ThreadPoolExecutor(self.config.concurrency * len(self._servers), "temper-server")
+        self._drawing = ServerDrawing(self, requests, sampling, homes, self.version(), finished)
+        return self._drawing
 
-        def answer(number: int) -> Completion:
-            completion = self._draw(requests[number], sampling, homes[number])
-            if completion.token_ids and watch is not None:
-                for token in completion.token_ids:
-                    watch(number, token)
-            if completion.token_ids and finished is not None:
-                finished(number, completion)
-            return completion
+    def hang_up(self) -> None:
+        """End the calls under way."""
+        self._stop.set()
+        for server in self._servers:
+            server.hang_up()
 
-        try:
-            completions = _all_of([pool.submit(answer, number) for number in range(len(requests))])
-        except BaseException:
-            self._stop.set()
-            for server in self._servers:
-                server.hang_up()
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
-        self._check_versions()
-        self._check_agreement(requests, completions, sampling, homes)
-        return completions
-
-    def _draw(self, request: Request, sampling: Sampling, home: int) -> Completion:
+    def draw(self, request: Request, sampling: Sampling, home: int, number: int) -> Completion:
+        """One completion with version `number` of the weights, from the server `home` where that answers."""
         wanted = sampling.max_tokens if request.max_tokens is None else request.max_tokens
         prompt = [*request.prompt_ids, *request.drawn]
         limit = min(wanted, self._context - len(prompt))
         if limit < 1:
-            return Completion((), (), "length", self.version())
+            return Completion((), (), "length", number)
         body, pause = self._body(request, prompt, sampling, limit), FIRST_PAUSE
         for attempt in range(self.config.max_retries + 1):
             i = self._place(home, attempt)
             try:
                 said = self._servers[i].post("/v1/completions", body)
-                return self._completion(said, sampling, limit, request.drawn, i)
+                return replace(self._completion(said, sampling, limit, request.drawn, i), policy_version=number)
             except Trouble as trouble:
                 problem = trouble
                 if trouble.gone:
@@ -258,9 +271,9 @@ class ServerEngine:
         stopped, ids, values = end is not None, ids[:end], values[:end]
         if not stopped and len(ids) < limit:
             raise Trouble(f"the completion ends after {len(ids)} of {limit} tokens, and nothing in it ends one")
-        return Completion(ids, values, "stop" if stopped else "length", self.version())
+        return Completion(ids, values, "stop" if stopped else "length")
 
-    def _check_versions(self) -> None:
+    def check_versions(self) -> None:
         """No server may have been started again while it drew. Raises TemperError."""
         for i, server in enumerate(self._servers):
             version = self._held[i]
@@ -275,7 +288,7 @@ class ServerEngine:
                 self._held[i] = None
                 raise lost(server, held, version)
 
-    def _check_agreement(
+    def check_agreement(
         self, requests: Sequence[Request], completions: Sequence[Completion], sampling: Sampling, homes: Sequence[int]
     ) -> None:
         if self._agrees is None or sampling.temperature == 0:
@@ -284,6 +297,45 @@ class ServerEngine:
         if number is not None:
             self._agrees(requests[number], completions[number], sampling, self._servers[homes[number]])
             self._agrees = None
+
+
+class ServerDrawing:
+    """Implements `Drawing`: as many calls under way as the servers are to have, a thread each."""
+
+    def __init__(
+        self, engine: ServerEngine, requests: Sequence[Request], sampling: Sampling, homes: Sequence[int], number: int,
+        finished: Finished | None,
+    ):  # fmt: skip
+        """`homes`: the server of each request; `number`: the version of the weights."""
+        self._engine, self._requests, self._sampling, self._homes = engine, requests, sampling, homes
+        config = engine.config
+        self._pool = ThreadPoolExecutor(config.concurrency * len(config.servers), "temper-server")
+
+        def answer(place: int) -> Completion:
+            completion = engine.draw(requests[place], sampling, homes[place], number)
+            if completion.token_ids and finished is not None:
+                finished(place, completion)
+            return completion
+
+        self._futures = [self._pool.submit(answer, place) for place in range(len(requests))]
+
+    def result(self) -> list[Completion]:
+        """Raises TemperError where servers did not answer, or not with the weights that they were given."""
+        try:
+            completions = _all_of(self._futures)
+        except BaseException:
+            self._engine.hang_up()
+            raise
+        finally:
+            self._pool.shutdown(cancel_futures=True)
+        self._engine.check_versions()
+        self._engine.check_agreement(self._requests, completions, self._sampling, self._homes)
+        return completions
+
+    def end(self) -> None:
+        """Give up what is under way; nothing where all of it has come."""
+        self._engine.hang_up()
+        self._pool.shutdown(cancel_futures=True)
 
 
 def _homes(requests: Sequence[Request], up: Sequence[int]) -> list[int]:
@@ -318,4 +370,3 @@ def _version_in(span: Any) -> str | None:
     if isinstance(span, Mapping):
         span = span.get("version")
     return None if span is None else str(span)
-

@@ -24,6 +24,7 @@ from temper.errors import Fault, ResourceError
 from temper.models.forks import can_fork, one_thread, settle_fork, shared_like
 from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.native import NativeEngine
+from temper.rollout.plain import PlainEngine
 from temper.types import Completion
 
 ROWS_A_PROCESS = 32  # with fewer rows each, a second process costs more than it saves
@@ -109,13 +110,16 @@ class ParallelEngine:
         self._workers = []
 
 
-class Worker:
-    """One forked process that answers lists of requests, one after the other."""
+Question = tuple[Sequence[Request], Sampling, int]  # with the version of the weights
 
-    def __init__(self, engine: NativeEngine):
+
+class Worker:
+    """One forked process that answers lists of requests, one after the other: `first`, where given, before all."""
+
+    def __init__(self, engine: NativeEngine | PlainEngine, first: Question | None = None):
         context = multiprocessing.get_context("fork")
         self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(engine, theirs, os.getpid()), daemon=True)
+        self._process = context.Process(target=_serve, args=(engine, theirs, os.getpid(), first), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -147,26 +151,35 @@ class Worker:
         self._connection.close()
 
 
-def _serve(engine: NativeEngine, connection: Connection, parent: int) -> None:
+def _serve(
+    engine: NativeEngine | PlainEngine, connection: Connection, parent: int, first: Question | None = None
+) -> None:
     """The life of a sampler process: it ends when its parent does."""
     settle_fork(connection.fileno())
+    if first is not None:
+        _answer(engine, connection, first)
     while os.getppid() == parent:
         if not connection.poll(1.0):
             continue
         try:
-            requests, sampling, version = connection.recv()
+            question = connection.recv()
         except EOFError:
             return
-        began = time.process_time()
-        engine.version = lambda version=version: version
-        last: float | str  # after the completions: the seconds they took, or what went wrong
-        try:
-            engine.generate(requests, sampling, None, lambda place, completion: connection.send((place, completion)))
-            last = time.process_time() - began
-        except Exception:
-            last = traceback.format_exc()
-        with contextlib.suppress(BrokenPipeError):
-            connection.send(last)
+        _answer(engine, connection, question)
+
+
+def _answer(engine: NativeEngine | PlainEngine, connection: Connection, question: Question) -> None:
+    requests, sampling, version = question
+    began = time.process_time()
+    engine.version = lambda: version
+    last: float | str  # after the completions: the seconds they took, or what went wrong
+    try:
+        engine.generate(requests, sampling, None, lambda place, completion: connection.send((place, completion)))
+        last = time.process_time() - began
+    except Exception:
+        last = traceback.format_exc()
+    with contextlib.suppress(BrokenPipeError):
+        connection.send(last)
 
 
 def share_weights(model: torch.nn.Module) -> None:

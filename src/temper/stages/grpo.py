@@ -23,6 +23,7 @@ from temper.rewards.steps import StepScorer
 from temper.rollout.open import open_engine
 from temper.rollout.statistics import Advantages, dead_share
 from temper.rollout.steps import judge_steps, step_metrics, step_notes
+from temper.stages.ahead import AheadRollouts, StaleConfig, check_ahead, open_rollouts
 from temper.stages.context import StageContext
 from temper.stages.credit import CreditConfig, advantages_of, mean_divergence
 from temper.stages.draws import shuffled
@@ -40,7 +41,6 @@ from temper.train.loop import resumable_steps
 from temper.train.memory import memory_by_part
 from temper.train.policy import (
     PolicyBatch,
-    PolicyConfig,
     PolicyLoss,
     policy_batches,
     score_examples,
@@ -55,7 +55,7 @@ ANCHORED = ("reference_update_steps", "reference_update_share", "offload_referen
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class Config(OptimizerConfig, CreditConfig, PolicyConfig):
+class Config(OptimizerConfig, CreditConfig, StaleConfig):
     """The defaults marked R1 are those of Nature 645:633, methods. Its clip of 10, 16 mini-batches and reference
     replaced every 400 steps are not: here clip 0.2, one update, a frozen reference. A preset's values stand where a key
     is not written."""
@@ -152,6 +152,7 @@ def idle(config: Config) -> Iterator[Idle]:
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     """Faults of the rewards, the prompts and the model that can be known before anything runs."""
     faults = check_training(config) + check_model(config.model, ctx) + check_rollouts(config, ctx)
+    faults += check_ahead(config, config.device)
     golds = golds_of(config.reward_funcs, ctx, config, config.tasks)
     return faults + check_step_rewards(
         config.step_rewards, ctx, config, lambda: known_prompts(config.tasks, "train", ctx, golds, config.reply)
@@ -162,7 +163,7 @@ def run(config: Config, ctx: StageContext) -> None:
     """Per step: draw prompts, sample a group for each, score, turn rewards into advantages, update."""
     source = ctx.inputs[config.model]
     chat = ChatFormat.load(source)
-    rollouts = Rollouts(config, chat, ctx)
+    rollouts = open_rollouts(config, chat, ctx)
     steps = config.max_steps or epoch_steps(config, rollouts)
     updates = steps * config.num_mini_batches * config.num_iterations
     learner = open_learner(source, config, updates, ctx)
@@ -174,18 +175,21 @@ def run(config: Config, ctx: StageContext) -> None:
     others = {"reference": reference} if reference is not None and config.reference_update_steps else {}
     others |= {} if control is None else {"entropy": control}
     others |= {} if rollouts.retired is None else {"retired": rollouts.retired}
-    with open_engine(policy, lambda: learner.step, remote_of(config, config.model, ctx, trains=True)) as engine:
+    others |= {"ahead": rollouts} if isinstance(rollouts, AheadRollouts) else {}
+    remote = remote_of(config, config.model, ctx, trains=True)
+    with open_engine(policy, lambda: learner.step, remote, config.max_staleness > 0) as engine:
         for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping, others, steps):
             clock = Clock(engine)
-            groups = rollouts.collect(engine, step)
+            groups = rollouts.collect(engine, step, steps)
             clock.mark_sampled()
+            drawn = rollouts.measured(groups, learner.step)
             anchors = ask_reference(config, groups, reference, learner)
             charged = anchors if config.has_kl else []
             judged = judge_steps(chat, judge, groups) if config.supervision == "process" else []
             advantages = advantages_of(config, groups, judged, charged)
             parts = mini_batches(config, groups, advantages, (ctx.seed, ctx.name, "mini-batches", step))
             before = learner.step
-            metrics = update(config, learner, loss, reference, parts, control)
+            metrics = update(config, learner, loss, reference, parts, control) | drawn
             if anchors:
                 metrics["policy/kl_divergence"] = mean_divergence(groups, anchors)
             if charged:

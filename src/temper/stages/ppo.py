@@ -24,12 +24,13 @@ from temper.models.load import load_model
 from temper.models.scalar import SharedTrunk, load_scalar
 from temper.rng import seed_for
 from temper.rollout.open import open_engine
+from temper.stages.ahead import AheadRollouts, StaleConfig, check_ahead, open_rollouts
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
 from temper.stages.idle import Idle, idle_guards, idle_optimizer, idle_policy, idle_rollouts
 from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
 from temper.stages.rewards import how_graded
-from temper.stages.rollouts import Clock, RolloutConfig, Rollouts, check_rollouts, policy_examples
+from temper.stages.rollouts import Clock, check_rollouts, policy_examples
 from temper.stages.served import remote_of
 from temper.text.chat import ChatFormat
 from temper.train.actor_critic import (
@@ -45,14 +46,14 @@ from temper.train.actor_critic import (
 from temper.train.learner import Learner, OptimizerConfig, over_updates
 from temper.train.loop import resumable_steps
 from temper.train.memory import memory_by_part
-from temper.train.policy import PolicyConfig, PolicyLoss, score_examples
+from temper.train.policy import PolicyLoss, score_examples
 from temper.types import Example, Group, Rollout
 
 VERSION = 1
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Config(OptimizerConfig, RolloutConfig, PolicyConfig):
+class Config(OptimizerConfig, StaleConfig):
     """A step is of as many completions as R1's GRPO (Nature 645:633, methods), each of another prompt: a value model
     needs no group. `warmup_steps` and the schedule count updates, of which a step makes several."""
 
@@ -123,7 +124,8 @@ def idle(config: Config) -> Iterator[Idle]:
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:
     """Faults of the rewards, the prompts and the model that can be known before anything runs."""
-    return check_training(config) + check_model(config.model, ctx) + check_rollouts(config, ctx)
+    faults = check_training(config) + check_model(config.model, ctx) + check_rollouts(config, ctx)
+    return faults + check_ahead(config, config.device)
 
 
 def run(config: Config, ctx: StageContext) -> None:
@@ -134,16 +136,19 @@ def run(config: Config, ctx: StageContext) -> None:
     models, learner, others = open_models(source, config, ctx)
     policy = models.policy
     reference = open_reference(source, policy, config, config.offload_reference) if config.has_reference else None
-    rollouts = Rollouts(config, chat, ctx)
-    with open_engine(policy, lambda: learner.step, remote_of(config, config.model, ctx, trains=True)) as engine:
+    rollouts = open_rollouts(config, chat, ctx)
+    kept = {**others, **({"ahead": rollouts} if isinstance(rollouts, AheadRollouts) else {})}
+    remote = remote_of(config, config.model, ctx, trains=True)
+    with open_engine(policy, lambda: learner.step, remote, config.max_staleness > 0) as engine:
         for step in resumable_steps(
-            learner, ctx.work / "checkpoints", ctx.log, ctx.stopping, others, total=config.max_steps
+            learner, ctx.work / "checkpoints", ctx.log, ctx.stopping, kept, total=config.max_steps
         ):
             clock = Clock(engine)
-            groups = rollouts.collect(engine, step)
+            groups = rollouts.collect(engine, step, config.max_steps)
             clock.mark_sampled()
+            drawn = rollouts.measured(groups, learner.step)
             lessons = draw_lessons(config, groups, models, reference)
-            metrics = lesson_metrics(lessons)
+            metrics = lesson_metrics(lessons) | drawn
             advantages = [[tuple(lesson.advantages_T.tolist()) for lesson in group] for group in lessons]
             if config.whiten_advantages:
                 lessons = whiten(lessons)

@@ -19,7 +19,7 @@ from temper.record.metrics import read_rows
 from temper.record.rollouts import write_rows
 from temper.rewards.overlong import overlong
 from temper.rewards.score import Scorer
-from temper.rollout.collect import collect, rollout_row
+from temper.rollout.collect import Collecting, rollout_row
 from temper.rollout.engine import Engine
 from temper.rollout.open import cpu_seconds as engine_seconds
 from temper.rollout.options import ServedConfig, sampling_of
@@ -39,7 +39,7 @@ from temper.stages.rewards import (
 from temper.stages.served import check_served
 from temper.text.chat import ChatFormat
 from temper.train.guards import Guards, watch
-from temper.types import Group, PolicyExample, Prompt, Rollout
+from temper.types import Completion, Group, PolicyExample, Prompt, Rollout
 
 
 class RolloutConfig(ServedConfig, RewardsConfig):
@@ -52,6 +52,7 @@ class RolloutConfig(ServedConfig, RewardsConfig):
     overlong_cache: Annotated[int, Field(ge=0)] = 0  # tokens below the limit over which a penalty grows to −1 (DAPO)
     num_generations: Annotated[int, Field(ge=1)] = 16  # R1
     prompts_per_step: Annotated[int, Field(ge=1)] = 32  # R1
+    max_staleness: Annotated[int, Field(ge=0, le=1)] = 0  # steps; 1: the next step is sampled while this one trains
     dynamic_sampling_tries: Annotated[int, Field(ge=0)] = 0  # DAPO: more draws until no group is all right or all wrong
     guards: Guards = Guards()
     keep_rollouts_steps: Annotated[int, Field(ge=1)] = 10  # completions of every n-th step stay on disk
@@ -120,33 +121,40 @@ class Rollouts:
         self.retired = None if bound is None else Retired(self.prompts, bound)
         self.draws = 0  # of the last step: more than one with dynamic sampling
 
-    def collect(self, engine: Engine, step: int) -> list[Group]:
-        """The scored groups of `step`. With dynamic sampling, other prompts take the places of those whose completions
-        are all right or all wrong, until the step is full or the tries are used up."""
+    def collect(self, engine: Engine, step: int, steps: int) -> list[Group]:
+        """The scored groups of `step`, one of so many `steps`. With dynamic sampling, other prompts take the places of
+        those whose completions are all right or all wrong, until the step is full or the tries are used up."""
         config, key = self.config, (self.ctx.seed, self.ctx.name)
-        groups = self._draw(engine, step, key, step)
+        groups = [self._earned(group) for group in self._first(engine, step)]
         self.draws = 1
         while self.draws <= config.dynamic_sampling_tries and not all(map(has_signal, groups)):
             number = step * config.dynamic_sampling_tries + self.draws - 1
             known = {group.prompt.id for group in groups}
-            more = self._draw(engine, number, (*key, "dynamic"), step)
+            drawn = self._begin(engine, number, (*key, "dynamic"), step).groups(self.tell)
+            more = [self._earned(group) for group in drawn]
             groups += [group for group in more if has_signal(group) and group.prompt.id not in known]
             groups = sorted(groups, key=has_signal, reverse=True)[: config.prompts_per_step]  # the sort is stable
             self.draws += 1
-        if self.retired is not None:
-            for group in groups:
-                self.retired.see(group.prompt.id, pass_rate(group))
         return groups
 
-    def _draw(self, engine: Engine, number: int, key: Sequence[int | str], step: int) -> list[Group]:
+    def _first(self, engine: Engine, step: int) -> list[Group]:
+        """The groups of the step's own prompts."""
+        return self._begin(engine, step, (self.ctx.seed, self.ctx.name), step).groups(self.tell)
+
+    def _begin(
+        self, engine: Engine, number: int, key: Sequence[int | str], step: int, prompts: Sequence[Prompt] = (),
+        known: Sequence[Completion] | None = None,
+    ) -> Collecting:  # fmt: skip
+        """Begin draw `number` of those that `key` names, to be scored as in `step`; or take the `prompts` whose
+        completions are `known`."""
         retired = set() if self.retired is None else self.retired.ids
-        drawn = fresh_prompts(self.prompts, self.config.prompts_per_step, number, key, retired)
-        samples = self.config.num_generations
-        scorer, key = self._scorer(step), (*key, number)
-        groups = collect(engine, self.chat, scorer, drawn, samples, self.sampling, key, self.tell)
-        if self.config.overlong_cache:
-            groups = [self._with_overlong(group) for group in groups]
-        return groups
+        drawn = prompts or fresh_prompts(self.prompts, self.config.prompts_per_step, number, key, retired)
+        samples, scorer = self.config.num_generations, self._scorer(step)
+        return Collecting(engine, self.chat, scorer, drawn, samples, self.sampling, (*key, number), known or ())
+
+    def measured(self, groups: Sequence[Group], updates: int) -> dict[str, Any]:
+        """What is to be logged of how the groups were drawn, at a policy that has seen so many `updates`."""
+        return {}
 
     def _scorer(self, step: int) -> Scorer:
         config = self.config
@@ -154,7 +162,11 @@ class Rollouts:
         rewards = {reward_label(name): self.rewards[name] for name in names}
         return Scorer(rewards, [self.weights[name] for name in names], tasks=config.labelled_tasks)
 
-    def _with_overlong(self, group: Group) -> Group:
+    def _earned(self, group: Group) -> Group:
+        """The group, less what its long completions are charged."""
+        if not self.config.overlong_cache:
+            return group
+
         def scored(rollout: Rollout) -> Rollout:
             length = len(rollout.completion.token_ids)
             value = overlong(length, self.config.max_completion_length, self.config.overlong_cache)
@@ -167,8 +179,11 @@ class Rollouts:
         clock: Clock, notes: Sequence[Sequence[Mapping[str, Any]]] | None = None,
     ) -> None:  # fmt: skip
         """Keep the step's completions where they are to be kept (with the `notes` on each, if any), log its metrics,
-        stop where a guard says so."""
+        take note of solved prompts, stop where a guard says so."""
         config, work = self.config, self.ctx.work
+        if self.retired is not None:
+            for group in groups:
+                self.retired.see(group.prompt.id, pass_rate(group))
         if step % config.keep_rollouts_steps == 0 or step + 1 == total:
             write_rows(work / "rollouts" / f"step-{step + 1:06d}.jsonl.gz", rows(step + 1, groups, advantages, notes))
         found = {**rollout_metrics(groups, advantages), **metrics, **clock.read(count_tokens(groups))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -26,12 +26,25 @@ class Log(Protocol):
     def info(self, text: str) -> None: ...
 
 
+@runtime_checkable
+class Kept(Protocol):
+    """What a checkpoint holds beside learners and modules."""
+
+    def settle(self) -> None:
+        """Have what `state` needs; every rank calls it, before the first one saves."""
+
+    def state(self, step: int) -> dict[str, Tensor] | None:
+        """What has to be known before `step` is taken; None where that is not known."""
+
+    def load_state(self, tensors: Mapping[str, Tensor]) -> None: ...
+
+
 def resumable_steps(
     learner: Learner,
     folder: Path,
     log: Log,
     stopping: Callable[[], bool],
-    others: Mapping[str, torch.nn.Module | Learner] | None = None,
+    others: Mapping[str, torch.nn.Module | Learner | Kept] | None = None,
     total: int | None = None,
 ) -> Iterator[int]:
     """Yield the number of each loop step still to take, from 0, and keep the learner's checkpoints in `folder`.
@@ -51,48 +64,57 @@ def resumable_steps(
         start = found.step
         log.info(f"resuming after step {start} of {total}")
     log.resume_at(start, found.folder if found is not None else None)
+    kept = [other for other in others.values() if isinstance(other, Kept)]
     learners = [learner, *(other for other in others.values() if isinstance(other, Learner))]
 
     def save(step: int) -> None:
-        if ranks().rank:
-            return  # the first one writes
         tensors, meta = learner.state(), {"updates": learner.step}
         for name, other in others.items():
-            tensors |= {f"{name}.{key}": tensor for key, tensor in _state(other).items()}
+            tensors |= {f"{name}.{key}": tensor for key, tensor in (_state(other, step) or {}).items()}
             meta |= {f"{name}.updates": other.step} if isinstance(other, Learner) else {}
-        save_checkpoint(folder, Checkpoint(step, tensors, meta))
+        if not ranks().rank:  # the first one writes
+            save_checkpoint(folder, Checkpoint(step, tensors, meta))
 
     def give_up(step: int, updates: list[int]) -> str:
         """Save the state before `step`, which is given up, unless it has moved a weight already."""
         is_untouched = [one.step for one in learners] == updates and not any(one.is_moving for one in learners)
+        is_untouched = is_untouched and all(_state(other, step) is not None for other in kept)
         if step and is_untouched and step % learner.config.save_steps:
             save(step)
-        kept = (step if is_untouched else last_checkpoint(folder.parent)) or 0
-        return f"step {step + 1} of {total} was given up and is taken again; checkpoint after step {kept}"
+        saved = (step if is_untouched else last_checkpoint(folder.parent)) or 0
+        return f"step {step + 1} of {total} was given up and is taken again; checkpoint after step {saved}"
 
     for step in range(start, total):
         with rescued_by(partial(give_up, step, [one.step for one in learners])):
             yield step
+            stop = ranks().send(stopping())  # what the first one says: all stop at the same step
+            is_due = stop or (step + 1) % learner.config.save_steps == 0
+            for other in kept if is_due else ():
+                other.settle()
         with shielded():
-            stop = stopping()
-            if stop or (step + 1) % learner.config.save_steps == 0:
+            if is_due:
                 save(step + 1)
         if stop:
+            ranks().together(lambda: [])  # the others stay until the first one has saved
             raise Preempted(f"checkpoint saved after step {step + 1} of {total}")
 
 
-def _state(other: torch.nn.Module | Learner) -> dict[str, Tensor]:
+def _state(other: torch.nn.Module | Learner | Kept, step: int) -> dict[str, Tensor] | None:
     if isinstance(other, Learner):
         return other.state()
-    return {key: parameter.detach() for key, parameter in other.named_parameters()}
+    if isinstance(other, torch.nn.Module):
+        return {key: parameter.detach() for key, parameter in other.named_parameters()}
+    return other.state(step)
 
 
 @torch.no_grad()
-def _load(other: torch.nn.Module | Learner, name: str, found: Checkpoint) -> None:
+def _load(other: torch.nn.Module | Learner | Kept, name: str, found: Checkpoint) -> None:
     prefix = f"{name}."
     tensors = {key.removeprefix(prefix): tensor for key, tensor in found.tensors.items() if key.startswith(prefix)}
     if isinstance(other, Learner):
         other.load_state(tensors, found.meta[f"{name}.updates"])
+    elif isinstance(other, Kept):
+        other.load_state(tensors)
     else:
         for key, parameter in other.named_parameters():
             parameter.copy_(tensors[key])
