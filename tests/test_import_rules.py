@@ -184,6 +184,7 @@ STAGE_HELPERS = {
     "stages",
     "stages.__init__",
     *(f"stages.{name}" for name in ("context", "models", "rewards", "prompts", "draws", "chunks", "rollouts", "idle")),
+    "stages.ahead",
     "stages.credit",
     "stages.presets",
     "stages.programs",
