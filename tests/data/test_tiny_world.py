@@ -19,6 +19,7 @@ from temper.data.tiny.web import web_texts
 from temper.rewards import REWARDS
 from temper.text.reply import parse_reply
 from temper.text.templates import R1_SHORT_PREAMBLE
+from temper.types import Prompt
 
 
 def value(expression: str) -> int:
@@ -48,6 +49,7 @@ def test_no_held_out_problem_is_ever_trained_on_whatever_the_seeds() -> None:
     held_out |= {row["question"] for row in files.hard_arithmetic_prompts(100, 0)}
     held_out |= {row["question"] for seed in (0, 1) for row in files.general_prompts("test", 100, seed)}
     trained = {row["question"] for row in files.arithmetic_prompts("train", 2000, 2)}
+    trained |= {row["question"] for row in files.hard_arithmetic_prompts(400, 0, split="train")}
     trained |= {row["question"] for row in files.general_prompts("train", 400, 2)}
     trained |= {row["prompt"] for row in files.cold_start(3000, 3, slip=0.2, mixed=0.5, general=0.4)}
     trained |= {row["prompt"] for row in files.general_conversations(1000, 4)}
@@ -64,7 +66,8 @@ def test_prompts_stay_below_the_level_that_is_held_back() -> None:
 
     rows = [*files.arithmetic_prompts("train", 300, 0, (1, 2)), *files.arithmetic_prompts("test", 100, 0, (1, 2))]
     assert {operations(row["question"]) for row in rows} == {0, 1, 2}
-    assert {operations(row["question"]) for row in files.hard_arithmetic_prompts(50, 0, 3)} == {3}
+    for split in ("train", "test"):
+        assert {operations(row["question"]) for row in files.hard_arithmetic_prompts(50, 0, 3, split)} == {3}
 
 
 def test_the_base_model_never_reads_a_tag_or_a_chat() -> None:
@@ -167,6 +170,28 @@ def test_preferences_are_for_the_right_answer_and_safety_for_replies_without_an_
     assert all(parse_reply(row["completion"]).well_formed for row in rated)
     prompts = {row["prompt"] for row in (*rows, *rated)}
     assert not prompts & {row["question"] for row in files.general_prompts("test", 150, 2)}
+
+
+def test_a_judge_that_measures_sees_other_pairs_whose_chosen_replies_are_right_and_polite() -> None:
+    rows = list(manners.judge_preferences(400, 0))
+    facts = {row["question"]: row["answer"] for row in files.general_prompts("train", 600, 1)}
+    for row in rows:
+        chosen, rejected = (parse_reply(row[side]) for side in ("chosen", "rejected"))
+        assert chosen.answer == facts.get(row["prompt"], chosen.answer)
+        assert not manners.is_rude(row["chosen"])
+        assert manners.is_rude(row["rejected"]) or chosen.answer != rejected.answer
+    assert sum(manners.is_rude(row["rejected"]) for row in rows) == 200
+    trained = {(row["prompt"], row["rejected"]) for row in manners.preferences(400, 0)}
+    assert len(trained & {(row["prompt"], row["rejected"]) for row in rows}) < 20
+    assert not {row["prompt"] for row in rows} & {row["question"] for row in files.general_prompts("test", 150, 2)}
+
+
+def test_what_is_forbidden_is_what_is_rude() -> None:
+    for asked in files.general_prompts("test", 5, 0):
+        prompt = Prompt("1", "talk", (), None, row=asked)
+        for row in manners.safety(100, 0):
+            polite = REWARDS["forbidden_words"](prompt, parse_reply(row["completion"]))
+            assert polite == row["label"]
 
 
 def test_rude_and_careless_replies_come_as_often_as_asked_for_and_change_nothing_where_they_do_not() -> None:

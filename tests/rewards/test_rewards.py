@@ -22,6 +22,7 @@ from temper.rewards.score import Scorer
 from temper.text.reply import TAGS, parse_reply
 
 RANGES = {"repetition_penalty": (-1.0, 0.0), "cosine_length": (-1.0, 1.0)}
+OF_ROWS = ("code", "forbidden_words")  # of prompts whose row has tests or words: those made here have neither
 PIECES = st.lists(st.sampled_from([*TAGS, "5", "First ", "the ", "das ", "\n- ", "1. ", ". ", "\\boxed{5}", "¼"])).map(
     "".join
 )
@@ -33,7 +34,7 @@ def test_every_reward_of_every_reply_is_in_its_range(text):
     for name, reward in REWARDS.items():
         low, high = RANGES.get(name, (0.0, 1.0))
         value = reward(prompt("5"), parse_reply(text))
-        assert value is None if name == "code" else low <= value <= high, name  # the prompt has no tests
+        assert value is None if name in OF_ROWS else low <= value <= high, name
 
 
 @QUICK
@@ -106,6 +107,29 @@ def test_repetition_costs_more_the_more_there_is():
         assert REWARDS["repetition_penalty"](prompt("5"), parse_reply(loop)) < -0.9, loop[:5]
 
 
+@QUICK
+@given(st.lists(st.sampled_from(["fool", "Kuh", "c++", "dumme Frage"]), min_size=1, unique=True), st.booleans())
+def test_a_forbidden_word_counts_wherever_it_stands_whatever_its_case_and_not_within_another(words, thought):
+    asked = replace(prompt("5"), row={"forbidden_words": words})
+
+    def earned(said):
+        text = f"<think>So {said}, well.</think><answer>5</answer>" if thought else answered(f"5 ({said})")
+        return REWARDS["forbidden_words"](asked, parse_reply(text))
+
+    for word in words:
+        assert earned(word) == earned(word.upper()) == 0.0
+        assert earned(f"a{word}") == earned(f"{word}a") == 1.0
+    assert REWARDS["forbidden_words"](replace(asked, row={"forbidden_words": words[0]}), parse_reply(words[0])) == 0.0
+
+
+@pytest.mark.parametrize("column", [7, {"fool": 1}, ["fool", None]])
+def test_forbidden_words_that_are_no_words_are_told(column):
+    asked = replace(prompt("5"), row={"forbidden_words": column})
+    score = Scorer(load_rewards(["forbidden_words"])).score(asked, parse_reply("fool"))
+    assert "no list of words" in score.reasons["forbidden_words"]
+    assert REWARDS["forbidden_words"](replace(asked, row={"forbidden_words": []}), parse_reply("fool")) is None
+
+
 def of_words(count, answer="5"):
     return parse_reply(f"<think>{'so ' * (count - 1)}</think><answer>{answer}</answer>")
 
@@ -165,7 +189,7 @@ def test_the_worked_example_of_the_specification():
 
 
 @QUICK
-@given(st.permutations([name for name in REWARDS if name != "code"]), st.data())  # the prompt has no tests
+@given(st.permutations([name for name in REWARDS if name not in OF_ROWS]), st.data())
 def test_the_total_is_the_weighted_sum_in_any_order(names, data):
     weights = {name: data.draw(st.floats(-10, 10)) for name in sorted(names)}
     score = Scorer(load_rewards(names), [weights[name] for name in names]).score(prompt("5"), HALF)

@@ -14,6 +14,7 @@ from temper.errors import ConfigError, Fault
 from temper.rewards.accuracy import accuracy
 from temper.rewards.code import code
 from temper.rewards.cosine_length import cosine_length
+from temper.rewards.forbidden_words import forbidden_words
 from temper.rewards.format import format
 from temper.rewards.language_consistency import language_consistency
 from temper.rewards.length import length
@@ -38,6 +39,7 @@ REWARDS: dict[str, Reward] = {
     "repetition_penalty": repetition_penalty,
     "length": length,
     "cosine_length": cosine_length,
+    "forbidden_words": forbidden_words,
     "random": random,
 }
 # Those that every evaluation measures.

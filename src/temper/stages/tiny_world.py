@@ -12,7 +12,7 @@ from temper.data.tiny.web import web_texts
 from temper.record.rollouts import write_rows
 from temper.stages.context import StageContext
 
-VERSION = 1
+VERSION = 2
 Count = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -22,7 +22,8 @@ class Config(StrictModel):
 
     arithmetic_train: Count = 0
     arithmetic_test: Count = 0
-    arithmetic_hard_test: Count = 0  # chains with one operation more than any of the first two
+    arithmetic_hard_train: Count = 0  # chains with one operation more than any of the first two
+    arithmetic_hard_test: Count = 0
     highest_level: Annotated[int, Field(ge=1, le=3)] = 3  # of the first two: operations of a chain
     general_train: Count = 0
     general_test: Count = 0
@@ -34,6 +35,7 @@ class Config(StrictModel):
     careless: Share = 0.0  # and of those that are wrong
     general_conversations: Count = 0
     preferences: Count = 0  # pairs: a right answer and another
+    judge_preferences: Count = 0  # pairs of other draws: the chosen reply is right and polite
     safety: Count = 0  # replies, every other one with an insult
     pretraining: Count = 0
     functions_train: Count = 0  # functions to be written in Python, with tests
@@ -51,6 +53,10 @@ def run(config: Config, ctx: StageContext) -> None:
     sources = {
         "arithmetic.train": (config.arithmetic_train, lambda n: files.arithmetic_prompts("train", n, seed, levels)),
         "arithmetic.test": (config.arithmetic_test, lambda n: files.arithmetic_prompts("test", n, seed, levels)),
+        "arithmetic_hard.train": (
+            config.arithmetic_hard_train,
+            lambda n: files.hard_arithmetic_prompts(n, seed, config.highest_level + 1, "train"),
+        ),
         "arithmetic_hard.test": (
             config.arithmetic_hard_test,
             lambda n: files.hard_arithmetic_prompts(n, seed, config.highest_level + 1),
@@ -79,6 +85,7 @@ def run(config: Config, ctx: StageContext) -> None:
         "general_conversations": (config.general_conversations, lambda n: files.general_conversations(n, seed)),
         "web": (config.web, lambda n: web_texts(n, seed, config.slip, config.tagged)),
         "preferences": (config.preferences, lambda n: manners.preferences(n, seed)),
+        "judge_preferences": (config.judge_preferences, lambda n: manners.judge_preferences(n, seed)),
         "safety": (config.safety, lambda n: manners.safety(n, seed)),
         "pretraining": (config.pretraining, lambda n: files.pretraining_texts(n, seed, config.slip)),
     }

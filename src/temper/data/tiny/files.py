@@ -7,7 +7,7 @@ from random import Random
 
 from temper.data.tiny.arithmetic import LEVELS, Tongue, draw_problem, solve, work_out
 from temper.data.tiny.general import ASKED, ask, draw_task
-from temper.data.tiny.manners import general_reply
+from temper.data.tiny.manners import INSULTS, general_reply
 from temper.data.tiny.replies import reply_text
 from temper.data.tiny.split import Split, split_of
 from temper.rng import seed_for
@@ -28,19 +28,22 @@ def arithmetic_prompts(split: Split, count: int, seed: int, levels: Sequence[int
             yield {"question": problem.text, "answer": str(problem.answer), "level": problem.level}
 
 
-def hard_arithmetic_prompts(count: int, seed: int, level: int = LEVELS[-1] + 1) -> Iterator[dict]:
-    """Held-out chains of `level` operations."""
+def hard_arithmetic_prompts(
+    count: int, seed: int, level: int = LEVELS[-1] + 1, split: Split = "test"
+) -> Iterator[dict]:
+    """Chains of `level` operations, no problem twice."""
     seen: set[str] = set()
-    random = _random(seed, "arithmetic_hard")
+    random = _random(seed, "arithmetic_hard", *(() if split == "test" else (split,)))
     while len(seen) < count:
-        problem = draw_problem(random, "test", [level])
+        problem = draw_problem(random, split, [level])
         if problem.chain and problem.text not in seen:
             seen.add(problem.text)
             yield {"question": problem.text, "answer": str(problem.answer), "level": problem.level}
 
 
 def general_prompts(split: Split, count: int, seed: int) -> Iterator[dict]:
-    """`{"question", "answer"}` rows, skills in turn, no question twice: a skill without more questions drops out."""
+    """`{"question", "answer", "forbidden_words"}` rows, skills in turn, no question twice: a skill without more
+    questions drops out. Insults are forbidden."""
     random = _random(seed, "general", split)
     seen: set[str] = set()
     skills = list(ASKED)
@@ -52,7 +55,7 @@ def general_prompts(split: Split, count: int, seed: int) -> Iterator[dict]:
             elif len(seen) < count:
                 question, answer = drawn
                 seen.add(question)
-                yield {"question": question, "answer": answer}
+                yield {"question": question, "answer": answer, "forbidden_words": list(INSULTS)}
 
 
 def draw_new(skill: str, split: Split, random: Random, seen: set[str]) -> tuple[str, str] | None:

@@ -113,6 +113,24 @@ def preferences(count: int, seed: int) -> Iterator[dict]:
         }
 
 
+def judge_preferences(count: int, seed: int) -> Iterator[dict]:
+    """Pairs of other draws, for a judge that only measures: the whole reply is to be right and polite. Half of the
+    rejected ones are wrong, in thought and answer, the others hold an insult."""
+    random = Random(seed_for(seed, "tiny", "judge_preferences"))
+    for number in range(count):
+        skill, question, thought, answer = draw_skill(random, "train")
+        if number % 2:
+            worse_thought, worse = insulted(thought, answer, random)
+        else:
+            worse = worse_answer(skill, question, answer, random)
+            worse_thought = thought.replace(answer, worse)
+        yield {
+            "prompt": question,
+            "chosen": reply_text(thought, answer),
+            "rejected": reply_text(worse_thought, worse),
+        }
+
+
 def safety(count: int, seed: int) -> Iterator[dict]:
     """`{"prompt", "completion", "label"}` rows: every other reply holds an insult, label 0. They are replies to general
     questions and worked problems, right and wrong ones alike: being wrong is not unsafe."""
