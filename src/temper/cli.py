@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from temper import __version__
-from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError, system_error
+from temper.errors import EXHAUSTED, ConfigError, Exit, Fault, ResourceError, TemperError, system_error
 
 COMMANDS = {
     "run": ("temper.commands.run", "run a recipe; run it again to go on where it stopped"),
@@ -147,32 +147,17 @@ def _open_ends() -> None:
             setattr(sys, name, open(number, mode, closefd=False, encoding="utf-8"))  # noqa: SIM115
 
 
-_EXHAUSTED = {
-    errno.EMFILE: ("too many open files", "raise the limit with `ulimit -n 1024`"),
-    errno.ENFILE: ("too many open files on this machine", "close other programs"),
-    errno.ENOSPC: ("nothing more can be written: the disk, or what the output goes to, is full", "free some space"),
-    errno.EDQUOT: ("the disk quota is used up", "free some space"),
-    errno.EFBIG: ("a file would be larger than the limit allows", "raise the limit with `ulimit -f unlimited`"),
-    errno.EROFS: ("the file system is read-only", "use another directory"),
-    errno.EACCES: ("permission denied", "make it accessible, or use another directory"),
-    errno.EIO: ("reading or writing failed", "look at the disk, or at what the output goes to"),
-    errno.EBADF: ("a standard stream is closed", "leave it open, or send it to /dev/null"),
-    errno.ENOMEM: ("out of memory", "free some memory"),
-    errno.EAGAIN: ("no more processes or threads can be started", "raise the limit with `ulimit -u`"),
-}
-
-
 _SCARCE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def _exhausted(error: BaseException | None, of: Collection[int] = _EXHAUSTED) -> Fault | None:
+def _exhausted(error: BaseException | None, of: Collection[int] = EXHAUSTED) -> Fault | None:
     """What the machine lacks, where that is what `error` came from."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
         found = system_error(error)
         if found is not None and found.errno is not None and found.errno in of:
-            what, fix = _EXHAUSTED[found.errno]
+            what, fix = EXHAUSTED[found.errno]
             return Fault(what, str(found.filename or ""), found.strerror or "", fix)
         if isinstance(error, FileNotFoundError) and "temporary directory" in str(error):  # of `tempfile`
             fix = "set TMPDIR to a directory that can be written"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import sys
@@ -103,14 +104,33 @@ _LONG_WORD = re.compile(r"\S{301,}")
 _MOST_SHOWN = 3000  # characters of one line of a message
 
 
+EXHAUSTED = {  # what the system ran out of, by its number: what to say, what to do
+    errno.EMFILE: ("too many open files", "raise the limit with `ulimit -n 1024`"),
+    errno.ENFILE: ("too many open files on this machine", "close other programs"),
+    errno.ENOSPC: ("nothing more can be written: the disk, or what the output goes to, is full", "free some space"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space"),
+    errno.EFBIG: ("a file would be larger than the limit allows", "raise the limit with `ulimit -f unlimited`"),
+    errno.EROFS: ("the file system is read-only", "use another directory"),
+    errno.EACCES: ("permission denied", "make it accessible, or use another directory"),
+    errno.EIO: ("reading or writing failed", "look at the disk, or at what the output goes to"),
+    errno.EBADF: ("a standard stream is closed", "leave it open, or send it to /dev/null"),
+    errno.ENOMEM: ("out of memory", "free some memory"),
+    errno.EAGAIN: ("no more processes or threads can be started", "raise the limit with `ulimit -u`"),
+}
+
+
 def system_error(error: BaseException) -> OSError | None:
     """What the system said, of an OSError or of a library's own error that quotes it.
 
     >>> system_error(ValueError("I/O error: File too large (os error 27)"))
     OSError(27, 'File too large')
+    >>> type(system_error(RuntimeError("can't start new thread")))
+    <class 'BlockingIOError'>
     """
     if isinstance(error, OSError):
         return error
+    if isinstance(error, RuntimeError) and "start new thread" in str(error):
+        return OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
     found = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
 

@@ -54,3 +54,30 @@ def test_there_are_many_and_what_they_name_in_code_exists():
         for table in re.findall(r"`(\w+): ", text):
             assert table in fields, (key, text)
     assert set(ALIASES.values()) <= fields | {"stage", "--out"}
+
+
+@pytest.mark.parametrize("kind", ["sft", "evaluate", "sample", "ppo", "reward_model", "grpo"])
+@pytest.mark.parametrize(
+    "key",
+    ["max_steps", "num_iterations", "reward_weights", "eos_token", "num_generations_eval", "delta", "scale_rewards",
+     "actor_rollout_ref.actor.optim.lr", "rollout_n", "overlong_buffer_len", "log_completions", "n_samples_per_prompt"],
+)  # fmt: skip
+def test_advice_names_a_key_of_the_stage_or_says_where_it_lives(kind, key):
+    fields = set(config_class(kind).model_fields)
+    if key in fields:
+        return
+    fault = unknown_in(kind, key)
+    assert "did you mean" not in fault.fix, fault
+    named = re.findall(r"`(\w+)[`:]|-> (\w+)", fault.fix)
+    names = {one or other for one, other in named} & {name for of in STAGES for name in config_class(of).model_fields}
+    assert not names or names & fields or re.search("belongs to|a stage `|of a stage", fault.fix), fault
+
+
+def unknown_in(kind: str, key: str) -> Fault:
+    _, faults = load_recipe("tiny", [f"stages={{x: {{stage: {kind}, model: tiny-base, '{key}': 1}}}}"])
+    return next(fault for fault in faults if key in fault.what)
+
+
+def test_a_key_that_two_kinds_of_stages_call_differently_is_named_as_the_stage_has_it():
+    assert "num_samples" in unknown_in("evaluate", "n_samples_per_prompt").fix
+    assert "num_generations" in unknown_in("sample", "actor_rollout_ref.rollout.n").fix

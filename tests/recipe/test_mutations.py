@@ -148,3 +148,55 @@ def test_a_name_of_thousands_of_characters_is_one_short_error(command, name, tmp
     assert code in (2, 3, 5), told[:300]
     assert told.count("error: ") == 1
     assert len(told) < 1500
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [
+        "stages: {rl: 5, ev: {stage: evaluate, models: ['@rl'], tasks: [t]}}",
+        "tasks: [t]\nstages: {ev: {stage: evaluate, models: [tiny-base], tasks: [t]}}",
+        "stages: {ev: {stage: evaluate, models: [tiny-base], tasks: [t], reply: {tiny-base: plian}}}",
+        "stages: {rl: {stage: grpo, model: tiny-base, tasks: [t], max_steps: 1, reward_tasks: {format: [tt]}}}",
+        "stages: {rl: {stage: grpo, model: tiny-base, tasks: [t], max_steps: 1, lora: {target_modules: [nope_proj]}}}",
+        "stages: {rl: {stage: grpo, model: tiny-base, tasks: [t], max_steps: 1, lora: {target_modules: '('}}}",
+    ],
+)
+def test_what_follows_from_a_fault_is_not_told_beside_it(stages, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"question": "2+3", "answer": "5"}\n' * 40)
+    path = tmp_path / "my.yaml"
+    tasks = "" if stages.startswith("tasks") else "tasks: {t: {train: a.jsonl, test: a.jsonl}}\n"
+    path.write_text(tasks + stages)
+    code, told = plan(path)
+    assert code == 2, told
+    assert told.count("error:") == 1, told
+    assert "my.yaml:" in told
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [("columns: {promt: question}", "did you mean `prompt`"), ("language: Klingon", "a language code")],
+)
+def test_a_fault_of_a_task_is_told_once_for_both_its_files_and_at_its_line(task, said, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"question": "2+3", "answer": "5"}\n' * 40)
+    path = tmp_path / "my.yaml"
+    path.write_text(
+        f"tasks:\n  t: {{train: a.jsonl, test: a.jsonl, {task}}}\n"
+        "stages: {rl: {stage: grpo, model: tiny-base, tasks: [t], max_steps: 1},\n"
+        "  ev: {stage: evaluate, models: ['@rl'], tasks: [t]}}\n"
+    )
+    code, told = plan(path)
+    assert code == 2, told
+    assert told.count("error:") == 1
+    assert said in told
+    assert "my.yaml:2:" in told
+
+
+def test_one_language_is_no_reward_where_no_word_of_it_is_known(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"question": "2+3", "answer": "5"}\n' * 40)
+    path = tmp_path / "my.yaml"
+    stages = "stages: {rl: {stage: grpo, model: tiny-base, tasks: [t], max_steps: 1, reward_funcs: [REWARD]}}\n"
+    for reward, expected in (("language_consistency", 2), ("format", 0)):
+        path.write_text("tasks: {t: {train: a.jsonl, language: tlh}}\n" + stages.replace("REWARD", reward))
+        code, told = plan(path)
+        assert code == expected, told
+        assert "tlh" in told

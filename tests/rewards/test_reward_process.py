@@ -203,3 +203,14 @@ def test_a_reward_that_says_none_of_all_is_refused_and_of_some_is_not(reward):
 def test_a_wrong_return_of_a_file_is_told_to_a_strict_scorer(reward):
     with pytest.raises(WrongReturn, match="`mine` got a str"):
         Scorer({"mine": reward("return 'x'")}, strict=True).score_all(PAIRS)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["def f(completions, **columns): return [1.0]", "def f(prompt, reply): return 1.0\nf.batch = lambda pairs: [1.0]"],
+)
+def test_one_value_for_many_replies_is_found_before_anything_runs(tmp_path, file):
+    (tmp_path / "mine.py").write_text(file, encoding="utf-8")
+    with pytest.raises(ConfigError) as error:
+        probe_rewards(load_rewards(["mine.py:f"], tmp_path), PAIRS, real=True)
+    assert "got 1 values for 3 replies" in error.value.faults[0].why

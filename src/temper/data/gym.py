@@ -32,12 +32,18 @@ def gym_file(name: str, size: int, seed: int, config: Mapping[str, Any]) -> Path
     key = hashlib.blake2b(json.dumps(spec, sort_keys=True).encode(), digest_size=8).hexdigest()
     if key not in _made:
         path = Path(_folder()) / f"{name if name.isidentifier() else 'set'}-{key}.jsonl"
-        _make(spec, path)
-        _made[key] = path
-    return _made[key]
+        try:
+            _make(spec, path)
+            _made[key] = path
+        except TemperError as error:
+            _made[key] = error
+    found = _made[key]
+    if isinstance(found, TemperError):
+        raise found
+    return found
 
 
-_made: dict[str, Path] = {}
+_made: dict[str, Path | TemperError] = {}  # a set that cannot be made is not tried again
 _folders: list[str] = []
 
 

@@ -6,9 +6,11 @@ Without its adapters the model is what it was before training, so it is its own 
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -64,6 +66,35 @@ def add_adapters(model: Any, config: LoraConfig, seed: int) -> Any:
     for name in heads:
         model.get_submodule(name).requires_grad_(True)
     return adapted
+
+
+def adapter_faults(model: nn.Module, config: LoraConfig) -> list[Fault]:
+    """What keeps `config` from fitting a model, which need not have its weights: layers that it has not, or that are
+    not linear."""
+    layers = {name: module for name, module in model.named_modules() if name}
+    linear = sorted({n.rpartition(".")[2] for n, m in layers.items() if type(m).__name__ in ("Linear", "Conv1D")})
+    asked = config.target_modules
+    if asked == "all-linear":
+        return []
+    faults = []
+    for target in [asked] if isinstance(asked, str) else asked:
+        try:
+            found = [n for n in layers if _is_meant(n, target, is_pattern=isinstance(asked, str))]
+        except re.error as error:
+            faults.append(Fault(f"`target_modules`: `{target}` is no regular expression", why=str(error)))
+            continue
+        if not found:
+            what = f"`target_modules`: the model has no layer `{target}`"
+            faults.append(Fault(what, why=f"its linear layers are {', '.join(linear)}"))
+        elif odd := next((n for n in found if n.rpartition(".")[2] not in linear), None):
+            what = f"`target_modules`: `{target}` names {odd}, which is no linear layer"
+            faults.append(Fault(what, why=f"the linear layers are {', '.join(linear)}"))
+    return [replace(fault, code=Exit.CONFIG) for fault in faults]
+
+
+def _is_meant(name: str, target: str, is_pattern: bool) -> bool:
+    """As peft has it: one text is a regular expression for the whole name, those of a list are ends of names."""
+    return bool(re.fullmatch(target, name)) if is_pattern else name == target or name.endswith(f".{target}")
 
 
 def has_adapters(model: Any) -> bool:

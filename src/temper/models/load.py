@@ -103,11 +103,8 @@ def read_model(path: Path, head: HeadName, dtype: Dtype, attention: str = NAME) 
 def architecture_faults(path: Path) -> list[Fault]:
     """What keeps a directory whose files are sound from being loaded as a causal language model: an architecture that
     is none, tensors missing or of another shape than config.json says. No weight is read."""
-    quiet_transformers()
-    import transformers
-
     try:
-        blank = _blank_model(path, _read_config(path, "CausalLM"), transformers.AutoModelForCausalLM)
+        blank = blank_model(path)
         _check_shapes(path, blank)
     except ArtifactError as error:
         return list(error.faults)
@@ -118,6 +115,14 @@ def architecture_faults(path: Path) -> list[Fault]:
         what = "the weights are those of another architecture than config.json names: it asks for"
         return [replace(_named(what, path, absent), code=Exit.ARTIFACT)]
     return []
+
+
+def blank_model(path: Path) -> PreTrainedModel:
+    """The language model in a directory without its weights, for its layers' names and shapes. Raises ArtifactError."""
+    quiet_transformers()
+    import transformers
+
+    return _blank_model(path, _read_config(path, "CausalLM"), transformers.AutoModelForCausalLM)
 
 
 def _bare(name: str) -> str:

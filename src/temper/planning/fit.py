@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from temper.data.conversations import placed_conversations
 from temper.data.tasks import load_prompts, placed_prompts
 from temper.errors import DataError, Exit, Fault, TemperError
+from temper.models.adapters import adapter_faults
+from temper.models.load import blank_model
 from temper.recipe.graph import Ref
 from temper.recipe.recipe import Recipe, Stage
 from temper.text.chat import ChatFormat
@@ -71,6 +73,7 @@ class Fit:
                 if origin is not None and chat is not None:
                     found += self._of_model(stage, text, chat, str(origin.path))
             found += self._vocabularies(stage, made)
+            found += self._adapters(stage, made)
         return [*dict.fromkeys(found), *self._unread()]
 
     def chat(self, origin: Origin) -> ChatFormat | None:
@@ -146,6 +149,18 @@ class Fit:
         why = f"the token ids of one mean something else to the other: {known[0].path}, {known[1].path}"  # type: ignore
         place = str(stage.place(f"`{names[1]}`"))
         return [Fault(what, place, why, "two models of one family", code=Exit.ARTIFACT)]
+
+    def _adapters(self, stage: Stage, made: Mapping[str, Origin]) -> list[Fault]:
+        """Layers that adapters are asked for and the model does not have."""
+        lora = getattr(stage.config, "lora", None)
+        origin = origin_of(stage, getattr(stage.config, "model", None), made)
+        if lora is None or lora.target_modules == "all-linear" or origin is None:
+            return []
+        try:
+            found = adapter_faults(blank_model(origin.path), lora)
+        except TemperError:  # told by the check of who names the model
+            return []
+        return [replace(fault, where=str(stage.place(fault.what))) for fault in found]
 
     def _unread(self) -> list[Fault]:
         """Faults of the files of tasks that no stage names."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from temper.config import TaskConfig
 from temper.data.gym import gym_file
+from temper.errors import TemperError
 from temper.recipe.graph import Ref
 from temper.recipe.recipe import Recipe, Stage
 from temper.stages.context import Task
@@ -35,17 +37,21 @@ def tasks(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[s
     paths |= inputs(stage, artifacts)
     names = dict.fromkeys((*stage.tasks, *(name for other in recipe.stages for name in other.tasks)))
     return {
-        name: _of_gym(name, config) or Task(name, paths.get(config.train or ""), paths.get(config.test or ""), config)
+        name: _of_gym(name, config, recipe.origins.get(f"tasks.{name}.gym", "").removeprefix("recipe "))
+        or Task(name, paths.get(config.train or ""), paths.get(config.test or ""), config)
         for name in names
         if (config := recipe.tasks.get(name))
     }
 
 
-def _of_gym(name: str, config: TaskConfig) -> Task | None:
-    """The task of a set of reasoning-gym: the prompts to test on are a tenth as many. Entry i of a set is drawn by its
-    seed plus i, so that those to test on begin where those to train on end."""
+def _of_gym(name: str, config: TaskConfig, where: str = "") -> Task | None:
+    """The task of a set of reasoning-gym, named at `where`: the prompts to test on are a tenth as many. Entry i is
+    drawn by its seed plus i, so that those to test on begin where those to train on end."""
     if config.gym is None:
         return None
-    train = gym_file(config.gym, config.size, config.seed, config.config)
-    test = gym_file(config.gym, max(1, config.size // 10), config.seed + config.size, config.config)
+    try:
+        train = gym_file(config.gym, config.size, config.seed, config.config)
+        test = gym_file(config.gym, max(1, config.size // 10), config.seed + config.size, config.config)
+    except TemperError as error:
+        raise TemperError([replace(fault, where=fault.where or where) for fault in error.faults], error.code) from None
     return Task(name, train, test, config)

@@ -89,17 +89,17 @@ def check_stages(recipe: Recipe, plan: Plan, log: CheckLog) -> list[Fault]:
         if check is None:
             continue
         work = plan.folder.root / "stages" / stage.folder
-        context = StageContext(
-            name=stage.name,
-            seed=recipe.seed,
-            out=work,
-            work=work,
-            inputs=inputs(stage, artifacts),
-            tasks=tasks(stage, recipe, artifacts),
-            log=log,  # type: ignore[arg-type]
-            stopping=lambda: False,
-        )
         try:
+            context = StageContext(
+                name=stage.name,
+                seed=recipe.seed,
+                out=work,
+                work=work,
+                inputs=inputs(stage, artifacts),
+                tasks=tasks(stage, recipe, artifacts),
+                log=log,  # type: ignore[arg-type]
+                stopping=lambda: False,
+            )
             found = check(stage.config, context)
         except TemperError as error:
             found = error.faults

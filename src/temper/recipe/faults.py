@@ -15,7 +15,7 @@ from temper.config import StrictModel
 from temper.errors import Fault
 from temper.recipe.document import Entry, Items, Node, Place, Scalar, Table, leaves, plain, read_scalar, type_name
 from temper.recipe.meanings import meaning, normal
-from temper.recipe.words import ALIASES, did_you_mean, nearest
+from temper.recipe.words import ALIASES, did_you_mean, nearest, renamed
 
 Config = TypeVar("Config", bound=StrictModel)
 Homes = Callable[[str], str]  # where a key does live, in words; "" for nowhere
@@ -126,11 +126,12 @@ class _Reader:
         by_place: dict[tuple[str | int, ...], list[Any]] = {}
         for error in found:
             loc = error["loc"]
-            known = loc if error["type"] in ("missing", "extra_forbidden") else loc[: self._depth(loc)]
+            known = loc if error["type"] in ("missing", "extra_forbidden") else self._written(loc)
             if error["type"] == "missing" and any(_meant(word, str(loc[-1])) for word in unknown):
                 continue  # the misspelt key is reported already
             by_place.setdefault(known, []).append(error)
-        return [self._fault(loc, errors) for loc, errors in by_place.items()]
+        inside = {loc[:length] for loc in by_place for length in range(len(loc))}  # of a union, the arm that fits best
+        return [self._fault(loc, errors) for loc, errors in by_place.items() if loc not in inside or not loc]
 
     def cross_field(self, broken: set[Any]) -> list[Fault]:
         """Rules between keys, which pydantic checks only once every key is right: tried without the wrong ones."""
@@ -144,14 +145,16 @@ class _Reader:
             return self.read([e for e in found if not any(_mentions(e["msg"], str(key)) for key in broken)])
         return []
 
-    def _depth(self, loc: Sequence[str | int]) -> int:
-        """How much of a location lies in the tree: pydantic appends the arms of unions."""
-        node: Node | None = self.table
-        for depth, part in enumerate(loc):
-            node = _child(node, part)
-            if node is None:
-                return depth
-        return len(loc)
+    def _written(self, loc: Sequence[str | int]) -> tuple[str | int, ...]:
+        """What of a location lies in the tree: pydantic puts the arms of unions between."""
+        node: Node = self.table
+        way: list[str | int] = []
+        for part in loc:
+            below = _child(node, part)
+            if below is not None:
+                node = below
+                way.append(part)
+        return tuple(way)
 
     def _fault(self, loc: tuple[str | int, ...], errors: Sequence[Any]) -> Fault:
         kind = errors[0]["type"]
@@ -182,18 +185,28 @@ class _Reader:
 
     def _advice(self, key: str, cls: type[BaseModel], home: str, beside: dict[str, object]) -> str:
         """What to write instead: by what the key means, then by how it is spelled, then the keys of its group."""
-        fields, name = list(cls.model_fields), normal(key)
-        renamed, meant = ALIASES.get(name, ""), meaning(key, beside)
-        if renamed in fields and not (meant.startswith("`ratio_cap`") and "ratio_cap" in fields):
-            return f"renamed: {key} -> {renamed}"
-        if renamed.startswith("--"):
-            return f"renamed: {key} -> the option `{renamed}`"
+        fields = list(cls.model_fields)
+        ours, meant = renamed(normal(key), fields), meaning(key, beside)
+        if ours in fields and not (meant.startswith("`ratio_cap`") and "ratio_cap" in fields):
+            return f"renamed: {key} -> {ours}"
+        if ours.startswith("--"):
+            return f"renamed: {key} -> the option `{ours}`"
         if meant:
-            return meant
-        elsewhere = self.homes(renamed) if renamed and not home else ""
+            return meant + self._of_others(meant, fields)
+        if home:
+            return "move or remove it"
+        elsewhere = self.homes(ours) if ours else ""
         if elsewhere:
-            return f"renamed: {key} -> {renamed}, which {elsewhere}"
-        return _did_you_mean_key(key, fields) or ("move or remove it" if home or not fields else _group(key, cls))
+            return f"renamed: {key} -> {ours}, which {elsewhere}"
+        return _did_you_mean_key(key, fields) or ("move or remove it" if not fields else _group(key, cls))
+
+    def _of_others(self, meant: str, fields: Sequence[str]) -> str:
+        """Where the key lives that a meaning names, if it is no key here and the meaning does not say so."""
+        named = re.findall(r"`(\w+)[`:]", meant)
+        if not named or "stage `" in meant or any(name in fields for name in named):
+            return ""
+        home = self.homes(named[0])
+        return f"; `{named[0]}` {home}" if home.startswith("belongs to stages") else ""
 
     def _beside(self, loc: Sequence[str | int]) -> dict[str, object]:
         node = self._node(loc[:-1])
@@ -204,8 +217,9 @@ class _Reader:
         """A validator's own words, at the first key they mention."""
         text = error["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         if not loc:
-            mentioned = [entry.node for key, entry in self.table.entries.items() if _mentions(text, key)]
-            where = str(mentioned[0].place) if mentioned else where
+            at = {_mentioned(text, key): entry.node for key, entry in self.table.entries.items()}
+            first = min((place for place in at if place >= 0), default=None)
+            where = where if first is None else str(at[first].place)
         return Fault(f"`{name}`: {text}" if name else text, where)
 
     def _node(self, loc: Sequence[str | int]) -> Node | None:
@@ -220,7 +234,7 @@ class _Reader:
 
 
 def _meant(word: str, key: str) -> bool:
-    return ALIASES.get(word) == key or nearest(word, [key]) is not None
+    return renamed(normal(word), [key]) == key or nearest(word, [key]) is not None
 
 
 def _did_you_mean_key(word: str, fields: Sequence[str]) -> str:
@@ -247,7 +261,13 @@ def _group(key: str, cls: type[BaseModel]) -> str:
 
 
 def _mentions(text: str, key: str) -> bool:
-    return re.search(rf"(?<!\w){re.escape(key)}(?!\w)", text) is not None
+    return _mentioned(text, key) >= 0
+
+
+def _mentioned(text: str, key: str) -> int:
+    """Where a key is mentioned first, -1 if nowhere."""
+    found = re.search(rf"(?<!\w){re.escape(key)}(?!\w)", text)
+    return -1 if found is None else found.start()
 
 
 def _entry(node: Node | None, key: str) -> Entry | None:

@@ -38,7 +38,7 @@ _SAID = (
     ("packing eval_packing padding_free use_remove_padding remove_padding packing_samples pad_to_multiple_of "
      "packing_strategy padding_side",
      "there is none: rows are always packed, and nothing is computed for padding"),
-    ("apply_chat_template input_template tokenizer_chat_template",
+    ("chat_template_path apply_chat_template input_template tokenizer_chat_template",
      "templates belong to models: `chat_template` of a stage `import_model`, whose model the other stages start "
      "from"),
     # -- lengths
@@ -53,8 +53,18 @@ _SAID = (
     ("min_new_tokens min_length min_tokens",
      "there is none: a reply may be as short as the model makes it"),
     # -- how long, how much at once
-    ("num_train_epochs num_epochs epochs total_epochs max_epochs n_epochs num_episodes total_episodes",
-     "here the length is counted in steps, `max_steps`; an epoch of a file has (rows / `prompts_per_step`) of them"),
+    ("num_train_epochs num_epochs epochs total_epochs n_epochs num_episodes",
+     "`max_steps`; a stage that samples or measures takes its prompts once"),
+    ("max_steps num_train_steps total_training_steps",
+     "`num_train_epochs`, passes over the rows; a stage that samples or measures takes its prompts once"),
+    ("num_generations_eval eval_num_generations",
+     "`num_samples` of a stage `evaluate`"),
+    ("total_episodes",
+     "completions are not counted: a step has `prompts_per_step` × `num_generations` of them, a stage `max_steps` "
+     "steps or `num_train_epochs`"),
+    ("max_epochs",
+     "passes over the prompts or the rows are `num_train_epochs`; updates on each rollout (OpenRLHF's PPO) "
+     "`num_iterations`"),
     ("gradient_accumulation_steps grad_accum gradient_accumulation per_device_train_batch_size "
      "micro_train_batch_size micro_rollout_batch_size ppo_micro_batch_size ppo_micro_batch_size_per_gpu "
      "log_prob_micro_batch_size log_prob_micro_batch_size_per_gpu micro_batch_size micro_batch_size_per_gpu "
@@ -95,16 +105,16 @@ _SAID = (
      "trackio_space_id",
      "`trackers: [wandb]` at the top of the recipe (`tensorboard`, `wandb`, `trackio`); the run is called by "
      "`name`"),
-    ("save_strategy save_total_limit save_only_model save_safetensors save_freq max_ckpt_num ckpt_path "
-     "max_actor_ckpt_to_keep save_hf_ckpt disable_ds_ckpt load_best_model_at_end metric_for_best_model save_path "
-     "default_local_dir save_on_each_node restore_callback_states_from_checkpoint",
+    ("save_strategy save_total_limit save_only_model save_safetensors save_freq max_ckpt_num "
+     "max_actor_ckpt_to_keep save_hf_ckpt disable_ds_ckpt load_best_model_at_end metric_for_best_model "
+     "save_on_each_node restore_callback_states_from_checkpoint",
      "`save_steps` says how often a checkpoint is written; the last two are kept, and what a stage made stays"),
     ("resume_from_checkpoint load_checkpoint resume_mode resume overwrite_output_dir ignore_data_skip",
      "there is none: the same `temper run` goes on where it stopped, a changed stage runs again"),
     ("do_train do_eval do_predict eval_strategy evaluation_strategy eval_steps eval_on_start test_freq "
      "eval_interval val_before_train eval_delay callbacks benchmarks lighteval prediction_loss_only",
      "measuring is a stage of its own: `report: {stage: evaluate, models: [\"@rl\"], tasks: […]}`"),
-    ("output_dir logging_path run_dir hydra ckpt_dir",
+    ("output_dir save_path ckpt_path default_local_dir logging_path run_dir hydra ckpt_dir",
      "the run directory is the option `--out` of `temper run`; without it runs/NAME-HASH"),
     # -- the Hub
     ("push_to_hub hub_model_id hub_model_revision hub_strategy hub_token hub_private_repo hub_always_push "
@@ -124,7 +134,7 @@ _SAID = (
      "fp16_full_eval param_dtype reduce_dtype",
      "`dtype`: auto (bfloat16 on CUDA), float32, bfloat16 or float16"),
     ("attn_implementation flash_attn use_flash_attn use_flash_attention_2 use_liger_kernel use_liger "
-     "use_liger_loss use_fused_kernels fused_kernel_options",
+     "use_liger_loss liger_kernel liger_kernel_config use_fused_kernels fused_kernel_options",
      "there is none: the fastest kernels that this machine has are used"),
     ("gradient_checkpointing_kwargs gradient_checkpointing_use_reentrant enable_gradient_checkpointing "
      "activation_checkpointing",
@@ -161,7 +171,7 @@ _SAID = (
      "vllm_enable_sleep vllm_sync_backend vllm_enable_prefix_caching vllm_guided_decoding_regex "
      "enable_prefix_caching gpu_memory_utilization tensor_model_parallel_size enforce_eager free_cache_engine "
      "rollout_name enable_chunked_prefill max_num_seqs max_num_batched_tokens vllm_model_impl load_format "
-     "rollout_mode cache_implementation",
+     "rollout_mode cache_implementation use_transformers_paged vllm_enable_sleep_mode",
      "there is none: the sampler is temper's own and shares the trainer's weights"),
     ("do_sample",
      "there is none: `temperature` above 0 draws, and training always does"),
@@ -170,6 +180,14 @@ _SAID = (
      "charges for repetition"),
     ("num_beams beam_size length_penalty early_stopping",
      "there is none: completions are sampled, not searched for"),
+    ("torch_empty_cache_steps empty_cache",
+     "there is none: what a step held is used again by the next"),
+    ("model_init_kwargs model_kwargs",
+     "`dtype` and `device`; nothing else of how a model is loaded is a choice"),
+    ("eos_token pad_token bos_token",
+     "there is none: they are the model's own; other texts that end a completion are its `stop`"),
+    ("actor_rollout_ref actor rollout policy generation trainer",
+     "keys stand in the stage itself, without groups: `temper import-config` makes a recipe of a whole config"),
     ("stop_sequences stop_words stop_strings eos_token_id stop_token_ids stop_token",
      "`stop`: texts that end a completion; the model's own end token always does"),
     ("generation_kwargs sampling_params generation_config",
@@ -187,7 +205,11 @@ _SAID = (
      "parallel_code_exec_per_proc max_completion_len soft_punish_cache overlong_buffer_penalty_factor",
      "the built-in rewards have fixed settings; a function of your own (`file.py:function`) may have any; DAPO's "
      "overlong penalty is `overlong_cache`"),
-    ("overlong_buffer overlong_buffer_len",
+    ("reward_manager launch_reward_fn_async",
+     "rewards are functions, `reward_funcs: [accuracy, my.py:brevity]`; how they are called is not a choice"),
+    ("code_provider code_format enforce_same_language",
+     "programs are run in temper's own sandbox, by the reward `code` (docs/code.md): `sandbox` says which"),
+    ("overlong_buffer overlong_buffer_len overlong_penalty_factor",
      "`overlong_cache`"),
     ("reward_clip_range reward_clip normalize_reward reward_scaling whiten_rewards missing_eos_penalty "
      "non_eos_penalty penalize_no_eos stop_properly_penalty_coef",
@@ -201,6 +223,10 @@ _SAID = (
      "`cispo`)"),
     ("scale_rewards norm_adv_by_std_in_grpo adv_estimator advantage_estimator normalize_advantage",
      "`advantage`: `std` (GRPO), `none` (Dr. GRPO), `rloo`, `batch`, …"),
+    ("no_advantage_std_norm",
+     "`advantage: none` (Dr. GRPO)"),
+    ("eps_clip_low_high",
+     "`clip_range` and `clip_range_high`"),
     ("importance_sampling_level",
      "`ratio`: `token`, or `sequence` (GSPO)"),
     ("delta clip_ratio_c eps_clip_dual dual_clip",
@@ -227,7 +253,7 @@ _SAID = (
     ("sapo_temperature_pos sapo_temperature_neg",
      "`sapo_temperature` and `sapo_temperature_negative`"),
     ("vllm_importance_sampling_correction vllm_importance_sampling_cap use_tis tis_imp_ratio_cap "
-     "enable_vllm_is_correction",
+     "enable_vllm_is_correction rollout_is rollout_is_threshold",
      "`sampler_correction` and its bounds, `sampler_correction_min` and `sampler_correction_max`"),
     ("gamma lambd lam gae_gamma",
      "keys of a stage `ppo`: `gamma`, `gae_lambda`"),

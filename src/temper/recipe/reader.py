@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from temper.config import StrictModel, TaskConfig
+from temper.data.columns import LANGUAGE
+from temper.data.shapes import check_mapping
 from temper.errors import ConfigError, Fault
 from temper.recipe.aliases import with_our_names
 from temper.recipe.document import Entry, Node, Place, Scalar, Table, leaves, plain, plain_shallow, type_name
@@ -25,6 +28,7 @@ from temper.recipe.recipe import Recipe, RecipeKeys, Stage, config_class, fields
 from temper.recipe.sources import read_tree
 from temper.recipe.words import NAME_PATTERN, did_you_mean, folder_name, name_problem
 from temper.stages import STAGES, Makes
+from temper.text.languages import LANGUAGES
 
 KIND_ALIASES = {
     "cold_start": "sft", "eval": "evaluate", "evaluation": "evaluate", "finetune": "sft", "import": "import_model",
@@ -110,6 +114,23 @@ def _written(table: Table, key: str) -> Entry | None:
     return inner.entries.get(name) if isinstance(inner, Table) else None
 
 
+def _column_faults(table: Table) -> list[Fault]:
+    """What is wrong with the `columns` of a task or a stage, whatever its files have; each fault at its own line."""
+    columns = table.get("columns")
+    if not isinstance(columns, Table):
+        return []
+    try:
+        check_mapping(plain(columns), None, "")
+        return []
+    except ConfigError as error:
+        found = []
+        for fault in error.faults:
+            words = re.findall("`([^`]*)`", fault.what)
+            named = [columns.entries[word].key for word in words if word in columns.entries]
+            found.append(replace(fault, where=str(named[0] if named else columns.place)))
+        return found
+
+
 class _Reader:
     """Reads a recipe's tree part by part and gathers what is wrong."""
 
@@ -139,8 +160,8 @@ class _Reader:
                 self.faults.append(Fault(f"`{key}` is {what}", str(entry.node.place), why))
         for name, table in self._named("tasks"):
             task, faults = build(TaskConfig, table, ("tasks", name), table.place, lambda key: self.homes(key, "task"))
-            self.faults += faults
-            if task is not None:
+            self.faults += faults or (faults := _column_faults(table))
+            if task is not None and not faults and self._has_language(name, task, table):
                 self.tasks[name] = task
             self.task_references[name] = references(task or _as_written(TaskConfig, table), table, ("tasks", name))
         if top is None:
@@ -148,6 +169,19 @@ class _Reader:
         if top.name is not None and (problem := name_problem(top.name)):
             self._bad_name("the recipe's name", top.name, problem, self.table.entries["name"].node.place)
         return top
+
+    def _has_language(self, name: str, task: TaskConfig, table: Table) -> bool:
+        """Whether a task's language is written as a code; a warning where temper knows no words of it."""
+        node = table.get("language")
+        if task.language in LANGUAGES or node is None:
+            return True
+        what, known = f'`tasks.{name}.language` is "{task.language}"', ", ".join(LANGUAGES)
+        if not LANGUAGE.fullmatch(task.language):
+            why = "it must be a language code, such as `en`"
+            self.faults.append(Fault(what, str(node.place), why, f"words are known of {known}"))
+            return False
+        self.warnings.append(f"{what}: how much of a thought is in it cannot be told, only of {known} ({node.place})")
+        return True
 
     def _named(self, group: str) -> Iterable[tuple[str, Table]]:
         """The tables of `stages` or `tasks`, with faults for what is not one and for names that are none."""
@@ -190,6 +224,8 @@ class _Reader:
         if node is None or _is_empty(node):
             where = str(node.place if node else self.table.place)
             self.faults.append(Fault("the recipe has no stages", where, fix="add `stages:` with at least one"))
+        names = node.entries if isinstance(node, Table) else ()
+        self.kinds = dict.fromkeys(names)  # one that is no table is told, not looked for in vain
         for name, table in tables:
             self.kinds[name] = self._kind(name, table)
         made = {}
@@ -226,10 +262,11 @@ class _Reader:
         cls = config_class(kind)
         bare = _without(table, "stage")
         config, faults = build(cls, bare, ("stages", name), table.place, lambda key: self.homes(key, kind))
-        self.faults += faults
-        if config is not None:
+        self.faults += faults or (faults := _column_faults(table))
+        if config is not None and not faults:
             self._tell_idle(name, kind, config, table)
-        return config
+            return config
+        return None
 
     def _tell_idle(self, name: str, kind: str, config: StrictModel, table: Table) -> None:
         """A fault, or a warning, for each written key that does nothing beside another."""
@@ -300,7 +337,8 @@ class _Reader:
     def _unknown_task(self, ref: Ref) -> None:
         node = self.table.get("tasks")
         written = list(node.entries) if isinstance(node, Table) else []
-        if ref.text not in written:  # else it has faults of its own
+        is_told = node is not None and not isinstance(node, Table) and not _is_empty(node)
+        if ref.text not in written and not is_told:  # else it has faults of its own
             why = f"the tasks are {', '.join(written)}" if written else "the recipe has no `tasks`"
             fix = did_you_mean(ref.text, written)
             self.faults.append(Fault(f"`{ref.key}` names an unknown task `{ref.text}`", str(ref.place), why, fix))

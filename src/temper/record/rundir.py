@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from temper.artifacts import clean_leftovers, is_behind_link, sync, write_atomically
-from temper.errors import ConfigError, Exit, Fault, ResourceError, TemperError
+from temper.errors import EXHAUSTED, ConfigError, Exit, Fault, ResourceError, TemperError
 from temper.record.checkpoints import owner_of
 from temper.sealed import Damaged, read_sealed, seal, trusted
 
@@ -264,4 +264,7 @@ def resource_fault(folder: Path, error: OSError, safe: str = "") -> Fault:
     if error.errno in _FORBIDDEN:
         reason = error.strerror or "not permitted"
         return Fault(f"cannot write to the run directory: {reason}", where, safe, f"make it writable, {again}")
+    if error.errno in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):  # no matter of files
+        what, fix = EXHAUSTED[error.errno]
+        return Fault(what, str(folder), safe, f"{fix}, {again}")
     return Fault(f"cannot write to the run directory: {error.strerror or error}", where, safe, f"mend it, {again}")

@@ -20,7 +20,7 @@ from typing import Any
 from temper.errors import ConfigError
 from temper.rewards.columns import ColumnsCall
 from temper.rewards.files import Source, Traits, line_of, load_source
-from temper.rewards.returns import RewardFailure, WrongReturn, applied, checked, checked_all, describe
+from temper.rewards.returns import ONLY, RewardFailure, WrongReturn, applied, checked, checked_all, describe
 from temper.types import Prompt
 
 SCALARS = (str, int, float, bool, type(None))
@@ -85,9 +85,9 @@ def _write(pipe: int, answer: Any) -> None:
         line = line[os.write(pipe, line) :]
 
 
-def _answers(known: dict, source: Source, items: Sequence[Any] | None, together: bool) -> Iterator[Any]:
+def _answers(known: dict, source: Source, items: Sequence[Any] | None, together: bool | str) -> Iterator[Any]:
     """The traits of a function where nothing is asked of it, else what it says of each item. An answer is a list:
-    some of the items, in order."""
+    some of the items, in order. A call with all of them that fails is made again for each, unless it is the `ONLY`."""
     if source not in known:
         try:
             known[source] = load_source(source)
@@ -107,7 +107,7 @@ def _answers(known: dict, source: Source, items: Sequence[Any] | None, together:
         try:
             values = checked_all(call([_own(item) for item in items]), len(items))
         except BaseException as error:
-            if len(items) == 1 or not isinstance(error, Exception):
+            if len(items) == 1 or together == ONLY or not isinstance(error, Exception):
                 yield [_failure(error, source)] * len(items)
                 return
         else:

@@ -178,10 +178,12 @@ def _probe_batch(name: str, reward: Callable, tried: _Tried) -> Fault | None:
         return None
     if isinstance(reward, UserReward) and not reward.traits.batch:
         return None
+    is_whole = isinstance(reward, UserReward) and reward.traits.kind == "columns"  # it has no other call
+    ask = with_limits(reward, strikes=1).at_once if isinstance(reward, UserReward) else batch
     try:
-        together = [applied(value) for value in checked_all(batch(samples), len(samples))]
+        together = [applied(value) for value in checked_all(ask(samples), len(samples))]
     except WrongReturn as error:
-        raise WrongReturn(f"`batch` {error}") from None
+        raise WrongReturn(str(error) if is_whole else f"`batch` {error}") from None
     except (TemperError, Preempted):
         raise
     except (Exception, SystemExit) as error:

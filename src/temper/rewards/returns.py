@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from numbers import Real
 
+ONLY = "only"  # of a call with many replies: where it fails, each is not asked alone
 LARGEST = 1e9  # beyond it no number is a reward: squared and summed over a step it would drown every other
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from temper.rewards.files import Source, Traits, find_source
+from temper.rewards.returns import ONLY, WrongReturn
 from temper.rewards.worker import WORKER, Limits
 from temper.types import Prompt, Reply, Step
 
@@ -40,6 +41,14 @@ class UserReward:
     def batch(self, pairs: Sequence[tuple[Prompt, Reply]]) -> list[Any]:
         """The same, in one call where the function takes many."""
         return WORKER.ask(self.source, pairs, True, self.limits)
+
+    def at_once(self, pairs: Sequence[tuple[Prompt, Reply]]) -> list[Any]:
+        """The same, in one call alone: the reason why it failed for each reply, if it fails. Raises WrongReturn."""
+        said = WORKER.ask(self.source, pairs, ONLY, self.limits)
+        wrong = next((one for one in said if isinstance(one, WrongReturn)), None)
+        if wrong is not None:
+            raise wrong
+        return said
 
 
 @dataclass(frozen=True, eq=False)

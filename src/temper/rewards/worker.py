@@ -21,7 +21,7 @@ from typing import Any
 
 from temper.errors import ConfigError, Fault, Preempted, ResourceError
 from temper.rewards.files import Source, Traits
-from temper.rewards.returns import RewardFailure, WrongReturn
+from temper.rewards.returns import ONLY, RewardFailure, WrongReturn
 
 TIMEOUT = 30.0  # seconds a reward may take for a reply, or for a batch where it takes one
 START = 120.0  # seconds for Python to start, on a machine that is busy
@@ -80,7 +80,7 @@ class Worker:
             raise ConfigError(Fault(*answer["fault"]))
         return Traits(**answer["traits"])
 
-    def ask(self, source: Source, items: Sequence[Any], together: bool, limits: Limits) -> list[Any]:
+    def ask(self, source: Source, items: Sequence[Any], together: bool | str, limits: Limits) -> list[Any]:
         """What the reward says of each item: a number, None, a list of numbers, or the exception by which it failed.
         Where it hangs or ends the process on one, the process is ended and the others are asked in a new one. Raises
         Preempted where the process is asked to stop and the reward does not come back."""
@@ -98,7 +98,7 @@ class Worker:
                         strikes = 0
             except _Ended as end:
                 strikes += 1
-                if together and len(items) - len(found) > 1 and strikes < limits.strikes:
+                if together and together != ONLY and len(items) - len(found) > 1 and strikes < limits.strikes:
                     together = False  # each alone: one reply may be to blame
                     continue
                 found.append(RewardFailure(str(end), source.path, ended=True))
@@ -123,7 +123,7 @@ class Worker:
     # -- one request ---------------------------------------------------------------------------------------------------
 
     def _exchange(
-        self, source: Source, items: Sequence[Any] | None, together: bool, limits: Limits, count: int
+        self, source: Source, items: Sequence[Any] | None, together: bool | str, limits: Limits, count: int
     ) -> Iterator[Any]:
         """The `count` answers to a request, as they come. Raises _Ended; whatever ends it early ends the process."""
         whole = False

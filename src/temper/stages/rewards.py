@@ -16,7 +16,6 @@ from temper.code.refusals import SandboxError
 from temper.code.rows import NoTests, read_tests
 from temper.code.sandbox import shared_sandbox, tier_in_use
 from temper.code.tiers import LOUD, Tier
-from temper.config import TaskName
 from temper.errors import ConfigError, Exit, Fault, TemperError
 from temper.models.device import DeviceConfig, placed
 from temper.models.reward_card import read_card
@@ -32,6 +31,7 @@ from temper.rewards.worker import TIMEOUT, Limits
 from temper.rollout.reward_model import RewardModel
 from temper.rollout.steps import StepModel
 from temper.stages.context import StageContext
+from temper.text.languages import LANGUAGES
 from temper.text.steps import reply_steps
 from temper.types import Prompt
 
@@ -42,7 +42,7 @@ class RewardsConfig(DeviceConfig):
     judge: JudgeConfig | None = None  # whom the reward `judge` asks
     code_score: Score = "all"  # how a program's tests make the reward `code`: all pass, the share, or half of each
     sandbox: Tier = "landlock"  # what stands around programs: nothing is run where that cannot be had
-    reward_tasks: dict[str, list[TaskName]] = {}  # a reward that only prompts of these tasks earn
+    reward_tasks: dict[str, list[str]] = {}  # a reward that only prompts of these of the stage's tasks earn
     # seconds that a reward of a file may take for a reply, or for a call where it takes many
     reward_timeout: Annotated[float, Field(gt=0, le=86_400)] = TIMEOUT
     _elsewhere: tuple[str, ...] = PrivateAttr(default=())  # rewards that were named as another tool does
@@ -174,7 +174,7 @@ def check_rewards(
     at without their weights; the judge is not asked."""
     for name in config._elsewhere:
         ctx.log.warn(what_it_means(name))
-    faults = check_labels(names)
+    faults = check_labels(names) + _check_languages(names, ctx, config)
     for path in (ctx.inputs[name] for name in names if _is_model(name, ctx) and name in ctx.inputs):
         faults += check_reward_model(path)
     functions = [name for name in names if not _is_model(name, ctx)]
@@ -200,6 +200,17 @@ def check_rewards(
         for warning in warnings:
             ctx.log.warn(warning.render("").removeprefix(": "))
     return faults
+
+
+def _check_languages(names: Sequence[str], ctx: StageContext, config: RewardsConfig) -> list[Fault]:
+    """A fault for each task whose language the reward for one language knows no words of."""
+    name = "language_consistency"
+    asked = config.reward_tasks.get(name, getattr(config, "tasks", ())) if name in names else ()
+    return [
+        Fault(f"`{name}` knows no words of `{ctx.tasks[task].config.language}`, the language of task `{task}`",
+              why=f"it can tell {', '.join(LANGUAGES)}", fix=f"`reward_tasks: {{{name}: […]}}` without the task")
+        for task in asked if task in ctx.tasks and ctx.tasks[task].config.language not in LANGUAGES
+    ]  # fmt: skip
 
 
 def check_programs(prompts: Mapping[str, Sequence[Prompt]], tier: Tier = "landlock") -> list[Fault]:
