@@ -18,7 +18,7 @@ LAYERS = (
     ("report", "runs"),
     ("serve",),
     ("pipeline",),
-    ("planning",),
+    ("planning", "launch"),
     ("recipe",),
     ("stages",),
     ("rollout", "train", "data"),

@@ -20,6 +20,10 @@ COMMANDS = {
     "run": ("temper.commands.run", "run a recipe; run it again to go on where it stopped"),
     "sweep": ("temper.commands.sweep", "run a recipe once for each value of a key; one table of all runs"),
     "plan": ("temper.commands.plan", "what would run and why, what is done, memory, disk, time; writes nothing"),
+    "launch": (
+        "temper.commands.launch",
+        "a file for Slurm, SkyPilot, Kubernetes or Ray that starts a run",
+    ),
     "init": ("temper.commands.init", "copy a shipped recipe into a file of your own"),
     "import-config": ("temper.commands.import_config", "a recipe made of a config of TRL, Open-R1, verl or OpenRLHF"),
     "check": ("temper.commands.check", "look through data files row by row; every gold answer must score 1"),
