@@ -23,24 +23,40 @@ from temper.data.tiny.steps import STEPS
 ROWS = list(function_prompts("train", 60, seed=3))
 
 
-def value_of(program: str, value):
+def written(program: str):
     names: dict = {}
     exec(program, names)
-    return names["f"](value)
+    return names["f"]
+
+
+def does(row: dict) -> str:
+    """What a row's program makes of inputs as questions have them."""
+    random = Random(0)
+    numbers = [*range(-12, 31)]
+    lists = [[random.randint(-9, 20) for _ in range(random.randint(2, 5))] for _ in range(80)]
+    texts = ["".join(random.choices("aeinstAEST", k=random.randint(4, 7))) for _ in range(80)]
+    inputs = {"number": numbers, "list": lists, "text": texts}
+    kind = next(kind for kind in inputs if f"of a {kind}" in row["question"])
+    return json.dumps([*map(written(row["solution"]), inputs[kind])])
 
 
 def test_every_reference_program_gives_what_its_tests_expect():
     for row in ROWS:
         tests = row["public_test_cases"] + row["private_test_cases"]
-        assert all(value_of(row["solution"], *test["input"]) == test["output"] for test in tests)
+        assert all(written(row["solution"])(*test["input"]) == test["output"] for test in tests)
         shown = [f"f({json.dumps(*t['input'])}) = {json.dumps(t['output'])}" for t in row["public_test_cases"]]
         assert row["question"].splitlines()[1:] == shown
 
 
-def test_nothing_that_is_held_out_is_trained_on_under_any_seed():
-    held_out = {row["solution"] for row in function_prompts("test", 100, seed=0)}
+def test_nothing_trained_on_does_what_a_held_out_function_does_whatever_the_seed():
+    held_out = {does(row) for row in function_prompts("test", 100, seed=0)}
     assert len(held_out) == 100
-    assert not held_out & {row["solution"] for seed in (0, 1) for row in function_prompts("train", 400, seed)}
+    assert not held_out & {does(row) for seed in (0, 1) for row in function_prompts("train", 400, seed)}
+
+
+def test_there_are_only_so_many_functions():
+    rows = list(function_prompts("test", 10_000, seed=0))
+    assert 250 < len(rows) == len({does(row) for row in rows})
 
 
 def test_rows_and_programs_are_the_same_again():

@@ -109,6 +109,17 @@ def test_the_resolved_recipe_is_the_same_recipe(tmp_path):
     assert (again.name, again.seed, again.tasks) == (recipe.name, recipe.seed, recipe.tasks)
 
 
+@pytest.mark.parametrize("name", ["tiny", "tiny_ppo", "tiny_presets", "tiny_process", "tiny_distill", "tiny_rlhf"])
+def test_keys_that_the_resolved_recipe_filled_in_are_nobodys_mistake(tmp_path, name):
+    recipe, faults = load_recipe(name)
+    assert not faults
+    (tmp_path / "again.yaml").write_text(render_recipe(recipe), encoding="utf-8")
+    again, faults = load_recipe(str(tmp_path / "again.yaml"))
+    assert not faults
+    assert again.warnings == recipe.warnings
+    assert [s.config for s in again.stages] == [s.config for s in recipe.stages]
+
+
 def test_the_resolved_recipe_says_where_each_value_comes_from(tmp_path):
     recipe, _ = load_recipe(write(tmp_path, my=fakes.RECIPE), ["second.learning_rate=3e-4"])
     text = render_recipe(recipe)

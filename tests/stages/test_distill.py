@@ -137,10 +137,8 @@ def test_another_vocabulary_is_refused_before_anything_runs(inputs: dict[str, Pa
     [
         ({"mode": "forward_kl"}, "mode `forward_kl` needs `data`"),
         ({"mode": "on_policy", "tasks": ["sums"]}, "mode `on_policy` needs `max_steps`"),
-        ({"mode": "forward_kl", "data": "d", "max_steps": 3}, "`max_steps` says nothing in mode `forward_kl`"),
-        ({"mode": "forward_kl", "data": "d", "top_p": 0.9}, "`top_p` says nothing in mode `forward_kl`"),
     ],
 )
-def test_a_config_names_what_its_mode_needs_and_nothing_else(options: dict[str, Any], said: str) -> None:
+def test_a_config_names_what_its_mode_needs(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         settings(**options)

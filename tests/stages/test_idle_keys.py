@@ -14,6 +14,8 @@ GRPO = "{stage: grpo, model: '@m', tasks: [sums], max_steps: 10, %s}"
 EVALUATE = "{stage: evaluate, models: ['@m'], tasks: [sums], %s}"
 SAMPLE = "{stage: sample, model: '@m', tasks: [sums], %s}"
 REWARD = "{stage: reward_model, model: '@m', data: pairs.jsonl, %s}"
+DISTILL = "{stage: distill, model: '@m', teacher: '@m', mode: forward_kl, data: chats.jsonl, %s}"
+PRETRAIN = "{stage: pretrain, model: '@m', data: texts.jsonl, max_steps: 1, %s}"
 JUDGE = "judge: {url: 'http://localhost:1/v1', model: m}"
 TWICE = "num_mini_batches: 2"
 REFUSED = [
@@ -40,6 +42,8 @@ REFUSED = [
     (EVALUATE, "temperature: 0.0, num_samples: 1, top_k: 5", ["top_k"], "likeliest"),
     (SAMPLE, "columns: {prompt: q}", ["columns"], "mix"),
     (REWARD, "replay_share: 0.2", ["replay_share"], "replay"),
+    (DISTILL, "max_steps: 3, top_p: 0.9", ["max_steps", "top_p"], "mode `forward_kl`"),
+    (PRETRAIN, "vocab_size: 500", ["vocab_size"], "`model` settles it"),
     (REWARD, 'kind: pointwise, step_separator: "-"', ["step_separator"], "process"),
 ]  # fmt: skip
 WARNED = [
@@ -74,6 +78,8 @@ def write(tmp_path: Path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sums.jsonl").write_text('{"question": "What is 2+3?", "answer": "5"}\n' * 40, encoding="utf-8")
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n', encoding="utf-8")
+    (tmp_path / "chats.jsonl").write_text('{"prompt": "a", "completion": "b"}\n', encoding="utf-8")
+    (tmp_path / "texts.jsonl").write_text('{"text": "a b c"}\n', encoding="utf-8")
 
     def recipe(stage: str, keys: str) -> str:
         head = "tasks: {sums: {train: sums.jsonl, test: sums.jsonl}}\nstages:\n"

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from model_zoo import make
-from pydantic import ValidationError
 from tiny_models import SIZES, tiny_model
 from torch.nn.functional import cross_entropy
 
@@ -93,8 +92,3 @@ def test_a_model_that_reads_on_keeps_its_tokenizer_and_resumes_to_the_same_bits(
     assert hash_file(whole / "model.safetensors") != hash_file(source / "model.safetensors")
     assert (whole / "tokenizer.json").read_bytes() == (source / "tokenizer.json").read_bytes()
     assert ChatFormat.load(whole).template == ChatFormat.load(source).template
-
-
-def test_what_a_model_settles_cannot_be_given_beside_it() -> None:
-    with pytest.raises(ValidationError, match="`vocab_size` is settled by `model`"):
-        Config(model="m", data="d", max_steps=1, vocab_size=500)

@@ -273,7 +273,7 @@ class _Reader:
         told: set[str] = set()
         for one in getattr(importlib.import_module(STAGES[kind].module), "idle", lambda _: ())(config):
             entry = _written(table, one.key)
-            if entry is None or one.key in told:
+            if entry is None or one.key in told or self._was_filled_in(f"stages.{name}.{one.key}"):
                 continue
             told.add(one.key)
             fault = Fault(f"`stages.{name}.{one.key}` does nothing here", str(entry.key), one.why)
@@ -281,6 +281,12 @@ class _Reader:
                 self.warnings.append(f"{fault.what}: {one.why} ({entry.key})")
             else:
                 self.faults.append(replace(fault, fix="remove the key, or change what stands beside it"))
+
+    def _was_filled_in(self, key: str) -> bool:
+        """Whether this is a resolved recipe, in which nobody wrote that key: `origins` says whose value it is."""
+        said = _written(self.table, "origins")
+        known = plain(said.node) if said is not None and isinstance(said.node, Table) else {}
+        return str(known.get(key, "")).startswith(("default", "preset "))
 
     def _found(self, name: str, refs: list[Ref]) -> tuple[tuple[Ref, ...], tuple[str, ...]] | None:
         """The references of a stage, found, and the tasks it names; None if one is not there or has faults itself."""

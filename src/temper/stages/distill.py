@@ -76,11 +76,8 @@ class Config(OptimizerConfig, SamplingConfig):
     @model_validator(mode="after")
     def _one_mode(self) -> Config:
         needed = ("data",) if self.mode == "forward_kl" else ("tasks", "max_steps")
-        foreign = FOREIGN[self.mode]
         if missing := [name for name in needed if not getattr(self, name)]:
             raise ValueError(f"mode `{self.mode}` needs `{missing[0]}`")
-        if wrong := [name for name in foreign if name in self.model_fields_set]:
-            raise ValueError(f"`{wrong[0]}` says nothing in mode `{self.mode}`")
         return self
 
 
@@ -96,6 +93,7 @@ class Batches:
 def idle(config: Config) -> Iterator[Idle]:
     """Keys that do nothing beside another."""
     yield from idle_optimizer(config)
+    yield from (Idle(name, f"mode `{config.mode}` does not read it") for name in FOREIGN[config.mode])
     if config.mode == "on_policy":
         yield from idle_tails(config)
 

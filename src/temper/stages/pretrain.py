@@ -49,7 +49,7 @@ class Architecture(StrictModel):
         return self
 
 
-OF_A_NEW_MODEL = {"architecture", "vocab_size", "chat_template"}
+OF_A_NEW_MODEL = ("architecture", "vocab_size", "chat_template")
 
 
 class Config(OptimizerConfig):
@@ -74,14 +74,14 @@ class Config(OptimizerConfig):
     def _whole(self) -> Config:
         if self.lora is not None and self.model is None:
             raise ValueError("lora: adapters change a model that was trained before, and here is none")
-        if self.model is not None and (given := OF_A_NEW_MODEL & self.model_fields_set):
-            raise ValueError(f"`{min(given)}` is settled by `model`")
         return self
 
 
 def idle(config: Config) -> Iterator[Idle]:
     """Keys that do nothing beside another."""
     yield from idle_optimizer(config)
+    if config.model is not None:
+        yield from (Idle(name, "`model` settles it") for name in OF_A_NEW_MODEL)
 
 
 def check(config: Config, ctx: StageContext) -> list[Fault]:

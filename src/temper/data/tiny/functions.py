@@ -10,8 +10,9 @@ A *noisy* program does a step as people get it wrong, leaves one out, or answers
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -23,8 +24,13 @@ from temper.rng import seed_for
 NAMED: dict[Kind, str] = {"int": "a number", "list": "a list", "text": "a text"}
 SHOWN, HELD_BACK, LONGEST = 2, 4, 2  # examples in the question; further tests; steps of a function
 UNSAID_SHARE, LEFT_OUT = 0.15, 0.15  # of all functions; of the wrong steps, those that are not there
-BARE = 0.85  # share of the base model's questions without examples
+BARE = 0.5  # share of the base model's questions without examples
 LETTERS = "aeinstAEST"
+PROBES: dict[Kind, list[Any]] = {  # as inputs are: no longer, no larger
+    "int": [*range(-12, 31)],
+    "list": [[], [20, -8, 3, 3, 12], *([*range(n, n + 5)] for n in range(-9, 20, 5))],
+    "text": ["", "aeinstA", "ASTESnt", "ssAAnne", "tTiIeEa", "EsaT"],
+}
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,20 @@ class Function:
     def program(self) -> str:
         return program_of([step.right for step in self.steps])
 
+    @property
+    def behaviour(self) -> str:
+        """What it makes of some inputs: equal for two programs that do the same."""
+        return json.dumps([self.kind, *(self(value) for value in PROBES[self.kind])])
+
     def __call__(self, value: Any) -> Any:
         for step in self.steps:
-            value = eval(step.right, {"__builtins__": _BUILTINS}, {"x": value})
+            value = _done(step.right)(value)
         return value
 
 
-_BUILTINS = {"abs": abs, "len": len, "max": max, "min": min, "sorted": sorted, "str": str, "sum": sum}
+@cache
+def _done(expression: str) -> Callable[[Any], Any]:
+    return eval(f"lambda x: {expression}")  # one of the lines in steps.py
 
 
 def program_of(lines: Sequence[str], notes: Sequence[str] = ()) -> str:
@@ -64,10 +77,10 @@ def program_of(lines: Sequence[str], notes: Sequence[str] = ()) -> str:
 
 
 def draw_function(random: Random, split: Split) -> Function:
-    """A function of that side of the split: which side, its program alone decides."""
+    """A function of that side of the split: which side, what it does alone decides, however it is written."""
     while True:
         function = _draw(random)
-        if split_of(function.program) == split:
+        if split_of(function.behaviour) == split:
             return function
 
 
@@ -143,14 +156,14 @@ def reply_of(function: Function, program: str) -> str:
 
 
 def function_prompts(split: Split, count: int, seed: int, held_back: int = HELD_BACK) -> Iterator[dict]:
-    """Rows in LiveCodeBench's shape: the examples are the public tests, `held_back` more the private ones. No program
-    twice."""
+    """Rows in LiveCodeBench's shape: the examples are the public tests, `held_back` more the private ones. No two
+    do the same; fewer than `count` where there are no more."""
     random, seen = Random(seed_for(seed, "tiny", "functions", split)), set()
     while len(seen) < count:
-        function = draw_function(random, split)
-        if function.program in seen:
-            continue
-        seen.add(function.program)
+        function = _new_function(random, split, seen)
+        if function is None:
+            return
+        seen.add(function.behaviour)
         inputs = inputs_of(function, random, SHOWN + held_back)
         tests = [{"input": [value], "output": function(value), "testtype": "functional"} for value in inputs]
         yield {
@@ -160,6 +173,12 @@ def function_prompts(split: Split, count: int, seed: int, held_back: int = HELD_
             "metadata": {"func_name": "f"},
             "solution": function.program,
         }
+
+
+def _new_function(random: Random, split: Split, seen: set[str]) -> Function | None:
+    """A function that does something not in `seen`; None if a thousand draws give no new one."""
+    drawn = (draw_function(random, split) for _ in range(1000))
+    return next((function for function in drawn if function.behaviour not in seen), None)
 
 
 def function_conversations(count: int, seed: int, slip: float, hard_coded: float) -> Iterator[dict]:
