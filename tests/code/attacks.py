@@ -200,7 +200,7 @@ GREEDY = {
     "floods errors": ("while True: sys.stderr.write('x' * 1000000)", {"timeout"}),
     "floods a raw descriptor": ("while True: os.write(1, b'x' * 100000)", {"output_limit"}),
     "allocates at once": ("x = bytearray(64 << 30)", {"memory"}),
-    "allocates slowly": ("x = []\nwhile True: x.append(bytearray(1 << 20))", {"memory"}),
+    "allocates slowly": ("x = []\nwhile True: x.append(bytearray(1 << 20))", {"memory", "timeout"}),
     "allocates from threads": (
         "def f():\n x = []\n while True: x.append(bytearray(1 << 20))\n"
         "ts = [threading.Thread(target=f) for _ in range(50)]\n[t.start() for t in ts]\n[t.join() for t in ts]\n"

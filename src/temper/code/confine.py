@@ -224,13 +224,13 @@ def set_limits(bounds: Bounds) -> None:
         (resource.RLIMIT_FSIZE, bounds.file_size, bounds.file_size),
         (resource.RLIMIT_NOFILE, 64, 64),
         (resource.RLIMIT_CORE, 0, 0),
-        (resource.RLIMIT_STACK, 128 << 20, 128 << 20),
+        (resource.RLIMIT_STACK, 128 << 20, resource.RLIM_INFINITY),  # its memory is limited anyway
         (resource.RLIMIT_MEMLOCK, 0, 0),
         (resource.RLIMIT_MSGQUEUE, 0, 0),
     ):
         most = resource.getrlimit(name)[1]
         if most != resource.RLIM_INFINITY:
-            soft, hard = min(soft, most), min(hard, most)
+            soft, hard = min(soft, most), most if hard == resource.RLIM_INFINITY else min(hard, most)
         resource.setrlimit(name, (soft, hard))
 
 

@@ -18,7 +18,7 @@ from temper.code.extract import extract
 from temper.code.limits import Limits, Ran, Runner
 from temper.code.sandbox import NUMPY, Sandbox, shared_sandbox, source
 from temper.code.shown import hard_codes
-from temper.code.tests import Call, Case, Script, Stdin, Tests
+from temper.code.tests import Call, Case, Script, Stdin, Tests, called
 from temper.code.zygote import Job, joined
 
 Verdict = Literal[
@@ -270,7 +270,7 @@ def _of_script(runner: Sandbox, program: str, case: Script, tests: Tests) -> Out
     ours, theirs = joined()
     with ours, theirs:
         asked = Job(source(program), mode="serve", limits=tests.limits, line=ours)
-        more = {"bound": list(case.bound)}
+        more = {"bound": list(case.bound or called(case.source))}
         asking = Job(source(case.source), mode="check", limits=tests.limits, line=theirs, reports=True, more=more)
         numpy = NUMPY.search(program) or NUMPY.search(case.source)
         ran, checked = runner.run_jobs([asked, asking], numpy, leads=1)

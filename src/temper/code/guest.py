@@ -32,7 +32,6 @@ for _name in MODULES.split():
     except ImportError:
         continue
 
-LINE, REPORT, RULES, READY, FIRST_FREE = 3, 4, 5, 6, 7
 PATIENCE = 3  # times its seconds on the clock that a program has at most, where the machine let it wait
 THREADS = 256  # that a program may have; looked at every so many seconds
 LOOK = 0.05
@@ -50,9 +49,10 @@ def neighbour(name: str) -> types.ModuleType:
 
 
 confine = neighbour("confine")
-values = neighbour("values")
-speak = neighbour("speak")
-scripts = neighbour("scripts")
+for _name in ("values", "raised", "nodes", "remote", "suites", "speak", "scripts"):
+    neighbour(_name)
+inside = neighbour("child")
+inside.as_people_know_it()
 
 
 @dataclass
@@ -207,7 +207,7 @@ class Zygote:
         rules = self.rules_for(header)
         pid = fork_when_there_is_room()
         if pid == 0:
-            begin(header, given, rules, told, self.user, parent, self.tier)  # does not return
+            inside.begin(header, given, rules, told, self.user, parent, self.tier)  # does not return
         os.close(told)
         if rules != self.rules:
             os.close(rules)
@@ -258,114 +258,23 @@ class Zygote:
             return
 
 
-# --- in the child -------------------------------------------------------------------------------------------------
-
-
-def begin(header: dict, given: dict[str, int], rules: int, told: int, user: int | None, parent: int, tier: str) -> None:
-    """Takes its descriptors, gives up everything else and becomes the program. Does not return."""
-    status = 1
-    try:
-        os.setpgid(0, 0)
-        places = {"in": 0, "out": 1, "err": 2, "line": LINE, "report": REPORT, "rules": RULES, "ready": READY}
-        import fcntl
-
-        given = {**given, "rules": rules, "ready": told}
-        high = {name: fcntl.fcntl(number, fcntl.F_DUPFD, 64) for name, number in given.items()}
-        source = _read_all(high.pop("program")) if "program" in high else b""
-        os.closerange(0, 64)
-        for name, number in high.items():
-            os.dup2(number, places[name], inheritable=True)
-        os.closerange(FIRST_FREE, 256)
-        if "cwd" in header:
-            os.chdir(header["cwd"])
-        profile = confine.Profile(**{header["profile"]: True} if header.get("profile") else {})
-        bounds = confine.Bounds(header["cpu"], header["memory"], header["file_size"])
-        sys.set_int_max_str_digits(0)
-        confine.confine(RULES, profile, bounds, user, parent, tier)
-    except BaseException as problem:
-        try:
-            os.write(READY, f"!{type(problem).__name__}: {problem}".encode())
-        finally:
-            os._exit(97)
-    os.write(READY, b"+")
-    os.close(READY)
-    if "argv" in header:
-        try:
-            os.execve(header["argv"][0], header["argv"], {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "TMPDIR": "."})
-        finally:
-            os._exit(127)
-    del high, given, told, rules, user, parent, tier
-    status = finish({"run": run, "serve": speak.serve, "check": scripts.check}[header["mode"]], source, header)
-    os._exit(status)
-
-
-def _read_all(number: int) -> bytes:
-    parts = []
-    os.lseek(number, 0, os.SEEK_SET)
-    while part := os.read(number, 1 << 20):
-        parts.append(part)
-    return b"".join(parts)
-
-
-def run(source: bytes, header: dict) -> None:
-    """The program as people start it: `__main__`, its input on descriptor 0."""
-    module = types.ModuleType("__main__")
-    module.__file__ = "solution.py"
-    sys.modules["__main__"] = module
-    sys.argv = ["solution.py"]
-    exec(compile(source, "solution.py", "exec"), module.__dict__)
-
-
-def finish(program, source: bytes, header: dict) -> int:
-    """Runs it and does what an interpreter does at its end; the exit status."""
-    status = 0
-    try:
-        program(source, header)
-    except SystemExit as stop:
-        status = _status_of(stop)
-    except BaseException as problem:
-        own = _own_part(problem.__traceback__)
-        sys.excepthook(type(problem), problem.with_traceback(own), own)
-        status = 1
-    try:
-        import atexit
-        import threading
-
-        threading._shutdown()  # pyright: ignore[reportAttributeAccessIssue]
-        atexit._run_exitfuncs()
-    except BaseException:
-        status = status or 1
-    for stream in (sys.stdout, sys.__stdout__, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except BaseException:
-            status = status or 120
-    return status
-
-
-def _own_part(place: types.TracebackType | None) -> types.TracebackType | None:
-    """A traceback from the program's first line on."""
-    while place is not None and place.tb_frame.f_code.co_filename in (__file__, speak.__file__):
-        place = place.tb_next
-    return place
-
-
-def _status_of(stop: SystemExit) -> int:
-    if stop.code is None:
-        return 0
-    if isinstance(stop.code, int):
-        return stop.code & 0xFF
-    print(stop.code, file=sys.stderr)
-    return 1
-
-
 def _low(number: int) -> int:
     """The descriptor with a number that every child closes, whatever number the host had for it."""
-    if number != LINE:
-        os.dup2(number, LINE, inheritable=False)
+    if number != inside.LINE:
+        os.dup2(number, inside.LINE, inheritable=False)
         os.close(number)
-    return LINE
+    return inside.LINE
+
+
+def know(name: str, folder: str) -> None:
+    """Imports a package from a folder that programs import nothing else from."""
+    sys.path.append(folder)
+    try:
+        __import__(name)
+    except Exception:
+        sys.modules.pop(name, None)  # programs are told that there is none
+    finally:
+        sys.path.remove(folder)
 
 
 def main() -> None:
@@ -376,6 +285,8 @@ def main() -> None:
         sys.path.append(folder)
     for name in config["imports"]:
         __import__(name)
+    for name, file in config["known"].items():
+        know(name, os.path.dirname(os.path.dirname(file)))
     try:
         confine.prctl(36, 1)  # what a compiler started and left comes here
         zygote = Zygote(line, parent, config)

@@ -28,7 +28,7 @@ from dataclasses import replace
 from typing import Any
 
 from temper.code.limits import DEFAULTS, Limits
-from temper.code.tests import Call, Case, Language, Script, Stdin, Tests, called, from_solution
+from temper.code.tests import Call, Case, Language, Script, Stdin, Tests, called, fixtures_missing, from_solution
 
 CONTAINERS = (
     "tests", "test_cases", "input_output", "official_tests", "verification_info", "reward_model", "ground_truth",
@@ -250,6 +250,8 @@ def _asserts(source: str, where: str) -> Script:
         raise NoTests(f"{where} is no Python: {problem}") from None
     if not re.search(r"\bassert|\braises\b|self\.assert", source):
         raise NoTests(f"{where} asserts nothing")
+    if missing := fixtures_missing(source):
+        raise NoTests(f"{where} asks for pytest's `{missing[0]}`, which is not to be had in the sandbox")
     imported = from_solution(source)
     return Script(source, imported or called(source))
 

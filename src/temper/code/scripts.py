@@ -11,20 +11,11 @@ import types
 from typing import Any
 
 speak = sys.modules.get("temper_speak") or __import__("temper.code.speak", fromlist=["speak"])
-values = speak.values
+suites: Any = sys.modules.get("temper_suites") or __import__("temper.code.suites", fromlist=["suites"])
+values, raised, remote = speak.values, speak.raised, speak.remote
 REPORT = 4
 # What tests compare with: theirs even where the program has something of the name
 STANDARD = {"isclose", "isnan", "isinf", "fabs", "sqrt", "floor", "ceil", "Counter", "OrderedDict", "defaultdict"}
-
-
-class Reached:
-    """Counts the asserts that were reached."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self) -> None:
-        self.count += 1
 
 
 class Marked(ast.NodeTransformer):
@@ -51,6 +42,8 @@ class Tester(speak.Side):
     nothing of that leads to the test itself."""
 
     def reached(self, target: Any, name: Any, how: str) -> Any:
+        if name in ("__name__", "__doc__") and how == "get":
+            return target
         inside = not isinstance(name, str) or name.startswith("_") or name.split("_")[0] in _OF_FRAMES
         closed = isinstance(target, _CLOSED) or (how == "set" and _is_method(target, name))
         if inside or closed:
@@ -73,27 +66,28 @@ def _is_method(target: Any, name: str) -> bool:
 
 def check(source: bytes, header: dict) -> None:
     """Runs a test script against the program behind the line and reports what came of it."""
-    reached = Reached()
+    reached = suites.Reached()
     report: dict[str, Any] = {"verdict": "passed"}
     space: dict[str, Any] = {"__name__": "test"}
     try:
         tree = ast.fix_missing_locations(Marked().visit(ast.parse(source)))
-        bind(space, header.get("bound", []), reached)
+        side = Tester("x", "h")
+        bind(space, header.get("bound", []), reached, side)
         space["__asserted__"] = reached
         exec(compile(tree, "test.py", "exec"), space)
-        run_tests(space, reached)
+        suites.run_tests(space, reached, lambda: str(side.ask({"do": "output"})))
         if not reached.count:
             report = {"verdict": "error", "text": "the test script ended without reaching an assert"}
-    except speak.ProgramError as problem:
+    except raised.ProgramError as problem:
         report = {"verdict": "program", "text": str(problem)}
-    except speak.OwnAssertion as problem:
+    except raised.OwnAssertion as problem:
         report = {"verdict": "raised", "text": f"AssertionError: {problem}"[:500], **failing(problem)}
     except AssertionError as problem:
         report = {"verdict": "wrong", "text": str(problem)[:500], **failing(problem)}
     except BaseException as problem:
         report = {"verdict": "raised", "text": f"{type(problem).__name__}: {problem}"[:500], **failing(problem)}
-    if speak.LOST:  # whatever the script made of that
-        report = {"verdict": "program", "text": speak.LOST[0][:500]}
+    if raised.LOST:  # whatever the script made of that
+        report = {"verdict": "program", "text": raised.LOST[0][:500]}
     speak.write(REPORT, values.pack({**report, "asserts": reached.count}))
 
 
@@ -112,113 +106,52 @@ def failing(problem: BaseException) -> dict:
 
 
 def shown(value: Any) -> str:
-    if type(value) is speak.Remote:
+    if type(value) is remote.Remote:
         return "an object of the program's own"
-    return repr(value)[:500]
+    try:
+        return repr(value)[:500]
+    except BaseException as problem:
+        return f"what cannot be shown: {type(problem).__name__}"
 
 
-def bind(space: dict, bound: list[str], reached: Reached) -> None:
+def bind(space: dict, bound: list[str], reached: Any, side: Tester) -> None:
     """The names that a script may use: the standard ones, then the program's others; `bound` are the program's even if
     they are standard. A program cannot change what `abs` or `all` mean to a test."""
     exec(speak.PRELUDE, space)
-    speak.NODES.update({name: space[name] for name in ("ListNode", "TreeNode")})
-    side = Tester("x", "h")
+    given = set(space)
+    side.nodes.classes = {name: space[name] for name in speak.nodes.KINDS}
     theirs = [name for name in side.ask({"do": "names"}) if isinstance(name, str)]
     module = types.ModuleType("solution")
+    asked = [name for name in bound if name in theirs]
     for name in theirs:
-        standard = isinstance(space.get(name), types.ModuleType) or name in STANDARD
-        taken = standard or hasattr(builtins, name) or name.startswith("__")
-        if name in bound or not taken:
-            space[name] = module.__dict__[name] = side.ask({"do": "global", "name": name})
-        elif not name.startswith("__"):
-            module.__dict__[name] = side.ask({"do": "global", "name": name})
+        if name.startswith("__"):
+            continue
+        module.__dict__[name] = value = _of_program(side, name)
+        if name in bound:
+            taken = name in STANDARD and asked != [name]
+        else:
+            taken = name in given or hasattr(builtins, name)
+        if not taken:
+            space[name] = value
     sys.modules["solution"] = module
-    sys.modules["pytest"] = pytest_module(reached)
-    for name in [name for name in bound if name not in theirs and name != "Solution" and "Solution" in theirs]:
-        space[name] = lambda *a, _name=name, **k: getattr(space["Solution"](), _name)(*a, **k)
+    sys.modules["pytest"] = suites.pytest_module(reached)
+    missing = [name for name in bound if name not in theirs and name != "Solution"]
+    for name in missing:
+        if "Solution" in theirs and name not in space:
+            space[name] = lambda *a, _name=name, **k: getattr(space["Solution"](), _name)(*a, **k)
+        elif not asked and not hasattr(
+            builtins, name
+        ):  # the standard library's function of the name is not the program's
+            space[name] = _missing(name)
 
 
-def run_tests(space: dict, reached: Reached) -> None:
-    """Functions `test_*` and classes of them, as a test runner would call them."""
-    import unittest
-
-    for name, value in list(space.items()):
-        if isinstance(value, type) and issubclass(value, unittest.TestCase) and value is not unittest.TestCase:
-            result = unittest.TestResult()
-            unittest.defaultTestLoader.loadTestsFromTestCase(value).run(result)
-            if result.failures or result.errors:
-                raise AssertionError((result.failures + result.errors)[0][1].strip().splitlines()[-1])
-            reached.count += result.testsRun
-        elif name.startswith("test_") and isinstance(value, types.FunctionType):
-            call_test(value, reached)
-        elif name.startswith("Test") and isinstance(value, type):
-            for inner in [inner for inner in vars(value) if inner.startswith("test")]:
-                call_test(getattr(value(), inner), reached)
+def _of_program(side: Tester, name: str) -> Any:
+    value = side.ask({"do": "global", "name": name})
+    return value if type(value) is not remote.Remote else remote.Remote(side, value._number, name[:1].isupper())
 
 
-def call_test(function, reached: Reached) -> None:
-    code = function.__code__
-    needed = code.co_argcount - len(function.__defaults__ or ()) - isinstance(function, types.MethodType)
-    rows = getattr(function, "rows", None)
-    if rows is None and needed:
-        return
-    for row in rows if rows is not None else [{}]:
-        function(**row)
+def _missing(name: str) -> Any:
+    def missing(*_: Any, **__: Any) -> Any:
+        raise NameError(f"name {name!r} is not defined")
 
-
-def pytest_module(reached: Reached) -> types.ModuleType:
-    """As much of pytest as tests in data sets use: `raises`, `approx`, `mark.parametrize`."""
-    import contextlib
-    import math
-    import re
-
-    module = types.ModuleType("pytest")
-
-    @contextlib.contextmanager
-    def raises(kinds, match=None):
-        info = types.SimpleNamespace(value=None)
-        reached.count += 1
-        try:
-            yield info
-        except kinds as problem:
-            if match is not None and not re.search(match, str(problem)):
-                raise AssertionError(f"{problem} does not match {match}") from None
-            info.value = problem
-            return
-        raise AssertionError("nothing was raised")
-
-    class approx:
-        __hash__ = None  # pyright: ignore[reportAssignmentType]
-
-        def __init__(self, expected, rel=None, abs=None, nan_ok=False):
-            self.expected, self.rel, self.abs = expected, 1e-6 if rel is None else rel, 1e-12 if abs is None else abs
-
-        def close(self, a, b):
-            if isinstance(b, (list, tuple)):
-                same = isinstance(a, (list, tuple)) and len(a) == len(b)
-                return same and all(self.close(x, y) for x, y in zip(a, b, strict=True))
-            if isinstance(b, dict):
-                return isinstance(a, dict) and a.keys() == b.keys() and all(self.close(a[k], b[k]) for k in b)
-            if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-                return math.isclose(a, b, rel_tol=self.rel, abs_tol=self.abs)
-            return a == b
-
-        def __eq__(self, other):
-            return self.close(other, self.expected)
-
-        def __repr__(self):
-            return f"approx({self.expected!r})"
-
-    def parametrize(names, rows, **_):
-        names = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-
-        def mark(function):
-            given = [dict(zip(names, row if len(names) > 1 else (row,), strict=True)) for row in rows]
-            before = getattr(function, "rows", [{}])
-            function.rows = [{**one, **other} for one in before for other in given]
-            return function
-
-        return mark
-
-    vars(module).update(raises=raises, approx=approx, mark=types.SimpleNamespace(parametrize=parametrize))
-    return module
+    return missing

@@ -65,8 +65,8 @@ class Tests:
 def called(source: str) -> tuple[str, ...]:
     """The names that asserts call and that Python has not: the functions under test, in order.
 
-    >>> called("assert set(common([1], [1, 2])) == {1}")
-    ('common',)
+    >>> called("assert set(common([1], [1, 2])) == {1}"), called("assert sum(1, 2) == 3")
+    (('common',), ('sum',))
     """
     try:
         tree = ast.parse(source)
@@ -76,7 +76,11 @@ def called(source: str) -> tuple[str, ...]:
     own = {n.name for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.ClassDef))} | set(_imported(tree))
     own |= {n.arg for n in ast.walk(tree) if isinstance(n, ast.arg)}
     own |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
-    return tuple(name for name in dict.fromkeys(names) if not hasattr(builtins, name) and name not in own)
+    free = [name for name in dict.fromkeys(names) if name not in own]
+    unknown = tuple(name for name in free if not hasattr(builtins, name))
+    if unknown or {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} - own - set(dir(builtins)):
+        return unknown
+    return tuple(free[:1])  # nothing else is the program's: a `sum` of its own
 
 
 def _imported(tree: ast.AST) -> list[str]:
@@ -97,3 +101,36 @@ def from_solution(source: str) -> tuple[str, ...]:
         return ()
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "solution"]
     return tuple(alias.name for node in nodes for alias in node.names if alias.name != "*")
+
+
+FIXTURES = ("capsys",)  # of pytest's own, what a test may ask for
+
+
+def fixtures_missing(source: str) -> list[str]:
+    """The fixtures that tests of a script ask for and nobody gives.
+
+    >>> fixtures_missing("def test_it(capsys, tmp_path): assert f()")
+    ['tmp_path']
+    """
+    functions = [
+        node for node in ast.walk(ast.parse(source)) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+    ]
+    known = {one.name for one in functions} | {"self", "cls", *FIXTURES}
+    return [
+        name.arg
+        for one in functions
+        if one.name.startswith("test")
+        for name in _needed(one.args)
+        if name.arg not in known and not any(name.arg in text for text in _texts(one))
+    ]
+
+
+def _needed(given: ast.arguments) -> list[ast.arg]:
+    plain = given.args[: len(given.args) - len(given.defaults)]
+    return [*plain, *(one for one, value in zip(given.kwonlyargs, given.kw_defaults, strict=True) if value is None)]
+
+
+def _texts(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
+    """The texts in what decorates a function: names of what `parametrize` gives it are among them."""
+    nodes = [node for decorator in function.decorator_list for node in ast.walk(decorator)]
+    return [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]

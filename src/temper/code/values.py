@@ -6,11 +6,14 @@ class, with its own `__eq__`, ever stands in a comparison. Imported by the guest
 
 from __future__ import annotations
 
+import datetime
 import json
-from collections import deque
+import sys
+from collections import deque, namedtuple
 from collections.abc import Callable
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 DEEPEST = 200
@@ -36,6 +39,11 @@ def encode(value: Any, handle: Callable[[Any], Any] | None = None, depth: int = 
         return value if -LARGEST < value < LARGEST else {"i": hex(value)}
     if kind is list:
         return [encode(item, handle, depth + 1) for item in value]
+    if kind.__module__ in OWN and handle is not None and issubclass(kind, _CONTAINERS) and not _is_record(kind):
+        return {"w": [handle(value), encode(plain(value), handle, depth + 1)]}
+    if issubclass(kind, tuple) and (fields := getattr(kind, "_fields", ())):
+        items = [encode(item, handle, depth + 1) for item in tuple.__iter__(value)]
+        return {"m": [kind.__name__, list(fields), items]}
     for tag, base, iterate in _SEQUENCES:
         if issubclass(kind, base):
             items = [encode(item, handle, depth + 1) for item in iterate(value)]
@@ -53,6 +61,34 @@ _SEQUENCES = (
     ("f", frozenset, frozenset.__iter__),
     ("q", deque, deque.__iter__),
 )
+
+
+OWN = ("solution", "__main__")  # where classes of a program are
+_CONTAINERS = (tuple, list, set, frozenset, deque, dict)
+
+
+def _is_record(kind: type) -> bool:
+    """Whether a class is a named tuple with nothing of its own: it crosses as one."""
+    return kind.__bases__ == (tuple,) and hasattr(kind, "_fields") and not _methods(kind)
+
+
+def _methods(kind: type) -> list[str]:
+    given = dir(namedtuple("Given", ()))
+    return [name for name in vars(kind) if callable(getattr(kind, name)) and name not in given]
+
+
+def plain(value: Any) -> Any:
+    """The tuple, list, set or dict that an object of a class made from one is; None for any other."""
+    for base, iterate in _PLAIN:
+        if isinstance(value, base):
+            return base(iterate(value))
+    return None
+
+
+_PLAIN: tuple[tuple[Any, Any], ...] = (
+    (tuple, tuple.__iter__), (list, list.__iter__), (set, set.__iter__), (frozenset, frozenset.__iter__),
+    (deque, deque.__iter__), (dict, dict.items),
+)  # fmt: skip
 
 
 def _scalar(value: Any, kind: type, handle: Callable[[Any], Any] | None, depth: int) -> Any:
@@ -73,10 +109,20 @@ def _scalar(value: Any, kind: type, handle: Callable[[Any], Any] | None, depth: 
     if kind is range:
         return {"g": [value.start, value.stop, value.step]}
     if (kind.__module__ or "").partition(".")[0] == "numpy" and callable(getattr(value, "tolist", None)):
-        return encode(value.tolist(), handle, depth + 1)
+        items = encode(value.tolist(), handle, depth + 1)
+        return {"a": [value.dtype.str, items]} if isinstance(items, list) else items
+    if kind in _TIMES and getattr(value, "tzinfo", None) is None:
+        return {"z": [kind.__name__, *(getattr(value, name) for name in _TIMES[kind])]}
     if handle is None:
         raise Foreign(f"a value of type {kind.__name__} is no plain data")
     return handle(value)
+
+
+_DAY, _CLOCK = ("year", "month", "day"), ("hour", "minute", "second", "microsecond")
+_TIMES: dict[type, tuple[str, ...]] = {
+    datetime.date: _DAY, datetime.time: _CLOCK, datetime.datetime: (*_DAY, *_CLOCK),
+    datetime.timedelta: ("days", "seconds", "microseconds"),
+}  # fmt: skip
 
 
 def decode(notation: Any, handle: Callable[[str, Any], Any] | None = None) -> Any:
@@ -111,6 +157,10 @@ def json_value(notation: Any, depth: int = 0) -> Any:
     ((tag, inner),) = notation.items()
     if tag in ("t", "q"):
         return json_value(list(inner), depth + 1)
+    if tag in ("a", "w"):
+        return json_value(inner[1], depth + 1)
+    if tag == "m":
+        return json_value(list(inner[2]), depth + 1)
     if tag == "d":
         return {json_key(key): json_value(value, depth + 1) for key, value in inner}
     if tag == "i":
@@ -120,7 +170,7 @@ def json_value(notation: Any, depth: int = 0) -> Any:
 
 _NAMES = {
     "s": "a set", "f": "a frozenset", "c": "a complex number", "r": "a Fraction", "n": "a Decimal", "b": "bytes",
-    "g": "a range",
+    "g": "a range", "z": "a date or time",
 }  # fmt: skip
 
 
@@ -156,9 +206,31 @@ def _decode(notation: Any, handle: Callable[[str, Any], Any] | None, depth: int)
         return bytes.fromhex(inner)
     if tag == "n":
         return Decimal(inner)
+    if tag == "z":
+        return {kind.__name__: kind for kind in _TIMES}[inner[0]](*inner[1:])
+    if tag == "m":
+        return _record(str(inner[0]), tuple(inner[1]))(*(_decode(item, handle, depth + 1) for item in inner[2]))
+    if tag == "a":
+        return _array(inner[0], _decode(inner[1], handle, depth + 1))
+    if tag == "w":
+        return _decode(inner[0 if handle is not None else 1], handle, depth + 1)
     if handle is not None:
         return handle(tag, inner)
     raise Foreign(f"a value that is no plain data ({str(inner)[:60]})")
+
+
+@lru_cache(256)
+def _record(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields, rename=True)
+
+
+def _array(kind: str, items: Any) -> Any:
+    """An array of numpy where it is at hand, the list where it is not."""
+    if "numpy" not in sys.modules or kind.lstrip("<>|=")[:1] not in "biufc":
+        return items
+    import numpy
+
+    return numpy.array(items, dtype=kind)
 
 
 _MAKE: dict[str, Callable[[list], Any]] = {

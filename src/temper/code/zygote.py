@@ -61,10 +61,15 @@ class Zygote:
         """Raises Refused where it cannot be confined."""
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         path, reads = _numpy_folders() if self.numpy else ([], [])
-        config = {"reads": reads, "path": path, "imports": ["numpy"] if self.numpy else []}
+        config: dict = {
+            "reads": reads,
+            "path": path,
+            "imports": ["numpy"] if self.numpy else [],
+            "known": known_packages(),
+        }
         config |= {"tier": self.tier, "host": os.getpid()}
         flags = ["-I", "-S", "-B", "-X", "utf8"]
-        around = wrapped(self.tier, self.python, str(GUEST), reads)
+        around = wrapped(self.tier, self.python, str(GUEST), [*reads, *map(os.path.dirname, config["known"].values())])
         command = [*around, self.python, *flags, str(GUEST), str(theirs.fileno())]
         clean = {"LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
         with theirs:
@@ -291,6 +296,13 @@ def _file_of(data: bytes) -> int:
         view = view[os.write(number, view) :]
     os.lseek(number, 0, os.SEEK_SET)
     return number
+
+
+def known_packages() -> dict[str, str]:
+    """The packages that programs have beside the standard library, where they are installed: name -> its file. They are
+    imported before any program is there, and read by none."""
+    found = {name: util.find_spec(name) for name in ("sortedcontainers",)}
+    return {name: spec.origin for name, spec in found.items() if spec is not None and spec.origin is not None}
 
 
 def _numpy_folders() -> tuple[list[str], list[str]]:
