@@ -16,8 +16,10 @@ KEYS = "train|test|stage|model|tasks|min_rewards|max_completion_length|kind|data
 def in_place(text: str) -> str:
     text = re.sub(rf"^  # ({NAMES}):$", r"  \1:", text, flags=re.M)
     text = re.sub(rf"^  #   (({KEYS}):.*)$", r"    \1", text, flags=re.M)
-    text = re.sub(r"^    # ((reward_tasks|reward_start_steps|mix|mix_share):.*)$", r"    \1", text, flags=re.M)
-    return re.sub(r"^(    \w+: )\[[^#]*# (\[.*\])$", r"\1\2", text, flags=re.M)
+    text = re.sub(
+        r"^    # ((reward_funcs|reward_tasks|reward_start_steps|mix|mix_share):.*)$", r"    \1", text, flags=re.M
+    )
+    return re.sub(r"^(    \w+: )\[[^#\n]*# (\[.*\])$", r"\1\2", text, flags=re.M)
 
 
 def test_the_lines_behind_the_hashes_make_the_five_stages(tmp_path: Path, monkeypatch) -> None:
@@ -39,3 +41,5 @@ def test_the_lines_behind_the_hashes_make_the_five_stages(tmp_path: Path, monkey
     assert len(final.reward_weights) == 5
     assert set(final.reward_start_steps) == {"@helpful", "@harmless"}
     assert recipe.by_name["harvest"].config.mix == ["@talk_data"]
+    assert recipe.by_name["evaluation"].config.tasks == ["mine", "talk"]
+    assert recipe.by_name["evaluation"].config.reward_funcs == ["@helpful", "@harmless"]

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from temper.rollout.measures import interval, majority_is_right, pass_at_k
+from temper.rollout.paired import PromptScore
 from temper.stages.evaluate import Claim, judge
 from temper.stages.sample import Config, harvest
 from temper.text.reply import parse_reply
@@ -72,6 +73,29 @@ MODELS = [
 )
 def test_a_claim_holds_exactly_when_its_numbers_do(claim: dict, holds: bool) -> None:
     assert judge(Claim(task="t", **claim), MODELS)["holds"] is holds
+
+
+def scores(rights: list[int]) -> list[PromptScore]:
+    return [PromptScore(str(i), (bool(r),), float(r), 5.0, 0.0, {"accuracy": float(r)}) for i, r in enumerate(rights)]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "by", "holds"),
+    [
+        ([0, 1] * 50, [1, 1] * 50, 0.0, True),
+        ([0, 1] * 50, [1, 1] * 50, 0.4, True),
+        ([0, 1] * 50, [1, 1] * 50, 0.6, False),
+        ([0, 1] * 50, [0, 1] * 50, 0.0, False),
+        ([0, 1] * 50, [0, 1] * 50, -0.02, True),  # nothing is lost
+        ([1] * 100, [0, *[1] * 99], -0.05, True),  # one in a hundred is, and the interval says no more than three
+        ([1] * 100, [0, *[1] * 99], -0.005, False),
+        ([1] * 100, [0] * 10 + [1] * 90, -0.05, False),
+    ],
+)
+def test_a_difference_holds_by_its_whole_interval(before: list, after: list, by: float, holds: bool) -> None:
+    scored = {("before", "t"): scores(before), ("after", "t"): scores(after)}
+    found = judge(Claim(model="after", task="t", difference="before", by=by), MODELS, scored)
+    assert found["holds"] is holds
 
 
 def rollout(text: str, reason: str = "stop", **rewards: float) -> Rollout:

@@ -67,7 +67,7 @@ class Claim(StrictModel):
     at_most: float | None = None
     below: str | None = None  # a model whose metric must be higher …
     difference: str | None = None  # a model whose metric must be lower, the 95 % interval of the difference above 0 …
-    by: float = 0.0  # … by this much
+    by: float = 0.0  # … by this much; below 0, a difference whose whole interval is above it: nothing is lost
 
     @model_validator(mode="after")
     def _one_question(self) -> Claim:
@@ -370,8 +370,10 @@ def judge(claim: Claim, models: Sequence[dict], scored: Scored | None = None) ->
         value, more = found["difference"], {"interval": found["interval"]}
         low, high = found["interval"]
         name = f"{claim.model} - {claim.difference}: {claim.metric.replace('_', ' ')} on {claim.task}"
-        targets.append(f"above {claim.by:g}, interval ({low:.3f} to {high:.3f}) above 0")
-        holds = low > 0 and value >= claim.by
+        least = min(claim.by, 0.0)
+        more_than = f"above {claim.by:g}, " if claim.by >= 0 else ""
+        targets.append(f"{more_than}interval ({low:.3f} to {high:.3f}) above {least:g}")
+        holds = low > least and value >= claim.by
     if claim.at_least is not None:
         targets.append(f"≥ {claim.at_least:g}")
         holds = holds and value is not None and value >= claim.at_least
