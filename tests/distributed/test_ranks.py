@@ -23,13 +23,14 @@ from sums import kept_replies, write_recipe
 from tiny_models import tiny_model
 
 from temper.artifacts import hash_file
-from temper.distributed.ranks import Ranks, interleaved, join, leave, ranks
+from temper.distributed.ranks import Ranks, buckets, interleaved, join, leave, ranks
 from temper.errors import ConfigError, ResourceError, TemperError
 from temper.pipeline.crew import SHARED
 from temper.pipeline.run import run_recipe
 from temper.recipe.reader import load_recipe
 from temper.stages import STAGES
 from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.summing import update_bytes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
 
@@ -74,6 +75,18 @@ def test_what_is_dealt_out_comes_together_in_order(items: list[int], size: int) 
     assert interleaved([Ranks(rank, size).share(items) for rank in range(size)]) == items
 
 
+@given(st.lists(st.integers(0, 300), max_size=12), st.integers(1, 400))
+def test_what_is_summed_goes_in_buckets_that_lose_nothing(sizes: list[int], most: int) -> None:
+    tensors = [torch.zeros(size, dtype=torch.float64 if size % 3 else torch.float32) for size in sizes]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("temper.distributed.ranks.BUCKET", most)
+        found = list(buckets(tensors))
+    assert sorted(id(tensor) for group in found for tensor in group) == sorted(map(id, tensors))
+    for group in found:
+        assert len({tensor.dtype for tensor in group}) == 1
+        assert len(group) == 1 or sum(tensor.nbytes for tensor in group) <= most
+
+
 def test_words_sums_and_errors_reach_every_rank(tmp_path: Path) -> None:
     def work(mine: Ranks) -> Any:
         tensors = [torch.full((2, 3), float(mine.rank)), torch.ones(1, dtype=torch.float64)]
@@ -109,6 +122,10 @@ def trained(parallel: str, parts: int) -> bytes:
         return LossSum(model(input_ids=ids, use_cache=False).logits.logsumexp(-1).sum(), {"value": float(number)}, 1.0)
 
     metrics = [learner.update([lambda n=n: loss(n) for n in range(parts)], 10.0) for _ in range(3)]
+    if (size := ranks().size) > 1:
+        gradients = sum(parameter.nbytes for parameter in model.parameters())
+        computed = update_bytes(gradients, parts, size, parallel == "processes")
+        assert [one["bytes_sent"] for one in metrics] == [computed] * 3
     assert all(one.get("value", 0.0) == (parts - 1) / 2 for one in metrics if parts)
     return b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import platform
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from importlib import metadata
@@ -86,6 +88,7 @@ def examine(rewards: list[str]) -> Iterator[Check]:
         ("packages", check_packages),
         ("machine", check_machine),
         ("devices", check_devices),
+        ("ranks", check_ranks),
         ("sandbox", check_sandbox),
         ("optional parts", check_optional),
         ("terminal", check_terminal),
@@ -171,6 +174,79 @@ def check_devices() -> Iterator[Check]:
         yield Check("gpu", "ok", "Apple GPU (mps), not used by the default recipe")
     else:
         yield Check("gpu", "ok", "none, and none is needed")
+
+
+def check_ranks() -> Iterator[Check]:
+    """What several processes need to share a run: a way to talk, and a directory that all can read."""
+    import torch
+    import torch.distributed as dist
+
+    from temper.distributed.ranks import given
+
+    if not dist.is_available() or not dist.is_gloo_available():
+        yield Check("ranks", "warn", "this PyTorch has no gloo: one process only", "another build of PyTorch")
+        return
+    ways = ["gloo"]
+    if dist.is_nccl_available():
+        ways.append("nccl " + ".".join(map(str, torch.cuda.nccl.version())))
+    devices = torch.cuda.device_count()
+    lacks = devices > 1 and len(ways) == 1
+    told = given()
+    here = (
+        f"rank {told[0]} of {told[1]}, number {told[2]} here" if told else "no launcher: `temper run --ranks N` is one"
+    )
+    fix = "devices talk by NCCL: install a build of PyTorch that has it" if lacks else ""
+    yield Check("ranks", "warn" if lacks else "ok", f"{', '.join(ways)}; {here}", fix)
+    yield check_directory(Path.cwd())
+
+
+SHARED_SYSTEMS = (
+    "nfs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "glusterfs",
+    "cifs",
+    "smb",
+    "9p",
+    "virtiofs",
+    "wekafs",
+    "panfs",
+)
+BUCKETS = ("gcsfuse", "s3fs", "goofys", "mountpoint-s3", "rclone", "blobfuse")
+
+
+def check_directory(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> Check:
+    """Whether runs of several machines can lie in `folder`: all of them must see it, and files must be renamed and
+    locked there."""
+    kind = file_system(folder, mounts)
+    name = "shared folder"
+    if any(bucket in kind for bucket in BUCKETS):
+        return Check(name, "warn", f"this one is a bucket ({kind})", "ranks need files that can be renamed and locked")
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".temper-doctor-") as scratch:
+            with open(Path(scratch) / "a", "w") as held:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                (Path(scratch) / "a").rename(Path(scratch) / "b")
+    except OSError as error:
+        fix = "use --out elsewhere: runs need files that can be renamed and locked"
+        return Check(name, "warn", f"this one ({kind or 'of an unknown kind'}): {error.strerror}", fix)
+    if any(kind.startswith(known) for known in SHARED_SYSTEMS):
+        return Check(name, "ok", f"this one is ({kind}): other machines may see it")
+    return Check(name, "ok", f"this one is not ({kind or 'of an unknown kind'}): for ranks on this machine alone")
+
+
+def file_system(folder: Path, mounts: Path) -> str:
+    """The kind of file system that `folder` lies on; "" where the machine does not tell."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    places = [(fields[1].replace("\\040", " "), fields[2]) for line in lines if len(fields := line.split()) > 2]
+    path = folder.resolve()
+    over = [(len(place), kind) for place, kind in places if path.is_relative_to(place)]
+    return max(over, default=(0, ""))[1]
 
 
 def check_sandbox() -> Iterator[Check]:

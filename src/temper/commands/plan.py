@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="exit code 4 if memory or disk will not do")
     plan_for.add_arguments(parser)
+    parser.add_argument(
+        "--ranks", type=int, default=1, metavar="N", help="tell also what each of N ranks takes (docs/scale.md)"
+    )
 
 
 def _verdict(data: Mapping[str, Any]) -> list[str]:
@@ -39,13 +42,20 @@ def _verdict(data: Mapping[str, Any]) -> list[str]:
 
     found = []
     if data["fits"] is False:
-        worst = max((s for s in data["stages"] if s["memory_bytes"] is not None), key=lambda s: s["memory_bytes"])
-        need, free = show_bytes(worst["memory_bytes"]), show_bytes(data["memory_available_bytes"])
-        found.append(f"stage {worst['stage']} needs {need} of memory, {free} are available")
+        worst = max(data["stages"], key=lambda stage: _needed(stage, data["ranks"]) or 0)
+        need, free = _needed(worst, data["ranks"]), show_bytes(data["memory_available_bytes"])
+        found.append(f"stage {worst['stage']} needs {show_bytes(need)} of memory, {free} are available")
     if data["disk_bytes"] > data["disk_free_bytes"]:
         free = show_bytes(data["disk_free_bytes"])
         found.append(f"{show_bytes(data['disk_bytes'])} will be written, {free} are free")
     return found
+
+
+def _needed(stage: Mapping[str, Any], ranks: int) -> int | None:
+    """Bytes of all the ranks of a stage together."""
+    if (rank := stage.get("rank")) is None or not rank["sent_bytes"]:
+        return stage["memory_bytes"]
+    return None if rank["memory_bytes"] is None else ranks * rank["memory_bytes"]
 
 
 def _seconds(text: str) -> float:
@@ -57,6 +67,8 @@ def _seconds(text: str) -> float:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.ranks < 1:
+        raise ConfigError(Fault(f"--ranks {args.ranks}: there is at least one"))
     if args.machine is not None:
         return plan_for.run(args)
     if args.disk is not None:
@@ -78,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         except KeyboardInterrupt as stop:
             code = Exit.PREEMPTED if isinstance(stop, Terminated) else Exit.INTERRUPTED
             say("the probe was stopped: what it found until then follows")
-    data = describe(plan, probes)
+    data = describe(plan, probes, args.ranks)
     print(json.dumps(data, ensure_ascii=False) if args.json else render(data))
     if args.strict and (lacking := _verdict(data)):
         fix = "`temper plan` without --strict shows every stage; gradient_checkpointing, lora and a smaller "
@@ -109,11 +121,12 @@ def _ended_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({})) -> dict[str, Any]:
+def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({}), ranks: int = 1) -> dict[str, Any]:
     """The plan as one JSON value; what cannot be known before a stage ran is None."""
     from temper.planning.estimate import UNKNOWN, Machine, estimate, model_sizes
     from temper.planning.lengths import stage_tokens
     from temper.planning.preflight import disk_free
+    from temper.planning.ranked import share
     from temper.record.cost import memory_available
     from temper.record.rundir import holder
 
@@ -142,11 +155,15 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
                 **_describe_probe(probes.get(planned.stage.name)),
             }
         )
+        if ranks > 1 and planned.runs:
+            length, probed = tokens.get(planned.stage.name, UNKNOWN), stages[-1].get("probe", {}).get("step_seconds")
+            stages[-1]["rank"] = vars(share(planned.stage, sizes, length, here, ranks, probed))
     available = memory_available()
-    needs = [stage["memory_bytes"] for stage in stages if stage["memory_bytes"] is not None]
+    needs = [need for stage in stages if (need := _needed(stage, ranks)) is not None]
     return {
         "recipe": plan.recipe.name,
         "seed": plan.recipe.seed,
+        "ranks": ranks,
         "run": str(plan.folder.root),
         "exists": plan.folder.root.exists(),
         "in_use": None if held is None else held.why,
@@ -232,6 +249,7 @@ def render(data: dict[str, Any]) -> str:
     ]
     lines += [f"assumed: {text}" for text in _assumed_lines(data["stages"])]
     lines += [f"probe:   {text}" for text in _probe_lines(data["stages"])]
+    lines += [f"ranks:   {text}" for text in plan_for.rank_lines(data["stages"], data["ranks"])]
     for half in data["half_done"]:
         changes = "; ".join(half["changes"]) or "its config changed"
         lines.append(f"note:    `{half['stage']}` stopped at step {half['step']} under another config ({changes});")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,17 +34,21 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(Fault("--probe tries this machine, --for is about another one", fix="give one of them"))
     there = read_machine(args.machine)
     disk = None if args.disk is None else read_disk(args.disk)
-    data = describe(sketch(args.recipe, args.settings), there, disk, args.out)
+    data = describe(sketch(args.recipe, args.settings), there, disk, args.out, args.ranks)
     print(json.dumps(data, ensure_ascii=False) if args.json else render(data))
     if args.strict and (lacking := data["lacking"]):
         raise ResourceError([Fault(f"the recipe does not fit {there.text}", why=why) for why in lacking])
     return 0
 
 
-def describe(found: Sketch, there: Elsewhere, disk: int | None, out: Path | None = None) -> dict[str, Any]:
+def describe(
+    found: Sketch, there: Elsewhere, disk: int | None, out: Path | None = None, ranks: int = 1
+) -> dict[str, Any]:
     """The plan as one JSON value; what cannot be known is None."""
     from temper.planning.elsewhere import remedies
+    from temper.planning.estimate import UNKNOWN
     from temper.planning.preflight import disk_free
+    from temper.planning.ranked import share
     from temper.record.cost import show_bytes
 
     stages = []
@@ -56,6 +60,9 @@ def describe(found: Sketch, there: Elsewhere, disk: int | None, out: Path | None
             "disk_bytes": need.disk_bytes, "assumed": need.assumed, "fits": fits,
             "remedies": [vars(remedy) for remedy in remedies(found, stage, there)] if fits is False else [],
         })  # fmt: skip
+        if (ranks := max(ranks, there.count)) > 1:
+            rank = share(stage, found.sizes, found.tokens.get(stage.name, UNKNOWN), there.machine, ranks)
+            stages[-1]["rank"] = vars(rank)
     needs = [stage["memory_bytes"] for stage in stages if stage["memory_bytes"] is not None]
     writes = sum(stage["disk_bytes"] or 0 for stage in stages)
     free = disk if disk is not None else disk_free(out if out is not None else found.recipe.default_folder)
@@ -67,7 +74,8 @@ def describe(found: Sketch, there: Elsewhere, disk: int | None, out: Path | None
     if writes > free:
         lacking.append(f"{show_bytes(writes)} will be written, {show_bytes(free)} are free")
     return {
-        "recipe": found.recipe.name, "machine": there.text, "count": there.count, "accelerator": there.accelerator,
+        "recipe": found.recipe.name, "ranks": max(ranks, there.count),
+        "machine": there.text, "count": there.count, "accelerator": there.accelerator,
         "memory_available_bytes": there.bytes, "memory_bytes": max(needs, default=None),
         "models": {text: size.parameters for text, size in found.sizes.items() if size and not text.startswith("@")},
         "unknown_models": sorted(t for t, size in found.sizes.items() if size is None and not t.startswith("@")),
@@ -107,6 +115,7 @@ def render(data: Mapping[str, Any]) -> str:
         f"disk:    {show_bytes(data['disk_bytes'])} at most, {show_bytes(data['disk_free_bytes'])} {disk}{too_much}",
         "time:    not told: nothing was measured there; `temper plan --probe` on that machine does",
     ]
+    lines += [f"ranks:   {text}" for text in rank_lines(data["stages"], data["ranks"])]
     for assumed in dict.fromkeys(stage["assumed"] for stage in data["stages"] if stage["assumed"]):
         names = ", ".join(stage["stage"] for stage in data["stages"] if stage["assumed"] == assumed)
         lines.append(f"assumed: {names}: {assumed}")
@@ -114,6 +123,21 @@ def render(data: Mapping[str, Any]) -> str:
     for stage in data["stages"]:
         lines += _remedies(stage, data["memory_available_bytes"])
     return "\n".join(lines)
+
+
+def rank_lines(stages: Sequence[Mapping[str, Any]], ranks: int) -> list[str]:
+    """What each of several ranks takes; nothing for one."""
+    from temper.record.cost import show_bytes
+
+    lines = []
+    for stage in stages:
+        if (rank := stage.get("rank")) is None or not rank["sent_bytes"]:
+            continue
+        parts = [f"{show_bytes(rank['memory_bytes'])} of memory", f"{show_bytes(rank['sent_bytes'])} sent an update"]
+        if rank["step_seconds"] is not None:
+            parts.append(f"a step of {rank['step_seconds']:.2g} s (shared evenly; 12.5 GB a second between ranks)")
+        lines.append(f"{stage['stage']}: each of {ranks}: {', '.join(parts)}")
+    return lines
 
 
 def _remedies(stage: Mapping[str, Any], available: int) -> list[str]:

@@ -20,15 +20,18 @@ from temper.errors import Fault, ResourceError
 
 T = TypeVar("T")
 TIMEOUT = 1800.0  # seconds that a rank waits for the others before it gives up
+BUCKET = 256 << 20  # bytes of tensors that are added up in one message, unless one alone has more
 
 
 @dataclass
 class Ranks:
-    """Rank `rank` of `size`; `lost` says, where somebody knows, which one has ended and how."""
+    """Rank `rank` of `size`; `lost` says, where somebody knows, which one has ended and how. `sent` counts the bytes
+    of tensors that this rank sent, as rings send them."""
 
     rank: int = 0
     size: int = 1
     lost: Callable[[], str] = field(default=lambda: "")
+    sent: int = 0
 
     def share(self, items: Sequence[T]) -> Sequence[T]:
         """This rank's part of what is to be done: every `size`-th, so that neighbours go to different ranks.
@@ -65,17 +68,17 @@ class Ranks:
         return box[0]  # type: ignore[return-value]
 
     def add_up(self, tensors: Sequence[Any]) -> None:
-        """Every tensor becomes the sum of what the ranks have in its place: one message a dtype."""
+        """Every tensor becomes the sum of what the ranks have in its place."""
         if self.size == 1:
             return
         import torch
         import torch.distributed as dist
 
-        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-            same = [tensor for tensor in tensors if tensor.dtype == dtype]
+        for same in buckets(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in same])
             with self._waiting():
                 dist.all_reduce(flat)
+            self.sent += summed_bytes(flat.nbytes, self.size)
             for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
@@ -88,10 +91,9 @@ class Ranks:
         found = [torch.empty_like(flat) for _ in range(self.size)]
         with self._waiting():
             dist.all_gather(found, flat)
+        self.sent += told_bytes(flat.nbytes, self.size)
         sizes = [tensor.numel() for tensor in tensors]
-        return [
-            [part.view_as(tensor) for part, tensor in zip(one.split(sizes), tensors, strict=True)] for one in found
-        ]
+        return [[part.view_as(tensor) for part, tensor in zip(one.split(sizes), tensors, strict=True)] for one in found]
 
     def _exchange(self, mine: Any) -> list[Any]:
         import torch.distributed as dist
@@ -110,6 +112,36 @@ class Ranks:
             why = self.lost() or " ".join(str(error).split())[:200]
             fix = "see what it said last, then run the same command again: it goes on from the last checkpoint"
             raise ResourceError(Fault(f"a rank of {self.size} was lost", why=why, fix=fix)) from None
+
+
+def buckets(tensors: Sequence[Any]) -> Iterator[list[Any]]:
+    """The tensors in groups of one dtype and at most `BUCKET` bytes, in order; a larger one is alone."""
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        group: list[Any] = []
+        for tensor in (tensor for tensor in tensors if tensor.dtype == dtype):
+            if group and sum(one.nbytes for one in group) + tensor.nbytes > BUCKET:
+                yield group
+                group = []
+            group.append(tensor)
+        yield group
+
+
+def summed_bytes(count: int, size: int) -> int:
+    """What each of `size` ranks sends so that all have the sum of `count` bytes: around a ring, and around again.
+
+    >>> summed_bytes(1000, 4), summed_bytes(1000, 1)
+    (1500, 0)
+    """
+    return 2 * count * (size - 1) // size
+
+
+def told_bytes(count: int, size: int) -> int:
+    """What each of `size` ranks sends so that all have its `count` bytes, and it passes on those of the others.
+
+    >>> told_bytes(1000, 4), told_bytes(1000, 1)
+    (3000, 0)
+    """
+    return count * (size - 1)
 
 
 def interleaved(parts: Sequence[Sequence[T]]) -> list[T]:

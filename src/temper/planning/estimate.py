@@ -154,6 +154,14 @@ def _adapters(config: Mapping[str, Any]) -> tuple[int, Any]:
     return (0, "all-linear") if lora is None else (lora.r, lora.target_modules)
 
 
+def trained_count(config: Mapping[str, Any], size: ModelSize) -> int:
+    """The weights that are trained: all, or with adapters theirs alone."""
+    rank, targets = _adapters(config)
+    if not rank:
+        return size.parameters
+    return size.shape.adapter_parameters(rank, targets) if size.shape is not None else 0
+
+
 def _models_beside(
     config: Mapping[str, Any], width: int, size: ModelSize, sizes: Mapping[str, ModelSize | None],
     asked: ModelSize | None, machine: Machine,
@@ -180,7 +188,7 @@ def _activations(config: Mapping[str, Any], size: ModelSize, width: int, tokens:
     fused = width == 4 and not machine.accelerator and not config.get("compile")
     rank, targets = _adapters(config)
     training = Training(width, bool(config.get("gradient_checkpointing")), rank, fused)
-    step, longest = _step(config, shape.max_position_embeddings, tokens)
+    step, longest = step_tokens(config, shape.max_position_embeddings, tokens)
     processes, waiting = 1, 0
     compiled = bool(config.get("compile"))
     if not machine.accelerator and by_processes(config.get("parallel", "threads"), compiled, size.parameters):
@@ -192,7 +200,7 @@ def _activations(config: Mapping[str, Any], size: ModelSize, width: int, tokens:
     return processes * shape.activation_bytes(min(step, max(budget, longest)), training) + waiting
 
 
-def _step(config: Mapping[str, Any], context: int, tokens: Tokens) -> tuple[int, int]:
+def step_tokens(config: Mapping[str, Any], context: int, tokens: Tokens) -> tuple[int, int]:
     """Tokens of a large step of updates, and of its longest row: a micro-batch has at least one row."""
     if isinstance(prompts := config.get("prompts_per_step"), int) and isinstance(
         limit := config.get("max_completion_length"), int

@@ -128,7 +128,7 @@ class Learner:
         Raises FloatingPointError, before any weight changes, if the gradient is not finite; one that is too large for
         float16 is computed again from a smaller loss.
         """
-        makers = list(losses)
+        makers, sent = list(losses), ranks().sent
         compiling = self._compile(makers[0]) if makers and self._to_compile else {}
         while True:
             metrics = self._gather_gradients(makers, divisor)
@@ -140,6 +140,8 @@ class Learner:
                 raise FloatingPointError(self.weights.first_not_finite())
         rate = learning_rate(self.config, self.step, self.total_steps)
         self._move_weights(norm, rate)
+        if ranks().size > 1:
+            metrics["bytes_sent"] = ranks().sent - sent
         return {**metrics, **compiling, "gradient_norm": float(norm), "learning_rate": rate}
 
     def _gather_gradients(self, makers: Sequence[Callable[[], LossSum]], divisor: float) -> dict[str, float]:

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from temper.distributed.ranks import ranks
+from temper.distributed.ranks import ranks, summed_bytes, told_bytes
 from temper.models.forks import shared_like
 from temper.train.precision import Weights
 from temper.train.sizes import places_for
@@ -22,6 +22,18 @@ from temper.train.team import Team
 
 T = TypeVar("T")
 KIND = "update"
+
+
+def update_bytes(gradient_bytes: int, passes: int, size: int, apart: bool) -> int:
+    """What each of `size` ranks sends for the gradients of one update of so many micro-batches: the sum of all, or,
+    where a small model's are kept `apart` to be added in order, each to all.
+
+    >>> update_bytes(1000, 5, 2, apart=False), update_bytes(1000, 5, 2, apart=True)
+    (1000, 3000)
+    """
+    if not apart:
+        return summed_bytes(gradient_bytes, size)
+    return -(-passes // size) * told_bytes(gradient_bytes, size)
 
 
 class GradientSum:
