@@ -188,32 +188,19 @@ def check_ranks() -> Iterator[Check]:
         return
     ways = ["gloo"]
     if dist.is_nccl_available():
-        ways.append("nccl " + ".".join(map(str, torch.cuda.nccl.version())))
+        from torch.cuda import nccl
+
+        ways.append("nccl " + ".".join(map(str, nccl.version())))
     devices = torch.cuda.device_count()
     lacks = devices > 1 and len(ways) == 1
     told = given()
-    here = (
-        f"rank {told[0]} of {told[1]}, number {told[2]} here" if told else "no launcher: `temper run --ranks N` is one"
-    )
+    here = f"rank {told[0]} of {told[1]}, {told[2]} here" if told else "no launcher: `temper run --ranks N` is one"
     fix = "devices talk by NCCL: install a build of PyTorch that has it" if lacks else ""
     yield Check("ranks", "warn" if lacks else "ok", f"{', '.join(ways)}; {here}", fix)
     yield check_directory(Path.cwd())
 
 
-SHARED_SYSTEMS = (
-    "nfs",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "ceph",
-    "glusterfs",
-    "cifs",
-    "smb",
-    "9p",
-    "virtiofs",
-    "wekafs",
-    "panfs",
-)
+SHARED_SYSTEMS = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "cifs", "smb", "9p", "virtiofs", "weka")
 BUCKETS = ("gcsfuse", "s3fs", "goofys", "mountpoint-s3", "rclone", "blobfuse")
 
 
@@ -226,9 +213,14 @@ def check_directory(folder: Path, mounts: Path = Path("/proc/self/mounts")) -> C
         return Check(name, "warn", f"this one is a bucket ({kind})", "ranks need files that can be renamed and locked")
     try:
         with tempfile.TemporaryDirectory(dir=folder, prefix=".temper-doctor-") as scratch:
-            with open(Path(scratch) / "a", "w") as held:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                (Path(scratch) / "a").rename(Path(scratch) / "b")
+            file = Path(scratch) / "a"
+            file.touch()
+            handle = os.open(file, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                file.rename(Path(scratch) / "b")
+            finally:
+                os.close(handle)
     except OSError as error:
         fix = "use --out elsewhere: runs need files that can be renamed and locked"
         return Check(name, "warn", f"this one ({kind or 'of an unknown kind'}): {error.strerror}", fix)
