@@ -28,6 +28,7 @@ LAYERS = (
     ("text", "kernels", "algorithms", "code", "distributed"),
     (
         "types",
+        "aside",
         "config",
         "benchmarks",
         "artifacts",

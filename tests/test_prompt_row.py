@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from temper.aside import Aside, set_aside
 from temper.config import TaskConfig
 from temper.data.rows import decode, plain
 from temper.data.tasks import load_prompts
-from temper.types import Message, Prompt
+from temper.rewards.columns import ColumnsCall
+from temper.types import Message, Prompt, Reply
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -48,3 +50,45 @@ def test_a_row_cannot_be_changed_and_travels_with_its_prompt() -> None:
     assert pickle.loads(pickle.dumps(prompt)).row == prompt.row == copy.deepcopy(prompt).row
     assert len({prompt, copy.deepcopy(prompt)}) == 1
     assert Prompt("1", "t", (), "5").row == {}
+
+
+def large_row() -> dict[str, Any]:
+    return {"question": "Double it.", "id": "a", "tests": [{"input": "2" * 1000, "output": "4" * 1000}] * 100}
+
+
+def test_large_columns_stand_in_a_file_and_read_as_ever(tmp_path: Path) -> None:
+    file = tmp_path / "programs.jsonl"
+    file.write_text(json.dumps(large_row()) + "\n")
+    (prompt,) = load_prompts(file, "programs", TaskConfig(), golds="none")
+    assert prompt.row == large_row()
+    assert len(pickle.dumps(prompt)) < 2000
+    again = pickle.loads(pickle.dumps(prompt))
+    assert again.row["tests"] == copy.deepcopy(prompt).row["tests"] == large_row()["tests"]
+    again.row["tests"].clear()
+    assert len(again.row["tests"]) == 100
+    assert set_aside({"short": "x", "long": "x" * 100_000}).held["short"] == "x"
+
+
+def test_a_function_of_columns_reads_large_ones_when_it_looks_at_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Aside] = []
+    monkeypatch.setattr(Aside, "read", lambda self: read.append(self) or large_row()["tests"])
+    prompt = Prompt("1", "t", (Message("user", "?"),), "5", row=set_aside(large_row()))
+    pairs = [(prompt, Reply("abc", None, None, False))] * 2
+
+    def blind(completions: list[str], **columns: Any) -> list[float]:
+        return [float(len(columns["tests"])) for _ in completions]
+
+    def seeing(completions: list[str], tests: list[Any], **columns: Any) -> list[float]:
+        return [float(len(own)) for _, own in zip(completions, tests, strict=True)]
+
+    assert ColumnsCall(blind)(pairs) == [2.0, 2.0]
+    assert not read
+    assert ColumnsCall(seeing)(pairs) == [100.0, 100.0]
+
+
+def test_where_there_is_no_room_for_a_file_values_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("temper.aside._FILE.put", full)
+    assert set_aside(large_row()).held["tests"] == large_row()["tests"]

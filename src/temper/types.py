@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Literal
+
+from temper.aside import Columns
 
 AnswerType = Literal["math", "text"]
 FinishReason = Literal["stop", "length"]
@@ -51,10 +52,7 @@ class Prompt:
     place: str = field(default="", compare=False, repr=False)  # where it stands: file and line
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "row", MappingProxyType(dict(self.row)))
-
-    def __reduce__(self) -> tuple[Any, ...]:  # a read-only mapping cannot be pickled: it crosses as a dict
-        return Prompt, tuple(dict(value) if name == "row" else value for name, value in vars(self).items())
+        object.__setattr__(self, "row", self.row if isinstance(self.row, Columns) else Columns(self.row))
 
     @property
     def text(self) -> str:

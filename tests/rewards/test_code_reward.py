@@ -7,6 +7,7 @@ from importlib import import_module
 
 import pytest
 
+from temper.aside import set_aside
 from temper.code import Outcome, SandboxError
 from temper.code import sandbox as sandboxes
 from temper.code.grader import Grade, Scoring
@@ -109,3 +110,25 @@ def test_the_failing_test_is_told_to_people():
     assert shown["verdict"] == "wrong"
     assert shown["failing"]["test"] == 2
     assert shown["failing"]["expected"] == "6"
+
+
+def test_large_tests_are_read_once_and_only_so_many_are_held(monkeypatch):
+    asked, read_tests = [], module.read_tests
+    monkeypatch.setattr(module, "read_tests", lambda row: asked.append(row["id"]) or read_tests(row))
+    rows = [{"id": n, "tests": [{"input": str(n) * 100_000, "output": str(n)}]} for n in range(4)]
+    prompts = [prompt(set_aside(row), str(row["id"])) for row in rows]
+    code = CodeReward()
+    program = reply("print(input()[0])")
+    assert code.batch([(one, program) for one in prompts] * 2) == [1.0] * 8
+    assert asked == [0, 1, 2, 3]
+    assert code.no_tests(prompts[0]) == ""
+    monkeypatch.setattr(module, "LARGE_TESTS", 250_000)  # two of them
+    assert code.tests_of(prompt(set_aside({**rows[0], "id": 4}), "4"))
+    assert code.tests_of(prompts[0])  # asked for not long ago
+    assert asked == [0, 1, 2, 3, 4]
+    assert code.tests_of(prompts[1])
+    assert asked == [0, 1, 2, 3, 4, 1]
+
+
+def test_why_a_row_has_no_tests_is_known():
+    assert "is empty" in CodeReward().no_tests(prompt({"problem": "?", "tests": []}, "9"))

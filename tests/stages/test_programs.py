@@ -144,3 +144,12 @@ def test_prompts_without_tests_are_left_out_and_told_of() -> None:
     assert with_tests({"sums": [bare]}, ["programs"], told.append) == {"sums": [bare]}
     with pytest.raises(DataError, match="has tests"):
         with_tests({"programs": [bare]}, ["programs"], told.append)
+
+
+def test_a_missing_compiler_is_known_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = SimpleNamespace(inputs={}, log=SimpleNamespace(warn=print), stopping=lambda: False)
+    row = {**ROWS[0], "language": "cpp"}
+    prompts = {"programs": [asked(row, 77)]}
+    monkeypatch.setattr("temper.code.cpp.shutil.which", lambda name: None)
+    (fault,) = check_rewards(["code"], ctx, RewardsConfig(), lambda: prompts)
+    assert "no C++ compiler" in fault.what

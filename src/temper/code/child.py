@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 import types
+from typing import Any
 
 confine = sys.modules.get("temper_confine") or __import__("temper.code.confine", fromlist=["confine"])
 speak = sys.modules.get("temper_speak") or __import__("temper.code.speak", fromlist=["speak"])
@@ -30,6 +31,22 @@ def as_people_know_it() -> None:
     threading.stack_size = stack_size
 
 
+STREAMS = (
+    ("stdin", "r", -1, "surrogateescape", None),
+    ("stdout", "w", -1, "surrogateescape", "\n"),
+    ("stderr", "w", 1, "backslashreplace", "\n"),
+)
+
+
+def open_streams() -> None:
+    """`sys.stdin` and its like, made anew: those of the zygote take what it had for what is there now."""
+    for number, (name, mode, buffering, errors, newline) in enumerate(STREAMS):
+        stream: Any = open(number, mode, buffering, "utf-8", errors, newline, closefd=False)  # noqa: SIM115
+        stream.buffer.raw.name = f"<{name}>"
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
 def begin(header: dict, given: dict[str, int], rules: int, told: int, user: int | None, parent: int, tier: str) -> None:
     """Takes its descriptors, gives up everything else and becomes the program. Does not return."""
     status = 1
@@ -50,6 +67,7 @@ def begin(header: dict, given: dict[str, int], rules: int, told: int, user: int 
         profile = confine.Profile(**{header["profile"]: True} if header.get("profile") else {})
         bounds = confine.Bounds(header["cpu"], header["memory"], header["file_size"])
         sys.set_int_max_str_digits(0)
+        open_streams()
         confine.confine(RULES, profile, bounds, user, parent, tier)
     except BaseException as problem:
         try:

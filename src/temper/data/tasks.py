@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 from urllib.parse import parse_qsl
 
+from temper.aside import set_aside
 from temper.benchmarks import BENCHMARKS
 from temper.code.rows import NoTests, read_tests
 from temper.data.columns import ANSWER_TYPES, LANGUAGE, value_at
@@ -257,7 +258,7 @@ def prompts_of(
         else:
             asked = _asked_anyhow(row, shape, question, kind, templates)
         if messages and asked and answer_type and language:
-            name, values = own.get(row.number, f"{task}:{row.number}"), plain(dict(row.values))
+            name, values = own.get(row.number, f"{task}:{row.number}"), set_aside(plain(dict(row.values)))
             prompt = Prompt(
                 name, task, asked.messages, asked.gold, asked.answer_type, language, values, reply=config.reply,
                 place=row.place(found.path),

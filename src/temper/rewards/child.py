@@ -17,13 +17,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from temper.aside import Aside, Columns, held_of
 from temper.errors import ConfigError
 from temper.rewards.columns import ColumnsCall
 from temper.rewards.files import Source, Traits, line_of, load_source
 from temper.rewards.returns import ONLY, RewardFailure, WrongReturn, applied, checked, checked_all, describe
 from temper.types import Prompt
 
-SCALARS = (str, int, float, bool, type(None))
+SCALARS = (str, int, float, bool, type(None), Aside)
 
 
 def serve(life: int) -> None:
@@ -123,9 +124,10 @@ def _answers(known: dict, source: Source, items: Sequence[Any] | None, together:
 def _own(item: Sequence[Any]) -> tuple[Any, ...]:
     """An item whose row a reward may change without the next call seeing it."""
     prompt: Prompt = item[0]
-    if all(isinstance(value, SCALARS) for value in prompt.row.values()):
+    held = dict(held_of(prompt.row))
+    if all(isinstance(value, SCALARS) for value in held.values()):
         return tuple(item)
-    return (replace(prompt, row=copy.deepcopy(dict(prompt.row))), *item[1:])
+    return (replace(prompt, row=Columns(copy.deepcopy(held))), *item[1:])
 
 
 def _outcome(source: Source, traits: Traits, ask: Callable[[], Any], item: Sequence[Any]) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from threading import Lock
 
+from temper.aside import Aside, held_of
 from temper.code.extract import extract
 from temper.code.grader import Grade, Outcome, Score, Scoring, grade_all
 from temper.code.refusals import SandboxError
@@ -20,6 +21,7 @@ from temper.rewards.returns import Unknown
 from temper.types import Prompt, Reply
 
 REMEMBERED = 1 << 15  # grades kept, for metrics and samples to tell of
+LARGE_TESTS = 1 << 28  # bytes of tests that were set aside which are held at a time
 DEADLINE = 600.0  # seconds that one call may take; what was not run by then is nobody's fault
 UNSETTLED = ("infrastructure", "timeout", "memory")  # verdicts that a second run might not give again
 Key = tuple[str, str | None]  # a row and a program
@@ -52,7 +54,7 @@ class CodeReward:
     def __init__(self, scoring: Scoring | None = None, deadline: float = DEADLINE, tier: Tier = "landlock"):
         self.scoring, self.deadline = scoring or Scoring(), deadline
         self.tier: Tier = tier
-        self._tests: OrderedDict[str, Tests | None] = OrderedDict()
+        self._tests: OrderedDict[str, tuple[Tests | str, int]] = OrderedDict()  # or why there are none; bytes aside
         self._grades: OrderedDict[Key, tuple[Scoring, Grade]] = OrderedDict()
         self._asked = self._broken = 0
         self._lock = Lock()
@@ -102,16 +104,39 @@ class CodeReward:
 
     def tests_of(self, prompt: Prompt) -> Tests | None:
         """The tests of a prompt's row; None where it has none that can be run."""
+        found = self._read(prompt)
+        return None if isinstance(found, str) else found
+
+    def no_tests(self, prompt: Prompt) -> str:
+        """Why a prompt's row has no tests that can be run; "" where it has."""
+        found = self._read(prompt)
+        return found if isinstance(found, str) else ""
+
+    def _read(self, prompt: Prompt) -> Tests | str:
+        """The tests are read once; large ones, which stand in a file, again when others took their place."""
         key = _place_of(prompt)
         with self._lock:
             if key not in self._tests:
                 try:
-                    self._tests[key] = with_shown(read_tests(prompt.row), prompt.text)
-                except NoTests:
-                    self._tests[key] = None
-                while len(self._tests) > REMEMBERED:
-                    self._tests.popitem(last=False)
-            return self._tests[key]
+                    found: Tests | str = with_shown(read_tests(prompt.row), prompt.text)
+                except NoTests as problem:
+                    found = str(problem)
+                size = sum(value.size for value in held_of(prompt.row).values() if isinstance(value, Aside))
+                self._tests[key] = (found, size)
+                if size or len(self._tests) > REMEMBERED:
+                    self._forget()
+            self._tests.move_to_end(key)
+            return self._tests[key][0]
+
+    def _forget(self) -> None:
+        """Those not asked for lately; of large ones as many as are more than LARGE_TESTS together."""
+        aside = sum(size for _, size in self._tests.values())
+        for key, (_, size) in list(self._tests.items())[:-1]:
+            if len(self._tests) > REMEMBERED or (size and aside > LARGE_TESTS):
+                del self._tests[key]
+                aside -= size
+            elif aside <= LARGE_TESTS:
+                break
 
     def grade_of(self, prompt: Prompt, reply: Reply) -> Grade | None:
         """How a reply was graded, if that was not long ago."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import CodeType
 from typing import Any
 
+from temper.aside import Aside, held_of
 from temper.rewards.returns import RewardFailure, applied, checked_all
 from temper.types import Prompt, Reply
 
@@ -48,7 +49,8 @@ class ColumnsCall:
     def __call__(self, pairs: Sequence[Pair]) -> list[float | None]:
         """One value a pair. Raises what the function raises, WrongReturn for anything but one number or None each,
         RewardFailure for a column that the rows do not have."""
-        preferred = self._reads_messages or any(isinstance(prompt.row.get("prompt"), list) for prompt, _ in pairs)
+        lists = any(isinstance(held_of(prompt.row).get("prompt"), list) for prompt, _ in pairs)
+        preferred = self._reads_messages or lists
         if self._form is not None:
             return self._values(pairs, self._form)
         try:
@@ -76,7 +78,7 @@ class ColumnsCall:
 
     def _arguments(self, pairs: Sequence[Pair], messages: bool) -> dict[str, Any]:
         prompts, replies = [prompt for prompt, _ in pairs], [reply for _, reply in pairs]
-        given: dict[str, Any] = {name: [prompt.row.get(name) for prompt in prompts] for name in _columns(prompts)}
+        given: dict[str, Any] = {name: _column(prompts, name) for name in _columns(prompts)}
         given |= BESIDE
         given |= {name: [prompt.gold for prompt in prompts] for name in GOLD if name not in given}
         if messages:
@@ -103,6 +105,25 @@ def _columns(prompts: Sequence[Prompt]) -> list[str]:
     """The columns of any of the rows; those that hold a prompt or a completion are arguments of their own."""
     names = dict.fromkeys(name for prompt in prompts for name in prompt.row)
     return [name for name in names if name not in ("prompt", "completion", "prompts", "completions")]
+
+
+def _column(prompts: Sequence[Prompt], name: str) -> Sequence[Any]:
+    """The column's value in each row; where large values were set aside each is read when it is asked for."""
+    aside = any(isinstance(held_of(prompt.row).get(name), Aside) for prompt in prompts)
+    return _Aside(prompts, name) if aside else [prompt.row.get(name) for prompt in prompts]
+
+
+class _Aside(Sequence[Any]):
+    def __init__(self, prompts: Sequence[Prompt], name: str):
+        self._prompts, self._name = prompts, name
+
+    def __len__(self) -> int:
+        return len(self._prompts)
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self[number] for number in range(*place.indices(len(self)))]
+        return self._prompts[place].row.get(self._name)
 
 
 def _turns(prompt: Prompt) -> list[dict[str, str]]:

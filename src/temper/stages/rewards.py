@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import torch
 from pydantic import Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
+from temper.code.cpp import compiler
 from temper.code.grader import Score
 from temper.code.refusals import SandboxError
-from temper.code.rows import NoTests, read_tests
 from temper.code.sandbox import shared_sandbox, tier_in_use
 from temper.code.tiers import LOUD, Tier
 from temper.errors import ConfigError, Exit, Fault, TemperError
@@ -222,20 +222,22 @@ def check_programs(prompts: Mapping[str, Sequence[Prompt]], tier: Tier = "landlo
     except SandboxError as error:
         faults += error.faults
     for task, of_task in prompts.items():
-        why = [reason for prompt in of_task if (reason := _no_tests(prompt))]
+        why = [reason for prompt in of_task if (reason := code.no_tests(prompt))]
         if of_task and len(why) == len(of_task):
             what = f"no row of the task `{task}` has tests that can be run"
             fix = "give rows tests (docs/code.md), or name the tasks that have some: reward_tasks: {code: [TASK]}"
             faults.append(Fault(what, why=why[0], fix=fix, code=Exit.DATA))
-    return faults
+    return faults + _without_compiler(prompt for of_task in prompts.values() for prompt in of_task)
 
 
-def _no_tests(prompt: Prompt) -> str:
-    try:
-        read_tests(prompt.row)
-    except NoTests as problem:
-        return str(problem)
-    return ""
+def _without_compiler(prompts: Iterable[Prompt]) -> list[Fault]:
+    """A fault where programs of a language are asked for that cannot be compiled here."""
+    if any(tests is not None and tests.language == "cpp" for tests in map(code.tests_of, prompts)):
+        try:
+            compiler()
+        except SandboxError as error:
+            return list(error.faults)
+    return []
 
 
 def how_graded(names: Sequence[str]) -> list[str]:
