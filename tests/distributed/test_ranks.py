@@ -26,7 +26,7 @@ from temper.artifacts import hash_file
 from temper.distributed.ranks import Ranks, buckets, interleaved, join, leave, ranks
 from temper.errors import ConfigError, ResourceError, TemperError
 from temper.pipeline.crew import SHARED
-from temper.pipeline.run import run_recipe
+from temper.pipeline.run import Stopped, run_recipe
 from temper.recipe.reader import load_recipe
 from temper.stages import STAGES
 from temper.train.learner import Learner, LossSum, OptimizerConfig
@@ -112,21 +112,35 @@ def test_words_sums_and_errors_reach_every_rank(tmp_path: Path) -> None:
         ]  # fmt: skip
 
 
-def trained(parallel: str, parts: int) -> bytes:
-    """The weights after three updates of `parts` micro-batches each."""
+def learner_of(model: Any, parallel: str, sharded: bool) -> Learner:
+    config = {"learning_rate": 1e-3, "parallel": parallel, "shard_optimizer": sharded}
+    return Learner(model, OptimizerConfig.model_validate(config), 3)
+
+
+def trained(
+    parallel: str, parts: int, sharded: bool = False, state: dict[str, Any] | None = None, updates: int = 3
+) -> bytes:
+    """The weights after `updates` of `parts` micro-batches each, from `state` on; with a `state`, that comes to hold
+    what a checkpoint does afterwards."""
     model = tiny_model("llama", "eager")
-    learner = Learner(model, OptimizerConfig(learning_rate=1e-3, parallel=parallel), 3)  # type: ignore[arg-type]
+    learner = learner_of(model, parallel, sharded)
+    if state:
+        learner.load_state(state, 3 - updates)
 
     def loss(number: int) -> LossSum:
         ids = torch.arange(5, 13)[None] + number % 7
         return LossSum(model(input_ids=ids, use_cache=False).logits.logsumexp(-1).sum(), {"value": float(number)}, 1.0)
 
-    metrics = [learner.update([lambda n=n: loss(n) for n in range(parts)], 10.0) for _ in range(3)]
+    metrics = [learner.update([lambda n=n: loss(n) for n in range(parts)], 10.0) for _ in range(updates)]
     if (size := ranks().size) > 1:
         gradients = sum(parameter.nbytes for parameter in model.parameters())
-        computed = update_bytes(gradients, parts, size, parallel == "processes")
-        assert [one["bytes_sent"] for one in metrics] == [computed] * 3
+        computed = update_bytes(gradients, parts, size, parallel == "processes", sharded)
+        assert all(abs(one["bytes_sent"] - computed) <= size for one in metrics)  # each message is rounded down
     assert all(one.get("value", 0.0) == (parts - 1) / 2 for one in metrics if parts)
+    learner.gather_state()
+    assert learner.is_whole
+    if state is not None:
+        state |= {name: tensor.clone() for name, tensor in learner.state().items()}
     return b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())
 
 
@@ -145,6 +159,46 @@ def test_of_a_large_model_every_rank_has_the_same_bits(tmp_path: Path) -> None:
     first, second = at_every_rank(2, tmp_path, lambda _: trained("threads", 5))
     assert first == second
     assert (torch.frombuffer(bytearray(first), dtype=torch.float32) - alone).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("parallel", ["processes", "threads"])
+def test_a_split_optimiser_moves_the_weights_to_the_same_bits(parallel: str, tmp_path: Path) -> None:
+    def work(mine: Ranks) -> Any:
+        state: dict[str, Any] = {}
+        learner = learner_of(tiny_model("llama", "eager"), parallel, True)
+        assert len(learner.moved) < len(learner.weights.masters)
+        return trained(parallel, 4), trained(parallel, 4, True, state), moments(state), mine.rank
+
+    alone: dict[str, Any] = {}
+    trained(parallel, 4, state=alone)
+    for whole, split, found, rank in at_every_rank(3, tmp_path, work):
+        assert whole == split
+        if rank == 0:  # its checkpoint holds those of all
+            assert found.keys() == moments(alone).keys()
+            assert parallel == "threads" or found == moments(alone)
+
+
+def moments(state: dict[str, Any]) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in state.items() if name.startswith("optimizer.")}
+
+
+def test_a_split_optimiser_goes_on_at_another_size(tmp_path: Path) -> None:
+    expected, file = trained("processes", 4), tmp_path / "state.pt"
+
+    def begin(mine: Ranks) -> None:
+        state: dict[str, Any] = {}
+        trained("processes", 4, True, state, 2)
+        if mine.rank == 0:
+            torch.save(state, file)
+
+    def go_on(mine: Ranks) -> bytes:
+        return trained("processes", 4, True, torch.load(file), 1)
+
+    for name, size, work in (("a", 2, begin), ("b", 3, go_on)):
+        (tmp_path / name).mkdir()
+        found = at_every_rank(size, tmp_path / name, work)
+    assert found == [expected] * 3
+    assert go_on(Ranks()) == expected
 
 
 def test_a_rank_that_ends_is_named(tmp_path: Path) -> None:
@@ -190,9 +244,17 @@ def made(run: Path) -> tuple[list[str], list[str]]:
     return weights, kept_replies(run)
 
 
-def test_a_run_with_two_ranks_is_the_run_with_one(recipe: Path, tmp_path: Path) -> None:
+def test_a_run_with_two_ranks_that_goes_on_with_one_is_the_run_with_one(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_recipe(str(recipe), [], tmp_path / "one")
-    run_recipe(str(recipe), [], tmp_path / "two", size=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("temper.pipeline.stopping.Stopper.__call__", lambda self: self.busy)
+        with pytest.raises(
+            Stopped, match="after step 1"
+        ):  # both stop at the same step, and rank 0 has the state of both
+            run_recipe(str(recipe), ["rl.shard_optimizer=true"], tmp_path / "two", size=2)
+    run_recipe(str(recipe), [], tmp_path / "two")
     assert ranks().size == 1
     (weights, replies), (expected, said) = made(tmp_path / "two"), made(tmp_path / "one")
     assert len(said) == 24
@@ -206,7 +268,7 @@ def test_ranks_that_share_servers_draw_one_step_off_what_one_rank_draws(recipe: 
     run_recipe(str(recipe), settings, tmp_path / "one")
     servers = [FakeVllm(tiny(), context=512) for _ in range(2)]
     with serving(*servers) as urls:
-        at_servers = [*settings, f"rl.engine={{servers: [{', '.join(urls)}], timeout: 60}}"]
+        at_servers = [*settings, "rl.shard_optimizer=true", f"rl.engine={{servers: [{', '.join(urls)}], timeout: 60}}"]
         run_recipe(str(recipe), at_servers, tmp_path / "two", size=2)
     assert all(server.asked.count("/collective_rpc") == 2 for server in servers)  # a version each, by one rank alone
     said, replies = kept_replies(tmp_path / "one"), kept_replies(tmp_path / "two")

@@ -12,7 +12,7 @@ import contextlib
 import datetime
 import os
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -82,6 +82,40 @@ class Ranks:
             for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
                 tensor.copy_(part.view_as(tensor))
 
+    def spread(self, tensors: Sequence[Any], source: int) -> None:
+        """Every rank has the `tensors` of rank `source` in the place of its own."""
+        if self.size == 1:
+            return
+        import torch
+        import torch.distributed as dist
+
+        for same in buckets(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in same])
+            with self._waiting():
+                dist.broadcast(flat, src=source)
+            self.sent += spread_bytes(flat.nbytes, self.size)
+            if self.rank != source:
+                for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
+                    tensor.copy_(part.view_as(tensor))
+
+    def bring(self, tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """At rank 0 the tensors of all ranks by their names, which differ, in main memory; elsewhere nothing."""
+        import torch
+        import torch.distributed as dist
+
+        told = [(name, tensor.shape, tensor.dtype, tensor.device.type) for name, tensor in tensors.items()]
+        found = {name: tensor.detach().cpu() for name, tensor in tensors.items()} if self.rank == 0 else {}
+        for rank, theirs in enumerate(self._exchange(told)):
+            for name, shape, dtype, device in theirs if rank and self.rank in (0, rank) else ():
+                with self._waiting():
+                    if self.rank == rank:
+                        dist.send(tensors[name].detach().contiguous(), dst=0)
+                    else:
+                        place = torch.empty(shape, dtype=dtype, device=device)
+                        dist.recv(place, src=rank)
+                        found[name] = place.cpu()
+        return found
+
     def all_of(self, tensors: Sequence[Any]) -> list[list[Any]]:
         """What every rank has in the place of `tensors`, which are of one dtype, in the order of the ranks."""
         import torch
@@ -142,6 +176,16 @@ def told_bytes(count: int, size: int) -> int:
     (3000, 0)
     """
     return count * (size - 1)
+
+
+def spread_bytes(count: int, size: int) -> int:
+    """What a rank sends on average so that all of `size` have `count` bytes of one of them: each passes them on, but
+    for the last.
+
+    >>> spread_bytes(1000, 4), spread_bytes(1000, 1)
+    (750, 0)
+    """
+    return count * (size - 1) // size
 
 
 def interleaved(parts: Sequence[Sequence[T]]) -> list[T]:

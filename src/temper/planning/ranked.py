@@ -38,9 +38,11 @@ def share(
     )
     sent = 0 if plan is not None else None
     if plan is not None and plan.trained:
-        sent = update_bytes(plan.trained, plan.passes, ranks, plan.apart)
+        sharded = getattr(stage.config, "shard_optimizer", False)
+        sent = update_bytes(plan.trained, plan.passes, ranks, plan.apart, sharded)
         beside = (ranks + 1) * plan.trained if plan.apart else min(plan.trained, BUCKET)
-        memory = None if memory is None else memory + beside
+        elsewhere = plan.moments * (ranks - 1) // ranks if sharded else 0
+        memory = None if memory is None else memory + beside - elsewhere
     seconds = None if step_seconds is None else step_seconds / ranks + (sent or 0) * _updates(stage) / link
     return Share(memory, sent, seconds)
 
@@ -53,11 +55,12 @@ def _updates(stage: Stage) -> int:
 @dataclass(frozen=True)
 class _Gradients:
     """Bytes of those of all trained weights, 0 where nothing is trained; in how many micro-batches they are made; and
-    whether those of each are kept apart."""
+    whether those of each are kept apart. `moments`: bytes of Adam's."""
 
     trained: int
     passes: int
     apart: bool
+    moments: int = 0
 
 
 def _gradients(
@@ -73,4 +76,5 @@ def _gradients(
     context = size.shape.max_position_embeddings if size.shape is not None else 1 << 30
     most, _ = step_tokens(vars(config), context, tokens)
     passes = -(-most // even_budget(most, config.micro_batch_tokens, 1 if apart else ranks))
-    return _Gradients(4 * trained_count(vars(config), size), passes, apart)
+    count = trained_count(vars(config), size)
+    return _Gradients(4 * count, passes, apart, (2 if config.optim == "adamw_8bit" else 8) * count)

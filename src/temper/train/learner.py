@@ -23,6 +23,7 @@ from temper.text.tokenizer import one_line
 from temper.train.head import forget
 from temper.train.optimizers import OptimizerName, load_optimizer_state, make_optimizer, optimizer_state
 from temper.train.precision import Weights
+from temper.train.sharding import Shards
 from temper.train.sizes import by_processes, even_budget
 from temper.train.summing import GradientSum
 from temper.train.team import Team
@@ -50,6 +51,7 @@ class OptimizerConfig(DeviceConfig):
     compile: bool = False  # the layers, by torch.compile: up to a minute at the start, then 5 to 15 % less time
     # Memory for exactness
     optim: OptimizerName = "adamw"  # adamw_8bit: Adam's moments in 2 bytes a weight instead of 8
+    shard_optimizer: bool = False  # with several ranks: each holds Adam's moments of its part of the weights (ZeRO-1)
     lora: LoraConfig | None = None  # train low-rank adapters, keep the weights; they are merged at the end
     float32_head: bool = False  # logits of narrow weights in float32, in sampler and trainer alike (2506.13585, 3.2)
 
@@ -99,8 +101,11 @@ class Learner:
         self.is_moving = False  # while an update changes weights and moments
         self.weights = Weights(model, getattr(torch, pick_dtype(config.dtype, next(model.parameters()).device)))
         betas = (config.adam_beta1, config.adam_beta2)
+        self.shards = Shards(self.weights.masters) if config.shard_optimizer and ranks().size > 1 else None
+        self.moved = self.weights.masters if self.shards is None else self.shards.own
+        self._settled: tuple[int, dict[str, Tensor]] | None = None  # state of all ranks after so many updates
         self.optimizer = make_optimizer(
-            config.optim, self.weights.masters, config.learning_rate, betas, config.weight_decay, config.adam_epsilon
+            config.optim, self.moved, config.learning_rate, betas, config.weight_decay, config.adam_epsilon
         )
         self.team = None  # one process with all its threads
         if in_processes(model, config):
@@ -172,10 +177,12 @@ class Learner:
             group["lr"] = rate
         self.is_moving = True
         self.optimizer.step()
+        if self.shards is not None:
+            self.shards.tell_moved()
         self.weights.round_into_model()
         if self.weights.scale is not None:
             self.weights.scale.count()
-        self.step += 1
+        self.step, self._settled = self.step + 1, None
         self.is_moving = False
 
     def _compile(self, make_loss: Callable[[], LossSum]) -> dict[str, float]:
@@ -191,15 +198,27 @@ class Learner:
             return {}
         return {"seconds/compiling": time.perf_counter() - began}
 
+    def gather_state(self) -> None:
+        """Have the whole of `state` at rank 0. Every rank calls it before the first one saves."""
+        if self.shards is not None:
+            self._settled = (self.step, self.shards.gathered(optimizer_state(self.optimizer, self.moved)))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether `state` is all there is: of a split optimiser only after `gather_state`."""
+        return self.shards is None or (self._settled is not None and self._settled[0] == self.step)
+
     def state(self) -> dict[str, Tensor]:
         """Everything an exact resume needs, by name; weights that are not trained are not in it."""
-        return self.weights.state() | optimizer_state(self.optimizer, self.weights.masters)
+        if self._settled is not None and self._settled[0] == self.step:
+            return self.weights.state() | self._settled[1]
+        return self.weights.state() | optimizer_state(self.optimizer, self.moved)
 
     def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
         """Go on from `state()` as saved after `step` updates."""
         self.weights.load_state(tensors)
-        load_optimizer_state(self.optimizer, self.weights.masters, tensors)
-        self.step = step
+        load_optimizer_state(self.optimizer, self.moved, tensors)
+        self.step, self._settled = step, None
 
     def trained_model(self) -> Any:
         """The model with the masters as its weights, in float32. No update can follow."""

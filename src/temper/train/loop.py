@@ -78,6 +78,7 @@ def resumable_steps(
     def give_up(step: int, updates: list[int]) -> str:
         """Save the state before `step`, which is given up, unless it has moved a weight already."""
         is_untouched = [one.step for one in learners] == updates and not any(one.is_moving for one in learners)
+        is_untouched = is_untouched and all(one.is_whole for one in learners)
         is_untouched = is_untouched and all(_state(other, step) is not None for other in kept)
         if step and is_untouched and step % learner.config.save_steps:
             save(step)
@@ -89,8 +90,11 @@ def resumable_steps(
             yield step
             stop = ranks().send(stopping())  # what the first one says: all stop at the same step
             is_due = stop or (step + 1) % learner.config.save_steps == 0
-            for other in kept if is_due else ():
-                other.settle()
+            if is_due:
+                for one in learners:
+                    one.gather_state()
+                for other in kept:
+                    other.settle()
         with shielded():
             if is_due:
                 save(step + 1)

@@ -26,7 +26,7 @@ def make_optimizer(
     matrices = [weight for weight in weights.values() if weight.ndim > 1]
     vectors = [weight for weight in weights.values() if weight.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
-    if name == "adamw_8bit":
+    if name == "adamw_8bit" and weights:
         return _adamw_8bit()([group for group in groups if group["params"]], lr=rate, betas=betas, eps=epsilon)
     return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=epsilon, fused=True)
 
@@ -60,13 +60,13 @@ def optimizer_state(optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.P
 def load_optimizer_state(
     optimizer: torch.optim.Optimizer, weights: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Go on from `optimizer_state` as it was saved."""
+    """Go on from `optimizer_state` as it was saved, as far as it is of these weights."""
     counts_on_device = isinstance(optimizer, torch.optim.AdamW)  # bitsandbytes counts its steps in a Python int
     optimizer.state.clear()
     for place, value in tensors.items():
         kind, _, rest = place.partition(".")
         name, _, key = rest.rpartition(".")
-        if kind == "optimizer":
+        if kind == "optimizer" and name in weights:
             is_count = key == "step" and not counts_on_device
             state = optimizer.state[weights[name]]
             state[key] = int(value) if is_count else value.to(weights[name].device, copy=True)

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from temper.distributed.ranks import ranks, summed_bytes, told_bytes
+from temper.distributed.ranks import ranks, spread_bytes, summed_bytes, told_bytes
 from temper.models.forks import shared_like
 from temper.train.precision import Weights
 from temper.train.sizes import places_for
@@ -24,16 +24,19 @@ T = TypeVar("T")
 KIND = "update"
 
 
-def update_bytes(gradient_bytes: int, passes: int, size: int, apart: bool) -> int:
-    """What each of `size` ranks sends for the gradients of one update of so many micro-batches: the sum of all, or,
-    where a small model's are kept `apart` to be added in order, each to all.
+def update_bytes(gradient_bytes: int, passes: int, size: int, apart: bool, sharded: bool = False) -> int:
+    """What each of `size` ranks sends in one update of so many micro-batches: the sum of all gradients, or, where a
+    small model's are kept `apart` to be added in order, each to all. With a `sharded` optimiser the moved weights, too.
 
     >>> update_bytes(1000, 5, 2, apart=False), update_bytes(1000, 5, 2, apart=True)
     (1000, 3000)
+    >>> update_bytes(1000, 5, 2, apart=False, sharded=True)
+    1500
     """
+    moved = spread_bytes(gradient_bytes, size) if sharded else 0
     if not apart:
-        return summed_bytes(gradient_bytes, size)
-    return -(-passes // size) * told_bytes(gradient_bytes, size)
+        return summed_bytes(gradient_bytes, size) + moved
+    return -(-passes // size) * told_bytes(gradient_bytes, size) + moved
 
 
 class GradientSum:
