@@ -147,7 +147,10 @@ _SAID = (
     ("use_peft peft_config lora_r lora_rank lora_alpha lora_dropout lora_target_modules lora_task_type use_rslora "
      "use_dora target_modules lora_bias lora_modules_to_save",
      "`lora: {r: 16, alpha: 32, dropout: 0.0, target_modules: all-linear}`; without it all weights are trained"),
-    ("deepspeed zero_stage fsdp fsdp_config fsdp_transformer_layer_cls_to_wrap accelerator_config ddp_backend "
+    ("deepspeed zero_stage",
+     "the devices are shared out by ranks (`temper run --ranks N`), which may split the optimiser's state, not the "
+     "weights: docs/scale.md"),
+    ("fsdp fsdp_config fsdp_transformer_layer_cls_to_wrap accelerator_config ddp_backend "
      "ddp_timeout ddp_find_unused_parameters ddp_bucket_cap_mb adam_offload zpg strategy sharding_strategy "
      "param_offload optimizer_offload offload_policy fsdp_size wrap_policy overlap_comm ds3_gather_for_generation "
      "ds_tensor_parallel_size ring_attn_size ulysses_sequence_parallel_size context_parallel_size",
@@ -156,7 +159,7 @@ _SAID = (
      "actor_num_gpus_per_node ref_num_nodes ref_num_gpus_per_node reward_num_nodes reward_num_gpus_per_node "
      "critic_num_nodes critic_num_gpus_per_node colocate_all_models colocate_actor_ref ray_init num_cpus "
      "ray_kwargs",
-     "there is none in a recipe: processes and machines are the launcher's"),
+     "there is none in a recipe: `temper run --ranks N`, torchrun, or `temper launch` for a scheduler"),
     ("num_gpus gpus devices n_gpu",
      "there is none in a recipe: processes and machines are the launcher's"),
     ("use_cpu no_cuda use_mps_device cuda device_map",
