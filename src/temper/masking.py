@@ -7,7 +7,7 @@ looking drawn: a long word of capitals, small letters and digits.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 _START = r"(?:(?<![A-Za-z0-9])|(?<=[0-9]m))"  # or right behind a terminal's colour
@@ -30,7 +30,7 @@ _VALUE = r"[A-Za-z0-9_./+=~!@#$%^*-]"
 _SAID = r"['\"]?\s{0,9}[=:]\s{0,9}['\"]?"
 
 
-def _any_of(beginnings: list[str]) -> str:
+def _any_of(beginnings: Iterable[str]) -> str:
     return "|".join(re.escape(beginning) for beginning in sorted(beginnings, key=len, reverse=True))
 
 

@@ -120,3 +120,22 @@ def test_a_student_and_a_teacher_yet_to_be_made_with_different_tokenizers(folder
     code, told = run(folder, recipe, capsys)
     assert code == 5, told
     assert "different tokenizers" in told
+
+
+def test_a_conversation_mixed_into_a_harvest_that_the_model_after_it_cannot_take(folder, capsys):
+    (folder / "mix.jsonl").write_text(json.dumps({"prompt": "Hi", "completion": "word " * 2000}) + "\n")
+    harvest = '  keep: {stage: sample, model: "@rl", tasks: [sums], mix: [mix.jsonl]}\n'
+    late = '  second: {stage: sft, model: "@base", data: "@keep"}\n'
+    code, told = run(folder, chain("") + harvest + late, capsys)
+    assert code == 3
+    assert "mix.jsonl:1" in told
+    assert "`second`" in told
+    assert told.count("error: ") == 1
+
+
+def test_a_prompt_that_two_models_cannot_take_is_told_once(folder, capsys):
+    rows(folder / "sums.jsonl", "2+3", "1+1+" * 900 + "1")
+    harvest = '  keep: {stage: sample, model: "@rl", tasks: [sums]}\n'
+    code, told = run(folder, chain("") + harvest, capsys)
+    assert code == 3
+    assert told.count("error: ") == 1

@@ -272,7 +272,7 @@ def test_padding_with_the_end_token_warns_and_trains_it_all_the_same(tmp_path):
 
 def test_a_template_that_writes_no_end_token_gets_the_tokenizers():
     template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n\n{% endfor %}"
-    template += "{% if add_generation_prompt %}bot:{% endif %}"
+    template += "{% if add_generation_prompt %}assistant:{% endif %}"
     format = ChatFormat.load(tokenizer_dir("qwen2"), template)
     assert format.end_id == format.tokenizer.eos_id
     assert any("right after a reply" in warning.what for warning in format.warnings)

@@ -217,3 +217,11 @@ def test_the_code_says_whether_the_recipe_or_the_model_is_wrong(tmp_path):
         ChatFormat.load(model, str(tmp_path / "t.jinja"))
     assert error.value.code == Exit.CONFIG
     assert "t.jinja" in error.value.faults[0].where
+
+
+def test_a_reply_that_begins_otherwise_than_it_is_asked_for_cannot_be_right():
+    swapped = "{% for m in messages %}<{{ 'bot' if m.role == 'user' else 'user' }}>{{ m.content }}</s>{% endfor %}"
+    refused = try_template(swapped + "{% if add_generation_prompt %}<bot>{% endif %}")
+    assert refused is not None
+    assert "</s><bot>" in refused.why
+    assert "</s><user>" in refused.why

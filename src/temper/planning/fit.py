@@ -74,7 +74,8 @@ class Fit:
                     found += self._of_model(stage, text, chat, str(origin.path))
             found += self._vocabularies(stage, made)
             found += self._adapters(stage, made)
-        return [*dict.fromkeys(found), *self._unread()]
+        once = {(fault.what, fault.where): fault for fault in reversed(found)}  # of the first model that cannot take it
+        return [*reversed(once.values()), *self._unread()]
 
     def chat(self, origin: Origin) -> ChatFormat | None:
         """The format of a model; None where it cannot be used, which the check of who names it tells."""
@@ -99,11 +100,18 @@ class Fit:
             rows = self._prompts(name, split, stage)[:limit]
             what = f"tasks.{name}.system_prompt"
             found += misfits(chat, rows, lambda asked: chat.prompts_ids(asked, room=1), of_model, self._said(what))
-        data = self._path(stage, getattr(stage.config, "data", None))
-        if data is not None:
-            rows = self._conversations(data, getattr(stage.config, "columns", {}))
-            found += misfits(chat, rows, chat.conversation_examples, of_model, "")
+        for data, columns in self._data(stage):
+            found += misfits(chat, self._conversations(data, columns), chat.conversation_examples, of_model, "")
         return found
+
+    def _data(self, stage: Stage) -> list[tuple[Path, Mapping[str, str]]]:
+        """The files of conversations that a stage learns from, as far as they are there, those among them that the
+        stage before it mixes into what it makes."""
+        name = getattr(stage.config, "data", None)
+        makers = [other for other in self.recipe.stages if name in (f"@{other.name}", f"@{other.name}/data.jsonl")]
+        from_maker = [(maker, text) for maker in makers for text in getattr(maker.config, "mix", ())]
+        asked = [(of, self._path(of, text)) for of, text in [(stage, name), *from_maker]]
+        return [(path, getattr(of.config, "columns", {})) for of, path in asked if path is not None]
 
     def _said(self, key: str) -> str:
         """Where the recipe writes a key; "" where it does not."""

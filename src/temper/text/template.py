@@ -230,7 +230,7 @@ def _trial() -> None:
 
 
 def _first_refusal(source: str, tokens: Mapping[str, str]) -> Refusal | None:
-    misfit = None
+    misfit, alone = None, {}
     for position, (turns, opened) in enumerate(_TRIALS):
         try:
             text = render(source, turns, opened, tokens)
@@ -241,7 +241,22 @@ def _first_refusal(source: str, tokens: Mapping[str, str]) -> Refusal | None:
                 return Refusal(str(refusal))
         else:
             misfit = misfit or _unsteady(text, render(source, turns, opened, tokens, _LATER)) or _misread(turns, text)
+            alone.setdefault(position, text)
+    misfit = misfit or (_ends_unlike(alone[0], alone[1]) if 1 in alone else None)
     return None if misfit is None else Refusal(misfit, misfit=True)
+
+
+def _ends_unlike(asked: str, answered: str) -> str | None:
+    """What is wrong with how a reply begins: behind a question as it is asked, and where the reply stands in the text.
+    Either may go on beyond the other, with a thought that is opened or an empty one."""
+    question, reply = (_turns("ua")[i]["content"] for i in (0, 1))
+    behind = asked.rpartition(question)[2]
+    before = answered.partition(question)[2].partition(reply)[0]
+    one, other = ("".join(text.split()) for text in (behind, before))
+    if one.startswith(other) or other.startswith(one):
+        return None
+    asks, begins = _clip(behind, _SHOWN), _clip(before, _SHOWN)
+    return f"a reply is asked for with {asks}, but where it stands it begins with {begins}"
 
 
 def _unsteady(text: str, again: str) -> str | None:
