@@ -307,6 +307,9 @@ def check_files(package: Path | None = None) -> Iterator[Check]:
         yield Check(name, "fail" if missing else "ok", detail, fix if missing else "", Exit.ARTIFACT)
 
 
+SHIPPED = {"tiny-base": "tiny_base", "tiny-code-base": "tiny_code_base"}  # the recipe that makes it
+
+
 def check_shipped(folder: Path | None = None) -> Iterator[Check]:
     """The models that ship inside the package: as they left us, by their hashes."""
     from temper.artifacts import MANIFEST, InvalidArtifact, verify
@@ -314,9 +317,10 @@ def check_shipped(folder: Path | None = None) -> Iterator[Check]:
 
     folder = folder or Path(__file__).parent.parent / "assets"
     models = sorted(path.parent for path in folder.glob("*/config.json")) if folder.is_dir() else []
-    if not models:
-        fix = "pip install --force-reinstall temper-rl, or make it: temper run tiny_base"
-        yield Check("shipped models", "fail", "none in this installation", fix, Exit.ARTIFACT)
+    there = {model.name for model in models}
+    for name in [name for name in SHIPPED if name not in there]:
+        fix = f"pip install --force-reinstall temper-rl, or make it: temper run {SHIPPED[name]}"
+        yield Check(name, "fail", "missing from this installation", fix, Exit.ARTIFACT)
     for model in models:
         fix = "pip install --force-reinstall temper-rl"
         try:
