@@ -10,7 +10,7 @@ import pytest
 
 from temper.code import Call, Limits, Script, Stdin, grade_program
 from temper.code import Tests as Problem
-from tests.code.attacks import CHEATS, DENIED, GREEDY, HEAD
+from tests.code.attacks import ALSO_DENIED, CHEATS, DEEPER, DENIED, GREEDY, HEAD
 
 SECRET = "the answer is 4711"
 ATTEMPTS = [(family, line) for family, lines in DENIED.items() for line in lines.strip().splitlines()]
@@ -63,6 +63,39 @@ def test_what_is_denied(sandbox, outside, family, line):
     assert sorted(os.listdir(outside.parent)) == before
     assert outside.read_text() == SECRET
     assert not survivors(sandbox)
+
+
+TRY_ALL = """
+for line in sys.stdin.read().splitlines():
+    try:
+        exec(line)
+    except BaseException:
+        print("denied")
+    else:
+        escaped(line)
+"""
+
+
+@pytest.mark.parametrize("family", ALSO_DENIED)
+def test_what_else_is_denied(sandbox, outside, family):
+    lines = ALSO_DENIED[family].strip()
+    program = HEAD.format(outside=str(outside), host=os.getpid()) + TRY_ALL
+    ran = sandbox.run(program, lines.encode(), Limits(3, 10))
+    assert not ran.broken
+    assert b"ESCAPED" not in ran.stdout, ran.stdout
+    assert ran.stdout.count(b"denied\n") == len(lines.splitlines()), ran  # every one was tried
+    assert SECRET.encode() not in ran.stdout + ran.stderr
+    assert os.listdir(outside.parent) == [outside.name]
+    assert not survivors(sandbox)
+
+
+@pytest.mark.parametrize("name", DEEPER)
+def test_what_goes_deeper(sandbox, outside, name):
+    ran = sandbox.run(HEAD.format(outside=str(outside), host=os.getpid()) + DEEPER[name], b"", Limits(1, 3))
+    assert not ran.broken
+    assert b"ESCAPED" not in ran.stdout, ran
+    assert not survivors(sandbox)
+    assert sandbox.run("print(1)").stdout == b"1\n"
 
 
 @pytest.mark.parametrize("name", GREEDY)

@@ -14,8 +14,13 @@ from temper.cli import main
 from temper.code import Sandbox, SandboxError, tiers
 from temper.errors import DataError
 from temper.rewards.code import code
+from temper.rewards.score import Scorer
+from temper.rollout.collect import collect
+from temper.rollout.engine import Sampling
+from temper.stages import preferences, sample
 from temper.stages.programs import right_by_tests, with_tests
 from temper.stages.rewards import RewardsConfig, check_rewards
+from temper.testing import FakeEngine
 from temper.text.reply import parse_reply
 from temper.types import Completion, Group, Message, Prompt, Rollout
 
@@ -153,3 +158,36 @@ def test_a_missing_compiler_is_known_before_anything_runs(monkeypatch: pytest.Mo
     monkeypatch.setattr("temper.code.cpp.shutil.which", lambda name: None)
     (fault,) = check_rewards(["code"], ctx, RewardsConfig(), lambda: prompts)
     assert "no C++ compiler" in fault.what
+
+
+REPLIES = {
+    "right": "<think>Double it.</think><answer>```python\nprint(2 * int(input()))\n```</answer>",
+    "wrong": "<think>It is four.</think><answer>```python\nprint(4)\n```</answer>",
+    "without": "<think>It is four.</think><answer>4</answer>",
+    "in the thought": "<think>```python\nprint(1)\n```</think><answer>```python\nprint(2 * int(input()))\n```</answer>",
+}
+DOUBLE = {"problem": "Double it.", "tests": [{"input": "2", "output": "4"}, {"input": "3", "output": "6"}]}
+
+
+def groups_of(*names: str) -> list[Group]:
+    engine = FakeEngine([REPLIES[name] for name in names])
+    scorer = Scorer({"code": code})
+    prompts = [asked(DOUBLE, 91), asked({**DOUBLE, "problem": "Twice it."}, 92)]
+    return collect(engine, engine.chat, scorer, prompts, len(names), Sampling(max_tokens=400), (0, "s"))
+
+
+def test_a_harvest_keeps_programs_that_pass() -> None:
+    config = sample.Config(model="m", tasks=["programs"], num_generations=4, min_rewards={"code": 1.0})
+    rows = sample.harvest(groups_of("wrong", "right", "without", "in the thought"), config)
+    assert [row["verdict"] for row in rows] == ["code below 1", "kept", "code below 1", "code block"] * 2
+    (message,) = {row["keep"]["messages"][-1]["content"] for row in rows if "keep" in row}
+    assert "print(2 * int(input()))" in message
+
+
+def test_a_preference_sets_a_program_that_passes_above_one_that_does_not() -> None:
+    config = preferences.Config(model="m", tasks=["programs"], reward_funcs=["code"], max_length_ratio=3.0)
+    for group in groups_of("wrong", "right", "wrong"):
+        (pair,) = preferences.options_row(group, config)["options"]
+        assert (pair["chosen"]["text"], pair["rejected"]["text"]) == (REPLIES["right"], REPLIES["wrong"])
+        assert pair["margin"] == 1.0
+    assert all(not preferences.options_row(g, config)["options"] for g in groups_of("wrong", "without"))
