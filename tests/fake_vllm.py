@@ -110,7 +110,7 @@ def serving(*servers: FakeVllm) -> Iterator[list[str]]:
     """The addresses of the servers, on loopback."""
     running = []
     for server in servers:
-        http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(server))
+        http = _Server(("127.0.0.1", 0), _handler(server))
         http.daemon_threads, http.block_on_close = True, False
         threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True).start()
         server.url = f"http://127.0.0.1:{http.server_address[1]}"
@@ -148,6 +148,10 @@ def _handler(server: FakeVllm) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # all calls of a step may come at once
 
 
 def hang(seconds: float = 60.0) -> None:

@@ -162,6 +162,8 @@ def test_a_name_of_thousands_of_characters_is_one_short_error(command, name, tmp
     ],
 )
 def test_what_follows_from_a_fault_is_not_told_beside_it(stages, tmp_path):
+    if "lora" in stages:
+        pytest.importorskip("peft")
     (tmp_path / "a.jsonl").write_text('{"question": "2+3", "answer": "5"}\n' * 40)
     path = tmp_path / "my.yaml"
     tasks = "" if stages.startswith("tasks") else "tasks: {t: {train: a.jsonl, test: a.jsonl}}\n"

@@ -90,7 +90,7 @@ TEMPLATES = {
     "default system": "{% if messages[0].role != 'system' %}S: be good\n{% endif %}{% for m in messages %}"
                       "{{ m.role[0] | upper }}: {{ m.content }}\n{% endfor %}A:",
     "no system": "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no') }}{% endif %}"
-                 "Q {{ m.content }}\n{% endfor %}A ",
+                 "{{ 'A' if m.role == 'assistant' else 'Q' }} {{ m.content }}\n{% endfor %}A ",
 }  # fmt: skip
 
 
@@ -118,5 +118,5 @@ def filled(template: str, system: str, prompt: str) -> str:
 
 
 def test_a_template_with_letters_that_go_would_read_has_no_form_for_ollama(tmp_path):
-    quoted = '{% for m in messages %}{{ m.role }}: """{{ m.content }}"""\n{% endfor %}A:'
+    quoted = '{% for m in messages %}{{ m.role }}: """{{ m.content }}"""\n{% endfor %}assistant: """'
     assert go_template(ChatFormat.load(make("llama", tmp_path / "model"), quoted)) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -264,27 +266,28 @@ def test_servers_that_are_not_there_or_serve_something_else(tmp_path: Path) -> N
 
 
 def test_an_interrupt_ends_the_calls_under_way(tmp_path: Path) -> None:
+    hanging = threading.Event()
+
     def hangs(server: FakeVllm, route: str, body: dict, said: Any) -> Any:
         if route == "/v1/completions":
+            hanging.set()
             hang()
         return said
+
+    def interrupt() -> None:
+        hanging.wait()
+        time.sleep(0.1)  # until it is waited for
+        os.kill(os.getpid(), signal.SIGINT)
 
     before = threading.active_count()
     with serving(FakeVllm(fault=hangs)) as urls, engine(urls, tmp_path, timeout=60.0) as sampler:
         sampler._servers[0].post("/v1/models")
-        threading.Timer(0.3, lambda: _interrupt()).start()
+        threading.Thread(target=interrupt, daemon=True).start()
         began = time.monotonic()
         with pytest.raises(KeyboardInterrupt):
             sampler.generate(requests(), SAMPLING)
         assert time.monotonic() - began < 30
     assert threading.active_count() <= before + 12  # of the fake server's own
-
-
-def _interrupt() -> None:
-    import os
-    import signal
-
-    os.kill(os.getpid(), signal.SIGINT)
 
 
 WRONG = [[], ["localhost:8000"], ["http://"], ["ftp://a"], ["http://me:x@a"], ["http://a", "http://a/"], ["http://a b"]]
