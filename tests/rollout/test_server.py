@@ -280,13 +280,17 @@ def test_an_interrupt_ends_the_calls_under_way(tmp_path: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     before = threading.active_count()
-    with serving(FakeVllm(fault=hangs)) as urls, engine(urls, tmp_path, timeout=60.0) as sampler:
-        sampler._servers[0].post("/v1/models")
-        threading.Thread(target=interrupt, daemon=True).start()
-        began = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            sampler.generate(requests(), SAMPLING)
-        assert time.monotonic() - began < 30
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background may ignore it
+    try:
+        with serving(FakeVllm(fault=hangs)) as urls, engine(urls, tmp_path, timeout=60.0) as sampler:
+            sampler._servers[0].post("/v1/models")
+            threading.Thread(target=interrupt, daemon=True).start()
+            began = time.monotonic()
+            with pytest.raises(KeyboardInterrupt):
+                sampler.generate(requests(), SAMPLING)
+            assert time.monotonic() - began < 30
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert threading.active_count() <= before + 12  # of the fake server's own
 
 
