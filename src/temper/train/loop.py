@@ -77,8 +77,8 @@ def resumable_steps(
 
     def give_up(step: int, updates: list[int]) -> str:
         """Save the state before `step`, which is given up, unless it has moved a weight already."""
-        is_untouched = [one.step for one in learners] == updates and not any(one.is_moving for one in learners)
-        is_untouched = is_untouched and all(one.is_whole for one in learners)
+        is_untouched = [one.step for one in learners] == updates
+        is_untouched = is_untouched and all(one.is_whole and not one.is_moving for one in learners)
         is_untouched = is_untouched and all(_state(other, step) is not None for other in kept)
         if step and is_untouched and step % learner.config.save_steps:
             save(step)
