@@ -201,7 +201,7 @@ def test_a_rehearsal_has_a_process_of_its_own(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     Path("small.yaml").write_text(SMALL)
     spec = {"recipe": "small.yaml", "settings": ["world.cold_start=10"], "stage": "world", "artifacts": {},
-            "folder": str(tmp_path / "w"), "seconds": 1.0, "warm": True}  # fmt: skip
+            "folder": str(tmp_path / "w"), "seconds": 1.0, "warm": True, "ended": {}}  # fmt: skip
     world = probe.rehearse_apart(spec)
     assert (world.steps, world.total, world.finished) == (1, 1, True)
     assert len((tmp_path / "w/out/cold_start.jsonl").read_text().splitlines()) == 10

@@ -168,6 +168,11 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
         "exists": plan.folder.root.exists(),
         "in_use": None if held is None else held.why,
         "stages": stages,
+        "blocks": [
+            {"block": block.name, "rounds": block.rounds, "ended": block.ended, "rule": block.until is not None,
+             "verdict": str(verdict) if (verdict := plan.verdicts.get(block.name)) else ""}
+            for block in plan.recipe.blocks
+        ],
         "half_done": [{"stage": h.name, "step": h.step, "changes": list(h.changes)} for h in plan.half_done],
         "memory_bytes": max(needs, default=None),
         "memory_available_bytes": available,
@@ -247,6 +252,7 @@ def render(data: dict[str, Any]) -> str:
         f"disk:    {show_bytes(data['disk_bytes'])} at most, {free} free"
         + ("" if data["disk_bytes"] <= data["disk_free_bytes"] else ": IT DOES NOT FIT"),
     ]
+    lines += [f"rounds:  {text}" for text in _block_lines(data["blocks"])]
     lines += [f"assumed: {text}" for text in _assumed_lines(data["stages"])]
     lines += [f"probe:   {text}" for text in _probe_lines(data["stages"])]
     lines += [f"ranks:   {text}" for text in plan_for.rank_lines(data["stages"], data["ranks"])]
@@ -270,6 +276,13 @@ def _totals(runs: Sequence[Mapping[str, Any]]) -> tuple[str, str, str, str]:
     time = f"{more[0] or '~'}{duration(sum(times))}" if times else "unknown"
     memory = f"peak {more[1]}{show_bytes(max(needs))}" if needs else "unknown"
     return time, memory, "", disk
+
+
+def _block_lines(blocks: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """How many rounds there are of each block that repeats."""
+    for block in blocks:
+        most = f"{block['block']}: {block['rounds']} rounds" + (" at most: its rule may end it before" * block["rule"])
+        yield block["verdict"] or most
 
 
 def _assumed_lines(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:

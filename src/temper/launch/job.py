@@ -105,7 +105,7 @@ def _origin(recipe: Recipe, stage: Stage) -> tuple[str | None, int]:
     """The model that a stage's own came from, as servers can be given it, and how many stages trained it on the way."""
     trained = 0
     while True:
-        keys = (f"stages.{stage.name}.model", f"stages.{stage.name}.models.0")
+        keys = (f"{stage.path}.model", f"{stage.path}.models.0")
         ref = next((ref for ref in stage.references if ref.kind == "model" and ref.key in keys), None)
         if ref is None:
             return None, trained

@@ -141,9 +141,10 @@ def _prepared(assignment: Assignment, scratch: Path) -> tuple[StagePlan, StageCo
         out=scratch / "out",
         work=scratch / "work",
         inputs=inputs(mine.stage, artifacts),
-        tasks=tasks(mine.stage, recipe, artifacts),
+        tasks=tasks(mine.stage, plan.recipe, artifacts),
         log=CheckLog(),  # type: ignore[arg-type]
         stopping=lambda: False,  # rank 0 says when, and the others end with it
+        meant=mine.stage.meant,
     )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from temper.artifacts import begin, seal, set_aside, write_atomically
+from temper.artifacts import begin, read_manifest, seal, set_aside, write_atomically
 from temper.environment import give_back_memory, go_offline, settle_torch, wait_passively
 from temper.errors import DataError, Exit, Fault, Preempted, escape, tell
 from temper.halting import Halt, rescue
@@ -21,8 +21,9 @@ from temper.pipeline.run_record import Record
 from temper.pipeline.stopping import Stopper
 from temper.planning import preflight
 from temper.planning.estimate import TRAINED
-from temper.planning.plan import Plan, StagePlan, half_done_error, reasons
+from temper.planning.plan import Plan, StagePlan, closes_round, half_done_error, make_plan, reasons
 from temper.planning.shapes import model_size
+from temper.recipe.recipe import Stage
 from temper.recipe.resolved import render_recipe, render_stage, stage_values
 from temper.record.checkpoints import clear, last_checkpoint
 from temper.record.cost import Meter
@@ -147,7 +148,10 @@ class Run:
         return Result(self.plan, masked(self.record.values), tuple(self.ran), self._evaluation())
 
     def _stages(self) -> None:
-        for planned in self.plan.stages:
+        done = 0
+        while done < len(self.plan.stages):  # what is left of them changes where a block ends before its last round
+            planned = self.plan.stages[done]
+            done += 1
             if self.stopper.code is not None:
                 with writing(self.root):
                     self.record.save("stopped")
@@ -157,8 +161,20 @@ class Run:
                     self._run_stage(planned, meter)
                 self.ran.append(planned.stage.name)
                 give_back_memory()
+                self._after_round(planned.stage)
             else:
                 self._keep(planned)
+
+    def _after_round(self, stage: Stage) -> None:
+        """The plan anew, once a round is whole whose block may end with it."""
+        block = next((block for block in self.plan.recipe.blocks if block.name == stage.block), None)
+        if block is None or block.until is None or not closes_round(stage, self.plan.recipe):
+            return
+        made = [p.fingerprint for p in self.plan.stages if not p.runs or p.stage.name in self.ran]
+        verified = {name: read_manifest(self.plan.folder.artifact(name)) for name in made}
+        self.plan = make_plan(self.plan.recipe, self.plan.folder, verified)
+        self.record.follow(self.plan)
+        say(str(self.plan.verdicts[block.name]))
 
     def _tidy(self) -> None:
         """Clear what a killed run left, set aside what is damaged, write down what is going to happen."""
@@ -204,10 +220,10 @@ class Run:
         inputs = preflight.inputs(stage, artifacts)
         check_inputs(planned, inputs)
         self.record.update(planned, "running", self.record.cost(planned, meter), steps_taken(work))
-        with StageLog(work, stage.name, kind=stage.kind, index=stage.number, count=len(recipe.stages),
+        with StageLog(work, stage.name, kind=stage.kind, index=stage.number, count=recipe.stages[-1].number,
                       recipe=recipe.name, config=stage_values(stage),
                       on_step=self._told(stage.name)) as log:  # fmt: skip
-            log.info(f"stage {stage.number}/{len(recipe.stages)} {stage.name} ({stage.kind})")
+            log.info(f"stage {stage.number}/{recipe.stages[-1].number} {stage.name} ({stage.kind})")
             assign(planned, self.reference, self.settings, self.root, work)
             stage.module.run(
                 stage.config,
@@ -220,6 +236,7 @@ class Run:
                     tasks=preflight.tasks(stage, recipe, artifacts),
                     log=log,
                     stopping=self._watch(planned, work, meter),
+                    meant=stage.meant,
                 ),
             )
         wanted = STAGES[stage.kind].must_leave

@@ -26,21 +26,10 @@ class Record:
         self.ran: set[str] = set()
         self.path = plan.folder.root / "run.json"
         before = plan.folder.record()
-        old = before.get("stages")
         self.overhead = Cost.read(before.get("overhead"))
         self.costs: dict[str, Cost] = {}  # of earlier processes, for the stages that go on
-        stages: dict[str, Any] = {}
-        for planned in plan.stages:
-            name = planned.stage.name
-            entry = old.get(name) if isinstance(old, dict) else None
-            if not planned.runs:
-                about = planned.manifest.about if planned.manifest else {}
-                stages[name] = self._entry(planned, "done", Cost.read(about), about.get("steps"))
-                continue
-            goes_on = isinstance(entry, dict) and entry.get("fingerprint") == planned.fingerprint
-            steps = entry.get("steps") if isinstance(entry, dict) and goes_on else None
-            self.costs[name] = Cost.read(entry) if goes_on else Cost()
-            stages[name] = self._entry(planned, "waiting", self.costs[name], steps)
+        old = before.get("stages")
+        stages = self._entries(plan, old if isinstance(old, dict) else {})
         recipe = plan.recipe
         self.values: dict[str, Any] = {
             "format": FORMAT,
@@ -56,9 +45,41 @@ class Record:
             "started": before.get("started") or _now(),
             "state": "running",
             "stages": stages,
+            **self._rounds(plan),
         }
         if before.get("sandbox"):
             self.values["sandbox"] = before["sandbox"]
+
+    def _entries(self, plan: Plan, old: dict[str, Any]) -> dict[str, Any]:
+        """The entry of each stage of a plan; `old` are those of run.json as it is."""
+        stages: dict[str, Any] = {}
+        for planned in plan.stages:
+            name = planned.stage.name
+            entry = old.get(name)
+            if not planned.runs:
+                about = planned.manifest.about if planned.manifest else {}
+                stages[name] = self._entry(planned, "done", Cost.read(about), about.get("steps"))
+                continue
+            goes_on = isinstance(entry, dict) and entry.get("fingerprint") == planned.fingerprint
+            steps = entry.get("steps") if isinstance(entry, dict) and goes_on else None
+            self.costs[name] = Cost.read(entry) if goes_on else Cost()
+            stages[name] = self._entry(planned, "waiting", self.costs[name], steps)
+        return stages
+
+    def follow(self, plan: Plan) -> None:
+        """Go on with another plan for the stages that have not run: a round has ended, and its block perhaps."""
+        kept = self.values["stages"]
+        made = {name: entry for name, entry in kept.items() if name in self.ran}
+        self.plan = plan
+        self.values |= {"stages": {**self._entries(plan, kept), **made}, **self._rounds(plan)}
+
+    def _rounds(self, plan: Plan) -> dict[str, Any]:
+        """What is known of blocks that have a rule."""
+        found = {
+            name: {"of": of.rounds, "what": of.what, "values": list(of.values), "why": of.why}
+            for name, of in plan.verdicts.items()
+        }
+        return {"rounds": found} if found else {}
 
     def _entry(self, planned: StagePlan, state: str, cost: Cost, steps: Any) -> dict[str, Any]:
         stage = planned.stage

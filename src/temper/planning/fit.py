@@ -108,7 +108,8 @@ class Fit:
         """The files of conversations that a stage learns from, as far as they are there, those among them that the
         stage before it mixes into what it makes."""
         name = getattr(stage.config, "data", None)
-        makers = [other for other in self.recipe.stages if name in (f"@{other.name}", f"@{other.name}/data.jsonl")]
+        refs = [ref for ref in stage.references if ref.text == name and ref.file in (None, "data.jsonl")]
+        makers = [other for other in self.recipe.stages if any(ref.stage == other.name for ref in refs)]
         from_maker = [(maker, text) for maker in makers for text in getattr(maker.config, "mix", ())]
         asked = [(of, self._path(of, text)) for of, text in [(stage, name), *from_maker]]
         return [(path, getattr(of.config, "columns", {})) for of, path in asked if path is not None]

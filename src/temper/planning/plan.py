@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from temper.artifacts import (
@@ -21,6 +22,7 @@ from temper.artifacts import (
 )
 from temper.errors import ArtifactError, ConfigError, DataError, Fault
 from temper.masking import masked
+from temper.planning.rounds import Verdict, judge
 from temper.recipe.graph import Ref, is_folder
 from temper.recipe.recipe import Recipe, Stage
 from temper.recipe.resolved import flat
@@ -59,7 +61,7 @@ class HalfDone:
 
 @dataclass
 class Plan:
-    """What a recipe does in a run directory."""
+    """What a recipe does in a run directory. Of a block that has come to its end, `recipe` has no further rounds."""
 
     recipe: Recipe
     folder: RunDir
@@ -68,6 +70,7 @@ class Plan:
     damaged: list[tuple[Path, Fault]] = field(default_factory=list)  # directories that are no artifacts, and why
     ignored: list[Fault] = field(default_factory=list)  # directories that nothing asks for
     hashes: dict[str, list[Any]] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)  # by block, as far as its rounds have been measured
 
     @property
     def running(self) -> list[StagePlan]:
@@ -78,9 +81,9 @@ class Plan:
         return {p.stage.name: self.folder.artifact(p.fingerprint) for p in self.stages if not p.runs}
 
 
-def make_plan(recipe: Recipe, folder: RunDir) -> Plan:
-    """Fingerprint every stage and verify, byte for byte, what is already there. Raises DataError for unreadable files,
-    ArtifactError for an artifact that holds more than was sealed in it.
+def make_plan(recipe: Recipe, folder: RunDir, verified: Mapping[str, Manifest] = MappingProxyType({})) -> Plan:
+    """Fingerprint every stage and verify, byte for byte, what is already there, but for what was `verified`. Raises
+    DataError for unreadable files, ArtifactError for an artifact that holds more than was sealed in it.
 
     A fingerprint covers the stage's name (draws are keyed by it), kind and VERSION, its whole resolved config, the
     seed, the fingerprints of what it starts from, and the contents of the files that it and its tasks name.
@@ -89,25 +92,45 @@ def make_plan(recipe: Recipe, folder: RunDir) -> Plan:
     hashes = HashCache(folder.remembered_hashes())
     fingerprints: dict[str, str] = {}
     works = folder.work_folders()
-    for stage in recipe.stages:
+    while len(plan.stages) < len(plan.recipe.stages):
+        stage = plan.recipe.stages[len(plan.stages)]
         try:
-            material = fingerprint_material(stage, recipe, fingerprints, hashes)
+            material = fingerprint_material(stage, plan.recipe, fingerprints, hashes)
         except OSError as error:
             why = error.strerror or str(error)
             raise DataError(Fault("cannot read a file the recipe names", str(error.filename), why)) from None
         fingerprint = _digest(material)
         fingerprints[stage.name] = fingerprint
-        manifest = _finished(plan, folder.artifact(fingerprint), fingerprint)
-        work = works.get(stage.name)
+        manifest = verified.get(fingerprint) or _finished(plan, folder.artifact(fingerprint), fingerprint)
         if manifest is not None:
             plan.stages.append(StagePlan(stage, fingerprint, material, "cached", (), manifest))
+            _end_of_round(plan, stage)
             continue
-        state, why = _why(plan, stage, fingerprint, material, work)
+        state, why = _why(plan, stage, fingerprint, material, works.get(stage.name))
         plan.stages.append(StagePlan(stage, fingerprint, material, state, why))
     _find_half_done(plan, works)
     _find_damaged(plan)
     plan.hashes = hashes.used
     return plan
+
+
+def _end_of_round(plan: Plan, stage: Stage) -> None:
+    """After the last stage of a round, if all of the round is done: what the rule of its block says."""
+    block = next((block for block in plan.recipe.blocks if block.name == stage.block), None)
+    if block is None or not closes_round(stage, plan.recipe):
+        return
+    of_round = [p for p in plan.stages if (p.stage.block, p.stage.round) == (stage.block, stage.round)]
+    verdict = None if any(p.runs for p in of_round) else judge(plan.recipe, block, plan.artifacts())
+    if verdict is not None:
+        plan.verdicts[block.name] = verdict
+        if verdict.why:
+            plan.recipe = plan.recipe.ended(block.name, stage.round)
+
+
+def closes_round(stage: Stage, recipe: Recipe) -> bool:
+    """Whether a stage is the last of its round."""
+    of_round = [other.name for other in recipe.stages if (other.block, other.round) == (stage.block, stage.round)]
+    return bool(stage.block) and of_round[-1] == stage.name
 
 
 def fingerprint_material(
@@ -179,6 +202,7 @@ def _why(
         step = last_checkpoint(work)
         return "continue", (f"interrupted: goes on after step {step}" if step else "interrupted: starts over",)
     rerun = {done.stage.name for done in plan.stages if done.runs}
+    rerun |= {text[1:] for text, used in stage.meant.items() if used in rerun}
     return "run", tuple(differences(before.get("material"), material, rerun)) or ("changed",)
 
 
@@ -203,7 +227,7 @@ def differences(before: Any, after: Mapping[str, Any], rerun: set[str] | frozens
     for text, identity in new.items():
         if isinstance(old, Mapping) and text in old and old[text] != identity:
             if text.startswith("@"):
-                will = text[1:].partition("/")[0] in rerun
+                will = text[1:] in rerun or text[1:].partition("/")[0] in rerun
                 found.append(f"input {text} {'will change' if will else 'changed'}")
             else:
                 found.append(f"content of {text} changed")

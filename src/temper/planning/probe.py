@@ -79,6 +79,7 @@ def probe(
                     "folder": str(folder),
                     "seconds": seconds,
                     "warm": warm,
+                    "ended": {block.name: block.ended for block in plan.recipe.blocks if block.ended is not None},
                 }
                 rehearsed = rehearse_apart(spec)
             except NotProbed as problem:

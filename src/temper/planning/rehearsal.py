@@ -110,6 +110,7 @@ def rehearse(
             tasks=tasks(stage, recipe, artifacts),
             log=watch,  # type: ignore[arg-type]
             stopping=watch.stopping,
+            meant=stage.meant,
         )
         for path in (ctx.out, ctx.work):
             path.mkdir(parents=True)
@@ -230,6 +231,8 @@ def main() -> None:
     go_offline()
     wait_passively()
     recipe, _ = load_recipe(spec["recipe"], spec["settings"])
+    for block, round in spec["ended"].items():
+        recipe = recipe.ended(block, round)
     artifacts = {name: Path(path) for name, path in spec["artifacts"].items()}
     stage, folder = recipe.by_name[spec["stage"]], Path(spec["folder"])
     try:

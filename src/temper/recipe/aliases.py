@@ -13,6 +13,7 @@ from types import MappingProxyType
 from temper.errors import Fault
 from temper.hub.names import is_hub_data, is_hub_model
 from temper.recipe.document import Entry, Items, Node, Scalar, Table
+from temper.recipe.rounds import is_block
 from temper.recipe.words import folder_name
 
 KEYS: Mapping[str, str] = MappingProxyType(
@@ -69,6 +70,8 @@ class _Renamer:
         return self._renamed(table, DATASET, "train", f"tasks.{name}", self._data)
 
     def _stage(self, name: str, table: Table) -> Table:
+        if is_block(table):
+            return self._each(table, "stages", lambda inner, of: self._stage(f"{name}.stages.{inner}", of))
         kind = table.get("stage")
         fields = self.fields_of(kind.value) if isinstance(kind, Scalar) and isinstance(kind.value, str) else ()
         path = f"stages.{name}"

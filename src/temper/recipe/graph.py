@@ -37,6 +37,7 @@ class Ref:
     path: Path | None = None
     or_reward_model: bool = False
     commit: str = ""  # of what comes from the Hub
+    last_of: str = ""  # a stage of a block, where what its last round makes is meant, whichever that will be
 
 
 def references(config: BaseModel, table: Table, path: Sequence[str]) -> list[Ref]:
@@ -179,6 +180,29 @@ def sort_stages(uses: Mapping[str, Sequence[str]]) -> list[str]:
         waiting.remove(name)
         done.append(name)
     return done
+
+
+def order_of(
+    names: Sequence[str], uses: Mapping[str, Sequence[tuple[str, Ref]]], sort: bool
+) -> tuple[list[str], list[Fault]]:
+    """The stages in the order they run in; faults for circles and for stages that stand before what they use. `uses`
+    is what each stage needs, and the reference that says so."""
+    needed = {name: [used for used, _ in uses.get(name, [])] for name in names}
+    if circle := find_circle(needed):
+        ref = next(ref for used, ref in uses[circle[0]] if used == circle[1])
+        what = f"`{ref.key}` refers to the stage itself" if len(circle) == 2 else "stages use one another in a circle"
+        why = f"{' needs '.join(circle)}: none of them can be first"
+        return list(names), [Fault(what, str(ref.place), why, "let one of them start from something that exists")]
+    if sort:
+        return sort_stages(needed), []
+    faults = []
+    for name in names:
+        for used, ref in uses.get(name, []):
+            if used in names and names.index(used) > names.index(name):
+                why = f"stages run in the order they are written in, and `{name}` needs what `{used}` makes"
+                what = f"`{name}` stands before `{used}`, which it uses"
+                faults.append(Fault(what, str(ref.place), why, f"move `{name}` below `{used}`"))
+    return list(names), faults
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -18,13 +18,22 @@ from temper.recipe.foreign.read import TOOLS, tool_of
 from temper.recipe.graph import (
     Ref,
     check_stage_reference,
-    find_circle,
     find_external,
     is_named,
+    order_of,
     references,
-    sort_stages,
 )
 from temper.recipe.recipe import Recipe, RecipeKeys, Stage, config_class, fields_of
+from temper.recipe.rounds import (
+    Block,
+    BlockKeys,
+    Rounds,
+    Written,
+    is_block,
+    numbered,
+    read_block,
+    until_faults,
+)
 from temper.recipe.sources import read_tree
 from temper.recipe.words import NAME_PATTERN, did_you_mean, folder_name, name_problem
 from temper.stages import STAGES, Makes
@@ -57,7 +66,8 @@ def load_recipe(reference: str, settings: Sequence[str] = (), find: Find = find_
     reader.faults += faults
     top = reader.top()
     configs = reader.stages()
-    order = reader.check_graph(sort=tree.extends)
+    order, faults = order_of(reader.order, reader.uses, sort=tree.extends)
+    reader.faults += faults
     stages = tuple(
         replace(configs[name], number=number) for number, name in enumerate(order, 1) if name in configs
     )  # fmt: skip
@@ -75,6 +85,7 @@ def load_recipe(reference: str, settings: Sequence[str] = (), find: Find = find_
         stages=stages,
         origins=_preset_origins(stages) | {".".join(path): _origin(node.place) for path, node in leaves(table)},
         warnings=tuple(reader.warnings),
+        blocks=tuple(reader.rounds.blocks),
     )
     return recipe, in_order(dict.fromkeys(reader.faults))
 
@@ -85,7 +96,7 @@ def _preset_origins(stages: Iterable[Stage]) -> dict[str, str]:
     for stage in stages:
         preset = getattr(stage.config, "preset", None)
         for key in stage.module.preset_values(plain(stage.written)) if preset else ():
-            origins[f"stages.{stage.name}.{key}"] = f"preset {preset}"
+            origins[f"{stage.path}.{key}"] = f"preset {preset}"
     return origins
 
 
@@ -140,7 +151,10 @@ class _Reader:
         self.warnings: list[str] = []
         self.tasks: dict[str, TaskConfig] = {}
         self.task_references: dict[str, list[Ref]] = {}
+        self.rounds = Rounds((), ())
         self.kinds: dict[str, str | None] = {}  # of every stage written, in order
+        self.order: list[str] = []  # the stages as they run, those of rounds one by one
+        self.needed_first: set[str] = set()  # the keys below `first` of blocks that a first round needs
         self.uses: dict[str, list[tuple[str, Ref]]] = {}
         self.named: set[str] = set()  # the tasks that stages name
 
@@ -185,9 +199,11 @@ class _Reader:
 
     def _named(self, group: str) -> Iterable[tuple[str, Table]]:
         """The tables of `stages` or `tasks`, with faults for what is not one and for names that are none."""
-        node = self.table.get(group)
+        yield from self._tables(self.table.get(group), (group,))
+
+    def _tables(self, node: Node | None, path: tuple[str, ...]) -> Iterable[tuple[str, Table]]:
         for name, entry in node.entries.items() if isinstance(node, Table) else ():
-            one = group.removesuffix("s")
+            one = path[-1].removesuffix("s")
             if problem := name_problem(name):
                 self._bad_name(f"{one} name", name, problem, entry.key)
             if isinstance(entry.node, Table):
@@ -195,7 +211,7 @@ class _Reader:
             else:
                 what = type_name(plain_shallow(entry.node))
                 why = "a stage is a table of keys, `stage: KIND` among them" if one == "stage" else "a task is a table"
-                self.faults.append(Fault(f"`{group}.{name}` is {what}", str(entry.node.place), why))
+                self.faults.append(Fault(f"`{'.'.join(path)}.{name}` is {what}", str(entry.node.place), why))
 
     def _bad_name(self, what: str, name: str, problem: str, place: Place) -> None:
         shown = name if len(name) <= 40 else f"{name[:37]}… ({len(name)} characters)"
@@ -209,6 +225,8 @@ class _Reader:
             found.append("at the top of the recipe")
         if here != "task" and key in TaskConfig.model_fields:
             found.append("to a task")
+        if here != "block" and key in BlockKeys.model_fields:
+            found.append("to a block of stages, which has `repeat` and `stages`")
         kinds = [kind for kind in STAGES if key in fields_of(kind) and kind != here]
         if kinds:
             own = [name for name, kind in self.kinds.items() if kind in kinds]
@@ -218,37 +236,69 @@ class _Reader:
     # -- stages -------------------------------------------------------------------------------------------------------
 
     def stages(self) -> dict[str, Stage]:
-        """Every stage without faults of its own, not yet numbered."""
-        tables = list(self._named("stages"))
+        """Every stage without faults of its own, those of rounds one by one, not yet numbered."""
         node = self.table.get("stages")
         if node is None or _is_empty(node):
             where = str(node.place if node else self.table.place)
             self.faults.append(Fault("the recipe has no stages", where, fix="add `stages:` with at least one"))
-        names = node.entries if isinstance(node, Table) else ()
-        self.kinds = dict.fromkeys(names)  # one that is no table is told, not looked for in vain
-        for name, table in tables:
-            self.kinds[name] = self._kind(name, table)
-        made = {}
-        for name, table in tables:
-            kind = self.kinds[name]
+        written = self._written_stages()
+        for one in written:
+            self.kinds[one.name] = self._kind(one)
+        made: dict[str, Stage] = {}
+        configs: dict[str, StrictModel | None] = {}
+        for one in written:
+            kind = self.kinds[one.name]
             if kind is not None:
-                config = self._config(name, kind, table)
-                refs = references(config or _as_written(config_class(kind), table), table, ("stages", name))
-                found = self._found(name, refs)
-                if config is not None and found is not None:
-                    made[name] = Stage(0, name, kind, config, *found, table)
+                config = configs[one.name] = self._config(one, kind)
+                refs = references(config or _as_written(config_class(kind), one.table), one.table, one.path)
+                for round in one.rounds:
+                    found = self._found(one, refs, round)
+                    if config is not None and found is not None:
+                        name, block = numbered(one.name, round), one.block.name if one.block else ""
+                        made[name] = Stage(0, name, kind, config, *found, one.table, one.name, block, round)
+        self._check_blocks(configs)
         return made
 
-    def _kind(self, name: str, table: Table) -> str | None:
-        node = table.get("stage")
+    def _written_stages(self) -> list[Written]:
+        """Those of blocks among them; `kinds` gets the name of each, in order, and `order` those they run under."""
+        node = self.table.get("stages")
+        names = list(node.entries) if isinstance(node, Table) else []
+        blocks: dict[str, Block] = {}
+        written: list[Written] = []
+        for name, table in self._named("stages"):
+            if not is_block(table):
+                written.append(Written(name, table))
+                continue
+            block, faults = read_block(name, table, lambda key: self.homes(key, "block"))
+            self.faults += faults
+            blocks[name] = block
+            inner = self._tables(table.get("stages"), ("stages", name, "stages"))
+            written += [Written(one, of, block) for one, of in inner if not is_block(of)]
+        self.rounds = Rounds(list(blocks.values()), [name for name in names if name not in blocks])
+        self.faults += self.rounds.clashes()
+        for name in names:  # one that is no table is told, not looked for in vain
+            self.kinds |= dict.fromkeys(blocks[name].names if name in blocks else [name])
+            rounds = range(1, blocks[name].rounds + 1) if name in blocks else [0]
+            self.order += [numbered(one, round) for round in rounds
+                           for one in (blocks[name].names if name in blocks else [name])]  # fmt: skip
+        return written
+
+    def _check_blocks(self, configs: dict[str, StrictModel | None]) -> None:
+        for block in self.rounds.blocks:
+            self.faults += self.rounds.first_faults(block, self.needed_first)
+            stage = block.until.stage if block.until is not None else ""
+            makes = STAGES[kind].makes if (kind := self.kinds.get(stage)) else None
+            if stage not in block.names or makes is not None:
+                self.faults += until_faults(block, self.kinds, makes == "evaluation", configs.get(stage))
+
+    def _kind(self, one: Written) -> str | None:
+        node, key = one.table.get("stage"), f"{'.'.join(one.path)}.stage"
         known = ", ".join(STAGES)
         if node is None:
             why = "`stage` says what kind of stage it is"
-            self.faults.append(Fault(f"`stages.{name}.stage` is missing", str(table.place), why, f"one of {known}"))
+            self.faults.append(Fault(f"`{key}` is missing", str(one.table.place), why, f"one of {known}"))
         elif not isinstance(node, Scalar) or not isinstance(node.value, str):
-            self.faults.append(
-                Fault(f"`stages.{name}.stage` is no kind of stage", str(node.place), f"they are {known}")
-            )
+            self.faults.append(Fault(f"`{key}` is no kind of stage", str(node.place), f"they are {known}"))
         elif node.value not in STAGES:
             other = KIND_ALIASES.get(node.value.casefold(), "")
             fix = f"here it is called `{other}`" if other in STAGES else did_you_mean(node.value, STAGES)
@@ -258,25 +308,25 @@ class _Reader:
             return node.value
         return None
 
-    def _config(self, name: str, kind: str, table: Table) -> StrictModel | None:
-        cls = config_class(kind)
+    def _config(self, one: Written, kind: str) -> StrictModel | None:
+        table = one.table
         bare = _without(table, "stage")
-        config, faults = build(cls, bare, ("stages", name), table.place, lambda key: self.homes(key, kind))
+        config, faults = build(config_class(kind), bare, one.path, table.place, lambda key: self.homes(key, kind))
         self.faults += faults or (faults := _column_faults(table))
         if config is not None and not faults:
-            self._tell_idle(name, kind, config, table)
+            self._tell_idle(".".join(one.path), kind, config, table)
             return config
         return None
 
-    def _tell_idle(self, name: str, kind: str, config: StrictModel, table: Table) -> None:
+    def _tell_idle(self, path: str, kind: str, config: StrictModel, table: Table) -> None:
         """A fault, or a warning, for each written key that does nothing beside another."""
         told: set[str] = set()
         for one in getattr(importlib.import_module(STAGES[kind].module), "idle", lambda _: ())(config):
             entry = _written(table, one.key)
-            if entry is None or one.key in told or self._was_filled_in(f"stages.{name}.{one.key}"):
+            if entry is None or one.key in told or self._was_filled_in(f"{path}.{one.key}"):
                 continue
             told.add(one.key)
-            fault = Fault(f"`stages.{name}.{one.key}` does nothing here", str(entry.key), one.why)
+            fault = Fault(f"`{path}.{one.key}` does nothing here", str(entry.key), one.why)
             if one.harmless:
                 self.warnings.append(f"{fault.what}: {one.why} ({entry.key})")
             else:
@@ -288,8 +338,9 @@ class _Reader:
         known = plain(said.node) if said is not None and isinstance(said.node, Table) else {}
         return str(known.get(key, "")).startswith(("default", "preset "))
 
-    def _found(self, name: str, refs: list[Ref]) -> tuple[tuple[Ref, ...], tuple[str, ...]] | None:
-        """The references of a stage, found, and the tasks it names; None if one is not there or has faults itself."""
+    def _found(self, one: Written, refs: list[Ref], round: int) -> tuple[tuple[Ref, ...], tuple[str, ...]] | None:
+        """The references of a stage in a round, found, and the tasks it names; None if one is not there or has faults
+        itself."""
         before = len(self.faults)
         named = [ref for ref in refs if ref.kind == "task"]
         self.named |= {ref.text for ref in named}
@@ -298,15 +349,10 @@ class _Reader:
             self._unknown_task(ref)
         refs = [ref for ref in refs if ref.kind != "task"]
         refs += [ref for task in tasks for ref in self.task_references.get(task, ())]
-        makes: dict[str, Makes | None] = {
-            other: STAGES[of].makes if of in STAGES else None for other, of in self.kinds.items()
-        }
         found = []
         for ref in refs:
             if ref.stage is not None:
-                faults = check_stage_reference(ref, makes, name)
-                if ref.stage in makes:
-                    self.uses.setdefault(name, []).append((ref.stage, ref))
+                ref, faults = self._bound(ref, one, round)
             elif ref.kind == "reward" and is_named(ref):
                 faults = []  # one of the built-in rewards, or a fault that the stage's check names
             else:
@@ -324,16 +370,26 @@ class _Reader:
             return None
         return tuple(found), tuple(tasks)
 
-    def unused_files(self) -> dict[str, list[Ref]]:
-        """The files of tasks that no stage names; faults for those that are not there."""
+    def _bound(self, ref: Ref, one: Written | None, round: int) -> tuple[Ref, list[Fault]]:
+        """A reference to a stage with the one it means, and the faults of it; `one` is the stage it stands in."""
         makes: dict[str, Makes | None] = {
             name: STAGES[kind].makes if kind in STAGES else None for name, kind in self.kinds.items()
         }
+        meant = self.rounds.meant(ref, one or Written("", self.table), round)
+        self.needed_first.add(meant.told.key)
+        if meant.fault is not None:
+            return ref, [meant.fault]
+        if one is not None and meant.told.stage in makes:
+            self.uses.setdefault(numbered(one.name, round), []).append((meant.ref.stage or "", meant.ref))
+        return meant.ref, check_stage_reference(meant.told, makes, "" if one is None or one.block else one.name)
+
+    def unused_files(self) -> dict[str, list[Ref]]:
+        """The files of tasks that no stage names; faults for those that are not there."""
         files: dict[str, list[Ref]] = {}
         for name in (name for name in self.tasks if name not in self.named):
             for ref in self.task_references[name]:
                 if ref.stage is not None:
-                    self.faults += check_stage_reference(ref, makes, "")
+                    self.faults += self._bound(ref, None, 0)[1]
                 else:
                     found, faults = self.find(ref, list(self.kinds))
                     self.faults += faults
@@ -348,28 +404,3 @@ class _Reader:
             why = f"the tasks are {', '.join(written)}" if written else "the recipe has no `tasks`"
             fix = did_you_mean(ref.text, written)
             self.faults.append(Fault(f"`{ref.key}` names an unknown task `{ref.text}`", str(ref.place), why, fix))
-
-    # -- the graph ----------------------------------------------------------------------------------------------------
-
-    def check_graph(self, sort: bool) -> list[str]:
-        """The stages in the order they run in; faults for circles and for stages that stand before what they use."""
-        names = list(self.kinds)
-        uses = {name: [used for used, _ in self.uses.get(name, [])] for name in names}
-        circle = find_circle(uses)
-        if circle:
-            ref = next(ref for used, ref in self.uses[circle[0]] if used == circle[1])
-            what = (
-                f"`{ref.key}` refers to the stage itself" if len(circle) == 2 else "stages use one another in a circle"
-            )
-            why = f"{' needs '.join(circle)}: none of them can be first"
-            self.faults.append(Fault(what, str(ref.place), why, "let one of them start from something that exists"))
-            return names
-        if sort:
-            return sort_stages(uses)
-        for name in names:
-            for used, ref in self.uses.get(name, []):
-                if names.index(used) > names.index(name):
-                    why = f"stages run in the order they are written in, and `{name}` needs what `{used}` makes"
-                    what = f"`{name}` stands before `{used}`, which it uses"
-                    self.faults.append(Fault(what, str(ref.place), why, f"move `{name}` below `{used}`"))
-        return names

@@ -6,7 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +17,8 @@ from pydantic import Field
 from temper.config import StrictModel, TaskConfig
 from temper.errors import ConfigError, Fault
 from temper.recipe.document import Items, Node, Place, Table
-from temper.recipe.graph import (
-    Ref,
-)
+from temper.recipe.graph import Ref
+from temper.recipe.rounds import Block, numbered
 from temper.recipe.sources import Source
 from temper.stages import STAGES, Makes
 from temper.trackers import TrackerName
@@ -65,6 +64,19 @@ class Stage:
     references: tuple[Ref, ...]  # those of its config, and of the tasks it names
     tasks: tuple[str, ...]
     written: Table
+    base: str = ""  # the name under which it is written, where it is the stage of a round
+    block: str = ""
+    round: int = 0
+
+    @property
+    def path(self) -> str:
+        """Where the recipe writes it: the dotted key of its table."""
+        return f"stages.{self.block}.stages.{self.base}" if self.block else f"stages.{self.name}"
+
+    @property
+    def meant(self) -> dict[str, str]:
+        """The stage that each of its references to one means, by the reference as written."""
+        return {ref.text: ref.stage for ref in self.references if ref.stage is not None}
 
     def place(self, text: str) -> Place:
         """Where in the recipe what `text` speaks of was written: a value it quotes, a key it names, or the stage."""
@@ -107,6 +119,7 @@ class Recipe:
     task_files: Mapping[str, Sequence[Ref]]  # those of tasks that no stage names, as far as they are there
     warnings: tuple[str, ...] = ()  # of what is written and has little effect
     output_dir: str | None = None
+    blocks: tuple[Block, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Stage]:
@@ -127,6 +140,22 @@ class Recipe:
             if (origin := self.origins.get(".".join(parts[:depth]))) is not None:
                 return origin
         return self.origins.get(parts[0], "default")
+
+    def ended(self, name: str, round: int) -> Recipe:
+        """The recipe once a block is known to end with a round: without the rounds after it, and what refers to the
+        last one bound to it."""
+        block = next(block for block in self.blocks if block.name == name)
+
+        def bound(ref: Ref) -> Ref:
+            return replace(ref, stage=numbered(ref.last_of, round)) if ref.last_of in block.names else ref
+
+        stages = tuple(
+            replace(stage, references=tuple(bound(ref) for ref in stage.references))
+            for stage in self.stages
+            if stage.block != name or stage.round <= round
+        )
+        blocks = tuple(replace(one, ended=round) if one is block else one for one in self.blocks)
+        return replace(self, stages=stages, blocks=blocks)
 
 
 def config_class(kind: str) -> type[StrictModel]:

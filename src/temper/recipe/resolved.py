@@ -21,8 +21,23 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         "threads": recipe.threads,
         "trackers": list(recipe.trackers),
         "tasks": {name: task.model_dump(mode="json") for name, task in recipe.tasks.items()},
-        "stages": {stage.name: stage_values(stage) for stage in recipe.stages},
+        "stages": _stages(recipe),
     }
+
+
+def _stages(recipe: Recipe) -> dict[str, Any]:
+    """The stages by name; of a block what is written of it, each of its stages once."""
+    blocks = {block.name: block for block in recipe.blocks}
+    found: dict[str, Any] = {}
+    for stage in recipe.stages:
+        if not stage.block:
+            found[stage.name] = stage_values(stage)
+            continue
+        block = blocks[stage.block]
+        until = block.until.model_dump(mode="json") if block.until else None
+        told = {"repeat": block.rounds, "until": until, "first": dict(block.first)}
+        found.setdefault(stage.block, {**told, "stages": {}})["stages"][stage.base] = stage_values(stage)
+    return found
 
 
 def stage_values(stage: Stage) -> dict[str, Any]:
@@ -67,7 +82,7 @@ def render_recipe(recipe: Recipe) -> str:
 
 def render_stage(recipe: Recipe, stage: Stage) -> str:
     """One stage of the resolved recipe as YAML."""
-    where = {key.removeprefix(f"stages.{stage.name}."): origin for key, origin in origins(recipe).items()}
+    where = {key.removeprefix(f"{stage.path}."): origin for key, origin in origins(recipe).items()}
     return render(masked(stage_values(stage)), where)
 
 

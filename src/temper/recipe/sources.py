@@ -172,7 +172,8 @@ def _mergeable(base: Table, over: Table, depth: int) -> bool:
     if depth >= 2 and not over.entries:  # the keys of a stage or a task are at depth 2
         return False
     kinds = [node.value for table in (base, over) if isinstance(node := table.get("stage"), Scalar)]
-    return len(set(kinds)) < 2
+    is_both = any("stage" in one.entries and "repeat" in other.entries for one, other in ((base, over), (over, base)))
+    return len(set(kinds)) < 2 and not is_both
 
 
 # -- --set ------------------------------------------------------------------------------------------------------------
@@ -216,18 +217,34 @@ def _placed(node: Node, place: Place) -> Node:
 def _full_path(table: Table, parts: list[str], shown: str) -> list[str]:
     """The key's path from the top; the first part may be the name of a stage or a task."""
     named = {group: list(node.entries) for group in ("stages", "tasks") if isinstance(node := table.get(group), Table)}
+    blocks = _stages_of_blocks(table)
     if parts[0] not in TOP_KEYS:
         group = next((group for group, names in named.items() if parts[0] in names), None)
+        if group is None and parts[0] in blocks:
+            return _full_path(table, ["stages", *parts], shown)
         if group is None:
             candidates = {name: name for name in (*TOP_KEYS, *named.get("stages", []), *named.get("tasks", []))}
             raise ConfigError(_unknown(".".join(parts), parts[0], _written(table) | candidates, named, shown))
         parts = [group, *parts]
+    if parts[0] == "stages" and len(parts) > 1 and parts[1] not in named.get("stages", []) and parts[1] in blocks:
+        parts = ["stages", blocks[parts[1]], *parts]
     if parts[0] in ("stages", "tasks") and len(parts) > 1 and parts[1] not in named.get(parts[0], []):
         candidates = {name: name for name in named.get(parts[0], [])}
         raise ConfigError(_unknown(".".join(parts), parts[1], candidates, named, shown))
     if "" in parts:
         raise ConfigError(Fault(f"`{'.'.join(parts)}` is no key", shown, fix="write `--set a.b=value`"))
     return parts
+
+
+def _stages_of_blocks(table: Table) -> dict[str, str]:
+    """The block that each stage of one stands in."""
+    node = table.get("stages")
+    found: dict[str, str] = {}
+    for name, entry in node.entries.items() if isinstance(node, Table) else ():
+        is_block = isinstance(entry.node, Table) and "stage" not in entry.node.entries
+        inner = entry.node.get("stages") if is_block and isinstance(entry.node, Table) else None
+        found |= dict.fromkeys(inner.entries if isinstance(inner, Table) else (), name)
+    return found
 
 
 def _written(table: Table) -> dict[str, str]:

@@ -14,6 +14,7 @@ import yaml
 from temper.errors import TemperError
 from temper.hub.names import is_hub_data, is_hub_model
 from temper.masking import mask
+from temper.recipe.rounds import unrolled
 from temper.record.rundir import read_object
 from temper.runs import find_evaluation, maker_of
 
@@ -40,7 +41,8 @@ def _recipe(run: Path) -> dict[str, Any]:
         found = yaml.safe_load((run / "recipe.resolved.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError):
         return {}
-    return found if isinstance(found, dict) else {}
+    stages = read_object(run / "run.json").get("stages")
+    return unrolled(found, stages if isinstance(stages, dict) else ()) if isinstance(found, dict) else {}
 
 
 def _stage(recipe: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -11,7 +11,7 @@ from temper.record.cost import show_bytes
 from temper.record.lines import duration
 from temper.record.trust import RunFiles
 from temper.report.gather import gather_stages
-from temper.report.table import render
+from temper.report.table import render, round_lines
 
 
 def ending(folder: Path, record: Mapping[str, Any], evaluation: Mapping[str, Any] | None, has_model: bool) -> str:
@@ -21,6 +21,7 @@ def ending(folder: Path, record: Mapping[str, Any], evaluation: Mapping[str, Any
     wall, cpu = duration(record.get("wall_seconds") or 0.0), record.get("cpu_seconds") or 0.0
     memory = show_bytes(record.get("peak_memory_bytes"))
     lines.append(f"cost:    {cpu:,.0f} CPU-seconds, {wall} of wall time, {memory} of memory")
+    lines += [f"rounds:  {escape(text)}" for text in round_lines(record.get("rounds"))]
     if has_model:
         lines.append(f"next:    temper chat {folder}")
     if note := record.get("note"):

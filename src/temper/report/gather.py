@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from temper.recipe.rounds import unrolled
 from temper.record.metrics import RL_KINDS
 from temper.record.runfiles import read_lines, stage_work
 from temper.record.trust import RECIPE, RunFiles
@@ -45,7 +46,8 @@ def gather(run_dir: Path) -> Json:
     """
     run_dir = Path(run_dir)
     files = RunFiles(run_dir)
-    run, recipe = files.object(run_dir / "run.json"), _read_recipe(run_dir, files)
+    run = files.object(run_dir / "run.json")
+    recipe = _read_recipe(run_dir, files, run)
     stages = gather_stages(run_dir, files)
     evaluations = [found for stage in stages if (found := _evaluation(run_dir, stage, files)) is not None]
     models = _models(evaluations)
@@ -67,6 +69,7 @@ def gather(run_dir: Path) -> Json:
         "stages": stages,
         "samples": _samples(run_dir, stages, evaluations, files),
         "tasks": list(tasks) if isinstance(tasks, dict) else [],
+        "rounds": _mapping(run.get("rounds")),
         "missing": _missing(stages, evaluations),
         "damaged": files.told(),
         "run": {"directory": str(run_dir)} | {key: run.get(key) for key in ("command", "versions", "started", "state")},
@@ -75,7 +78,8 @@ def gather(run_dir: Path) -> Json:
 
 def gather_stages(run_dir: Path, files: RunFiles) -> list[Json]:
     """The `stages` of `gather` alone."""
-    run, recipe = files.object(run_dir / "run.json"), _read_recipe(run_dir, files)
+    run = files.object(run_dir / "run.json")
+    recipe = _read_recipe(run_dir, files, run)
     return [_stage(run_dir, run, recipe, name, files) for name in _stage_names(run, recipe)]
 
 
@@ -97,13 +101,14 @@ def _findings(stage: Json) -> list[Json]:
     return [{"key": finding.key, "level": finding.level, "text": finding.text} for finding in found]
 
 
-def _read_recipe(run_dir: Path, files: RunFiles) -> Json:
+def _read_recipe(run_dir: Path, files: RunFiles, run: Json) -> Json:
+    """The resolved recipe, the rounds of its blocks written out as far as they ran."""
     path = run_dir / RECIPE
     try:
         value = {} if path in files.damaged else yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return {}
-    return value if isinstance(value, dict) else {}
+    return unrolled(value, _entries(run)) if isinstance(value, dict) else {}
 
 
 # -- stages -----------------------------------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ def page(data: Mapping[str, Any]) -> str:
         sections.head(data),
         sections.pipeline(data),
         sections.missing(data),
+        sections.rounds(data),
         sections.results(data),
         sections.warnings(data),
         curves(data),

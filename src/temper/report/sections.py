@@ -12,7 +12,7 @@ from temper.record.lines import duration
 from temper.report.charts import whisker
 from temper.report.graph import Edge, Node, pipeline_svg
 from temper.report.stagechart import Score, stage_chart
-from temper.report.table import called, coverage, rewards_instead, several_ks
+from temper.report.table import called, coverage, rewards_instead, round_lines, several_ks
 
 Json = Mapping[str, Any]
 KIND_NAMES = {
@@ -125,6 +125,12 @@ def _gain(data: Json) -> str:
         return ""
     names = f"{escape(models[0]['stage'])} to {escape(models[-1]['stage'])}"
     return f"Held-out accuracy on {escape(task)}: {first:.2f} → {last:.2f} ({names})."
+
+
+def rounds(data: Json) -> str:
+    """What ended the blocks that repeat, or did not yet."""
+    items = "".join(f"<li>{escape(line)}</li>" for line in round_lines(data["rounds"]))
+    return f'<section class="rounds"><h2>Rounds</h2><ul>{items}</ul></section>' if items else ""
 
 
 def missing(data: Json) -> str:

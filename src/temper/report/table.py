@@ -39,6 +39,20 @@ def render(
     return spelled("\n\n".join(blocks), encoding)
 
 
+def round_lines(blocks: Any) -> list[str]:
+    """What the rules of blocks that repeat found, as run.json has it.
+
+    >>> round_lines({"loop": {"of": 4, "what": "accuracy", "values": [0.5, 0.91], "why": "it is at least 0.9"}})
+    ['loop: 2 of at most 4: accuracy 0.500, 0.910: it is at least 0.9']
+    """
+    found = []
+    for name, of in blocks.items() if isinstance(blocks, dict) else ():
+        values = ", ".join("not measured" if value is None else f"{value:.3f}" for value in of["values"])
+        why = f": {of['why']}" if of["why"] else ""
+        found.append(f"{name}: {len(of['values'])} of at most {of['of']}: {of['what']} {values}{why}")
+    return found
+
+
 def _scores(models: Sequence[Mapping[str, Any]], width: int | None, color: bool) -> str:
     tasks = list(dict.fromkeys(task for model in models for task in model["tasks"]))
     ks = several_ks(models, tasks[0]) if tasks else []

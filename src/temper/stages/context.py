@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,3 +40,13 @@ class StageContext:
     tasks: Mapping[str, Task]  # those the config names
     log: StageLog
     stopping: Callable[[], bool]  # true once the process was asked to stop: save a checkpoint and raise Preempted
+    meant: Mapping[str, str] = field(default_factory=dict)  # the stage that each "@name" of the config means
+
+    def labels(self, models: Sequence[str]) -> dict[str, str]:
+        """What tables call each model: the stage that made it, its round too, or the text that names it; two names of
+        one stage are told apart as they are written."""
+        found: dict[str, str] = {}
+        for ref in models:
+            label = self.meant.get(ref, ref.removeprefix("@"))
+            found[ref] = ref.removeprefix("@") if label in found.values() else label
+        return found

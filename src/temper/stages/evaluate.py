@@ -175,15 +175,16 @@ def run(config: Config, ctx: StageContext) -> None:
     total = len(config.models) * len(config.tasks)
     own = [name for name in config.reward_funcs if name not in MEASURED]
     more = {reward_label(name): reward for name, reward in open_rewards(own, ctx, config).items()}
+    called = ctx.labels(config.models)
     for ref in config.models:
-        stage = ref.removeprefix("@")
+        stage = called[ref]
         tasks: dict[str, Any] = {}
         for name in config.tasks:
             kept = ctx.work / "samples" / f"{len(models):02d}.{name}"
             found = kept_of(kept, ctx)
             if found is None:
                 key = (ctx.seed, ctx.name)
-                asked = in_form(prompts[name], config.replies.get(stage))
+                asked = in_form(prompts[name], config.replies.get(ref.removeprefix("@")))
                 remote = remote_of(config, ref, ctx)
                 keep(evaluate_model(ctx.inputs[ref], asked, config, key, ctx.log.warn, more, remote), kept, ctx)
                 found = kept_of(kept, ctx)
@@ -198,7 +199,18 @@ def run(config: Config, ctx: StageContext) -> None:
             if ctx.stopping():
                 raise Preempted(f"measured {stage} on {name}; the rest is left")
         models.append({"stage": stage, "tasks": tasks})
-    write_evaluation(ctx.out, evaluation(config, models, scored, prompts))
+    write_evaluation(ctx.out, evaluation(called_so(config, called), models, scored, prompts))
+
+
+def called_so(config: Config, called: Mapping[str, str]) -> Config:
+    """The config with the models of its claims as tables call them."""
+    names = {ref.removeprefix("@"): label for ref, label in called.items()}
+
+    def renamed(claim: Claim) -> Claim:
+        of = {key: name and names[name] for key in ("model", "below", "difference") for name in [getattr(claim, key)]}
+        return claim.model_copy(update=of)
+
+    return config.model_copy(update={"claims": [renamed(claim) for claim in config.claims]})
 
 
 def evaluation(
