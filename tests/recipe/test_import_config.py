@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from temper import cli
+from temper.errors import ConfigError
 from temper.recipe.foreign.read import read_settings, tool_of
+from temper.recipe.foreign.shell import read_commands
+from temper.recipe.reader import load_recipe
 
 GRPO = """
 model_name_or_path: org/name
@@ -86,9 +91,97 @@ ray job submit --address="http://127.0.0.1:8265" \\
    --init_kl_coef 0.01 --use_kl_loss --kl_estimator k3 --advantage_estimator group_norm \\
    --bf16 --packing_samples
 """
+VERL_ARRAYS = """
+#!/usr/bin/env bash
+set -xeuo pipefail
+DEVICE=${DEVICE:-$(python3 -c 'import torch_npu' 2>/dev/null && echo npu || echo gpu)}
+MODEL_PATH=${MODEL_PATH:-"org/name"}
+MAX=${MAX:-256}
+N=4
+case "${DEVICE}" in
+    npu) N=16 ;;
+esac
+if [ "$N" -gt 8 ]; then LR=1e-5; else LR=2e-6; fi
+DATA=(
+    algorithm.adv_estimator=grpo
+    data.train_files="['$HOME/a.parquet', '$HOME/b.parquet']"
+    data.train_batch_size=$((N * 16))   # prompts
+    data.max_response_length=$(( ${MAX} + 0 ))
+)
+ACTOR=(actor_rollout_ref.model.path="$MODEL_PATH" actor_rollout_ref.actor.optim.lr=${LR}
+    actor_rollout_ref.actor.policy_loss.loss_mode=cispo actor_rollout_ref.actor.clip_ratio_low=10
+    actor_rollout_ref.actor.clip_ratio_high=0.2 actor_rollout_ref.rollout.n=$N
+    reward_model.overlong_buffer.enable=False reward_model.overlong_buffer.len=64)
+if [[ "$DEVICE" == npu ]]; then
+    ACTOR+=(actor_rollout_ref.rollout.n=2)
+fi
+python3 -m verl.trainer.main_ppo \\
+    "${DATA[@]}" "${ACTOR[@]}" \\
+    # a line in between
+    trainer.total_training_steps=30 trainer.default_local_dir=$1 "$@" 2>&1 | tee log.txt
+"""
+VERL_SFT = """
+nproc_per_node=$1
+torchrun --standalone --nnodes=1 --nproc_per_node=$nproc_per_node \\
+    -m verl.trainer.fsdp_sft_trainer data.train_files=$HOME/gsm8k/train.parquet data.train_batch_size=32 \\
+    optim.lr=1e-4 model.path=org/name model.lora_rank=8 model.lora_alpha=16 trainer.total_epochs=2
+"""
+OPENRLHF_GROUPED = """
+srun --nodes=1 bash -c \\
+"pip install ray \\
+&& ray job submit --address=http://localhost:8265 --runtime-env-json='{\\"working_dir\\": \\"/x\\"}' \\
+    -- python3 -m openrlhf.cli.train_ppo_ray \\
+    --actor.model_name_or_path org/name --data.prompt_dataset org/prompts --data.input_key prompt \\
+    --data.label_key answer --train.batch_size 128 --rollout.batch_size 64 --rollout.n_samples_per_prompt 4 \\
+    --data.max_len 768 --actor.adam.lr 5e-7 --actor.eps_clip_low_high 0.2 0.27 \\
+    --algo.kl.init_coef 1e-4 --algo.kl.use_loss --algo.kl.estimator k2 --algo.advantage.estimator rloo \\
+    --ds.param_dtype bf16 --ds.zero_stage 3 --vllm.num_engines 4 --eval.n_samples_per_prompt 4" &>> log
+"""
+OPENRLHF_SFT = """
+read -r -d '' training_commands <<EOF
+openrlhf.cli.train_sft \\
+   --data.dataset chat.jsonl --train.batch_size 16 --train.max_epochs 1 \\
+   --model.model_name_or_path org/name --adam.lr 5e-6 --model.gradient_checkpointing_enable
+EOF
+    # --ds.packing_samples
+if [[ ${1} != "slurm" ]]; then
+    deepspeed --module $training_commands
+fi
+"""
+SKYPILOT = """
+resources: {accelerators: "H100:1"}
+run: |
+  if [ "$SKYPILOT_NODE_RANK" == "0" ]; then
+    python3 -m verl.trainer.main_ppo algorithm.adv_estimator=rloo data.train_files=a.parquet data.train_batch_size=64 \\
+      actor_rollout_ref.model.path=org/name actor_rollout_ref.rollout.n=4 trainer.total_epochs=1
+  fi
+"""
+TRL_COMMAND = """
+accelerate launch --config_file zero3.yaml --num_processes 2 \\
+  examples/grpo.py --model_name_or_path org/name --dataset_name org/sums --loss_type sapo \\
+  --per_device_train_batch_size 16 --num_generations 8 --max_steps 10 --bf16 True
+"""
+TRL_MIXED = """
+model_name_or_path: org/name
+dataset_mixture:
+  datasets:
+    - {id: org/sums, config: main, split: train, weight: 1.0}
+    - {id: org/more, split: train}
+reward_funcs: [accuracy]
+packing: false
+num_generations: 4
+per_device_train_batch_size: 8
+packing: true
+lr_scheduler_type: constant_with_warmup
+"""
+LAUNCH = "accelerate launch src/grpo.py --config recipes/grpo.yaml --learning_rate 3e-6\n"
 CASES = {
     "grpo.yaml": (GRPO, "trl", "grpo"), "sft.yaml": (SFT, "trl", "sft"), "verl.sh": (VERL, "verl", "grpo"),
     "verl.yaml": (VERL_NESTED, "verl", "grpo"), "openrlhf.sh": (OPENRLHF, "openrlhf", "grpo"),
+    "arrays.sh": (VERL_ARRAYS, "verl", "grpo"), "verl_sft.sh": (VERL_SFT, "verl", "sft"),
+    "grouped.sh": (OPENRLHF_GROUPED, "openrlhf", "grpo"), "here.sh": (OPENRLHF_SFT, "openrlhf", "sft"),
+    "job.yaml": (SKYPILOT, "verl", "grpo"), "command.sh": (TRL_COMMAND, "trl", "grpo"),
+    "mixed.yaml": (TRL_MIXED, "trl", "grpo"),
 }  # fmt: skip
 
 
@@ -102,7 +195,7 @@ def made(tmp_path, monkeypatch, capsys):
     (tmp_path / "chat.jsonl").write_text(json.dumps({"prompt": "1+1", "completion": reply}) + "\n")
 
     def run(name: str, *more: str) -> dict:
-        (tmp_path / name).write_text(CASES[name][0])
+        (tmp_path / name).write_text(CASES[name][0] if name in CASES else LAUNCH)
         assert cli.main(["import-config", name, "--json", *more]) == 0
         return json.loads(capsys.readouterr().out)
 
@@ -117,11 +210,14 @@ def test_every_key_is_accounted_for_and_plan_takes_the_recipe(made, name, tmp_pa
     assert (found["tool"], found["stage"]) == (tool, kind)
     _, settings = read_settings(tmp_path / name)
     listed = [line["key"] for line in found["keys"] if line["fate"] != "defaulted"]
-    assert sorted(listed) == sorted({setting.key for setting in settings})
+    assert sorted(set(listed)) == sorted({setting.key for setting in settings})
     assert all(line["reason"] or line["fate"] == "converted" for line in found["keys"])
-    capsys.readouterr()
-    code = cli.main(["plan", "recipe.yaml"])
-    assert code in (0, 9), capsys.readouterr().err  # 9: an optional part that the config asks for
+    recipe, faults = load_recipe("recipe.yaml")
+    assert (recipe.stages[0].kind, faults) == (kind, [])
+    if name in ("grpo.yaml", "sft.yaml", "arrays.sh"):
+        capsys.readouterr()
+        code = cli.main(["plan", "recipe.yaml"])
+        assert code in (0, 9), capsys.readouterr().err  # 9: an optional part that the config asks for
 
 
 def stage(found: dict) -> dict:
@@ -169,6 +265,80 @@ def test_openrlhf(made):
     wanted = {"prompts_per_step": 64, "num_generations": 4, "num_mini_batches": 2, "kl_penalty": 0.01,
               "kl_placement": "loss", "advantage": "std", "num_iterations": 1, "learning_rate": 5e-7}  # fmt: skip
     assert wanted.items() <= stage(made("openrlhf.sh")).items()
+
+
+def test_arrays_sums_defaults_and_conditions_of_a_script(made):
+    found = made("arrays.sh")
+    wanted = {
+        "model": "org/name", "prompts_per_step": 64, "max_completion_length": 256, "num_generations": 4,
+        "max_steps": 30, "learning_rate": 1e-5, "surrogate": "cispo", "ratio_cap": 1.2, "aggregation": "token_mean",
+    }  # fmt: skip
+    assert wanted.items() <= stage(found).items()
+    assert not {"clip_range", "overlong_cache"} & set(stage(found))
+    assert found["recipe"]["tasks"]["train"]["train"] == "~/a.parquet"
+    [line] = [line for line in found["keys"] if line["key"] == "trainer.default_local_dir"]
+    assert (line["fate"], line["where"].rpartition(":")[2]) == ("dropped", "28")
+
+
+def test_sft_of_verl_and_of_openrlhf(made):
+    wanted = {"model": "org/name", "batch_size": 32, "num_train_epochs": 2, "lora": {"r": 8, "alpha": 16}}
+    assert wanted.items() <= stage(made("verl_sft.sh")).items()
+    wanted = {"model": "org/name", "batch_size": 16, "num_train_epochs": 1, "learning_rate": 5e-6, "data": "chat.jsonl",
+              "gradient_checkpointing": True}  # fmt: skip
+    assert wanted.items() <= stage(made("here.sh")).items()
+
+
+def test_openrlhf_with_keys_in_groups(made):
+    wanted = {
+        "prompts_per_step": 64, "num_generations": 4, "num_mini_batches": 2, "kl_penalty": 1e-4, "advantage": "rloo",
+        "kl_estimator": "k2", "clip_range": 0.2, "clip_range_high": 0.27, "learning_rate": 5e-7, "dtype": "bfloat16",
+        "max_completion_length": 768, "model": "org/name",
+    }  # fmt: skip
+    found = made("grouped.sh")
+    assert wanted.items() <= stage(found).items()
+    reasons = {line["key"]: line["reason"] for line in found["keys"]}
+    assert "evaluate" in reasons["eval.n_samples_per_prompt"]
+    assert "--ranks" in reasons["ds.zero_stage"]
+
+
+def test_a_job_with_the_command_in_it_and_a_command_of_trl(made):
+    assert {"advantage": "rloo", "num_generations": 4, "num_train_epochs": 1}.items() <= stage(made("job.yaml")).items()
+    wanted = {"surrogate": "sapo", "prompts_per_step": 4, "max_steps": 10, "aggregation": "sequence_mean"}
+    assert wanted.items() <= stage(made("command.sh")).items()
+
+
+def test_a_mixture_a_repeated_key_and_a_rate_that_does_not_fall(made):
+    found = made("mixed.yaml")
+    assert found["recipe"]["tasks"]["train"]["train"] == "hf://org/sums?split=train&name=main"
+    assert "min_lr_ratio" not in stage(found)
+    told = [line["reason"] for line in found["keys"] if line["key"] == "packing"]
+    assert len(told) == 2
+    assert "again" in told[0]
+
+
+def test_a_script_that_names_its_config(made, tmp_path, capsys):
+    (tmp_path / "launch.sh").write_text(LAUNCH)
+    assert cli.main(["import-config", "launch.sh"]) == 2
+    assert "import-config recipes/grpo.yaml" in capsys.readouterr().err
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/grpo.yaml").write_text(GRPO)
+    assert {"learning_rate": 3e-6, "max_steps": 50}.items() <= stage(made("launch.sh")).items()
+
+
+def test_training_on_pairs_is_told_to_be_none_here(tmp_path, capsys):
+    for more in ("--chosen_key chosen", "--data.chosen_key chosen", "--beta 0.1", "--teacher_model org/large"):
+        (tmp_path / "a.sh").write_text(f"deepspeed --module x --pretrain m --dataset org/pairs --max_len 9 {more}\n")
+        assert cli.main(["import-config", str(tmp_path / "a.sh")]) == 2
+        assert "reward_model" in capsys.readouterr().err
+
+
+@given(st.text(alphabet="ab=$(){}[]'\"`\\ \n#;|&<>-@:.1", max_size=60))
+def test_no_text_stops_the_reader_of_scripts(text):
+    try:
+        commands = read_commands("x=1\n" + text, "a.sh")
+    except ConfigError:
+        return  # a quotation that is not closed
+    assert all(word.line >= 1 for command in commands for word in command)
 
 
 def test_what_is_no_config_is_told(tmp_path, capsys):

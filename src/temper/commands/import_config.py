@@ -48,6 +48,6 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(made.listing()) if args.out is not None else text, end="\n" if args.out is not None else "")
     counts = Counter(line.fate for line in made.lines)
     told = ", ".join(f"{counts[fate]} {fate}" for fate in ("converted", "defaulted", "dropped"))
-    recipe = str(args.out) if args.out is not None else "the recipe"
-    tell(f"{TOOLS[tool]}, a stage `{made.kind}`: {told}; look at it with `temper plan {recipe}`")
+    then = f"look at it with `temper plan {args.out}`" if args.out is not None else "`--out FILE` writes it to a file"
+    tell(f"{TOOLS[tool]}, a stage `{made.kind}`: {told}; {then}")
     return 0

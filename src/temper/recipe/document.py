@@ -178,8 +178,11 @@ def odd_characters(text: str, place: Place) -> list[Fault]:
 # -- documents --------------------------------------------------------------------------------------------------------
 
 
-def read_document(text: str, source: str, folder: Path = Path()) -> Node:
-    """The tree of the one document in `text`. Raises ConfigError with every fault found.
+def read_document(
+    text: str, source: str, folder: Path = Path(), repeated: list[tuple[str, Node]] | None = None
+) -> Node:
+    """The tree of the one document in `text`. Raises ConfigError with every fault found. With a list for keys that are
+    `repeated` the last of them counts, as elsewhere, and the list gets the others.
 
     >>> table = read_document("seed: 3\\nstages: {a: {lr: 1e-5}}", "my.yaml")
     >>> plain(table), str(table.entries["stages"].key)
@@ -188,7 +191,7 @@ def read_document(text: str, source: str, folder: Path = Path()) -> Node:
     for number, line in enumerate(text.split("\n"), 1):
         if match := _ODD.search(line):
             raise ConfigError(odd_characters(line, Place(source, number, match.start() + 1)))
-    builder = _Builder(source, folder)
+    builder = _Builder(source, folder, repeated)
     loader = yaml.SafeLoader(text)
     try:
         while loader.check_event():
@@ -236,6 +239,7 @@ class _Builder:
 
     source: str
     folder: Path
+    repeated: list[tuple[str, Node]] | None = None
     root: Node | None = None
     faults: list[Fault] = field(default_factory=list)
     stack: list[_Open] = field(default_factory=list)
@@ -319,7 +323,10 @@ class _Builder:
             opened.key = self._key(node)
         else:
             (key, place), opened.key = opened.key, None
-            if key in opened.node.entries:
+            if key in opened.node.entries and self.repeated is not None:
+                self.repeated.append((key, opened.node.entries[key].node))
+                opened.node.entries[key] = Entry(place, node)
+            elif key in opened.node.entries:
                 first = opened.node.entries[key].key
                 fault = Fault(f"duplicate key `{key}`", str(place), f"it also stands at {first}", "keep one of the two")
                 self.faults.append(fault)

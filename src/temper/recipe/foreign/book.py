@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from temper.recipe.faults import MOST
 from temper.recipe.foreign.read import Setting
+from temper.recipe.foreign.tables import area
 from temper.recipe.meanings import meaning
 from temper.recipe.recipe import config_class
 
@@ -52,7 +53,7 @@ class Book:
             self.lines.append(Line(setting.key, setting.value, "converted", to, reason, setting.where))
 
     def _drop(self, setting: Setting, reason: str) -> None:
-        said = reason or meaning(setting.key, {}) or "temper has no such key"
+        said = reason or meaning(setting.key, {}) or area(setting.key) or "temper has no such key"
         self.lines.append(Line(setting.key, setting.value, "dropped", "", said, setting.where))
 
     def _give_up(self, target: str, reason: str = "") -> None:
@@ -62,6 +63,14 @@ class Book:
     def _put(self, target: str, key: str, value: Any, reason: str = "") -> None:
         self.stage[key] = value
         self._done(target, f"{self._stage_name()}.{key}: {value}", reason)
+
+    def _take_back(self, key: str, reason: str) -> None:
+        """Drop a key of the stage after all: beside another it would do nothing."""
+        self.stage.pop(key, None)
+        to = re.compile(rf"{self._stage_name()}\.{key}(:|$)")
+        self.lines = [
+            replace(line, fate="dropped", to="", reason=reason) if to.match(line.to) else line for line in self.lines
+        ]
 
     def _default(self, key: str, value: Any, reason: str) -> None:
         self.stage[key] = value

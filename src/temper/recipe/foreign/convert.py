@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from temper.errors import ConfigError, Fault
 from temper.recipe.foreign.book import Line, is_absurd, numbers, whole
 from temper.recipe.foreign.read import TOOLS, Setting
+from temper.recipe.foreign.shell import OPEN
 from temper.recipe.foreign.tables import DEFAULTS, KEYS
 from temper.recipe.foreign.training import Training
 from temper.recipe.meanings import normal
@@ -21,6 +22,8 @@ from temper.rewards import REWARDS
 from temper.rewards.names import our_name, refusal
 from temper.trackers import TRACKERS
 
+_TEXTS = {"@model", "@data", "@test", "@system_prompt", "@chat_template"}  # that may have a `$` in them, or an unknown
+_NOT_SFT = {"chosen_key", "rejected_key", "beta", "teacher_model", "placeholder_token"}  # marks of other trainings
 _PAIRS = {"dpo", "sigmoid", "ipo", "kto", "orpo", "simpo", "cpo"}
 
 
@@ -51,6 +54,10 @@ class Converted:
         return lines
 
 
+def _open(name: str) -> str:
+    return "the file does not say what this stands for: write it here" if OPEN.search(name) else ""
+
+
 def convert(
     tool: str, settings: Sequence[Setting], name: str, files: Mapping[str, str | None], kind: str | None = None
 ) -> Converted:
@@ -70,12 +77,17 @@ class _Converter(Training):
         flat = {setting.key: setting for setting in self.settings}  # the last of a key counts
         self.kind = self.kind or self._kind(flat)
         fields = config_class(self.kind).model_fields
+        for setting in self.settings:
+            if flat[setting.key] is not setting:
+                self._drop(setting, "the same key stands again below, and the last counts")
         for key, setting in flat.items():
             target = keys.get(key, "")
             if setting.value is None or setting.value == "":
                 self._drop(setting, "it is empty")
             elif is_absurd(setting.value):
                 self._drop(setting, "it is no number that anything is made for")
+            elif OPEN.search(str(setting.value)) and target not in _TEXTS:
+                self._drop(setting, "what this stands for is not in the file")
             elif target.startswith("@") and target != "@drop":
                 self.said[target[1:]] = setting
             elif target in fields:
@@ -88,10 +100,11 @@ class _Converter(Training):
         self._rest(fields)
         recipe = self._recipe()
         for target, value in DEFAULTS.get((self.tool, self.kind), {}).items():
-            if target not in self.stage and target in fields:
+            is_idle = target == "min_lr_ratio" and self.stage.get("lr_scheduler_type") == "constant"
+            if target not in self.stage and target in fields and not is_idle:
                 self._default(target, value, f"what {TOOLS[self.tool]} does where nothing is said")
         for setting in self.said.values():
-            self._drop(setting, "")
+            self._drop(setting, "the key has no such value here" if setting.key in keys else "")
         recipe["stages"][self._stage_name()] |= self.stage
         return Converted(self.tool, self.kind, recipe, self.lines)
 
@@ -103,18 +116,19 @@ class _Converter(Training):
             fix = "train a `reward_model` on the pairs and let `grpo` follow it; or say `--stage sft`"
             raise ConfigError(Fault("training on pairs directly (DPO and its kind) is no stage here",
                                     flat["loss_type"].where if loss else "", fix=fix))  # fmt: skip
-        estimator = next(
-            (s.value for s in self.settings if s.key.rpartition(".")[2] in ("adv_estimator", "advantage_estimator")),
-            None,
-        )
+        if self.tool == "openrlhf" and {key.rpartition(".")[2] for key in flat} & _NOT_SFT:
+            fix = "a stage `reward_model` learns from pairs, `distill` from a teacher; `grpo` follows a reward model"
+            raise ConfigError(Fault("of OpenRLHF's trainings SFT, PPO and its kin are read", fix=fix))
+        estimator = next((s.value for s in self.settings if KEYS[self.tool].get(s.key) == "@estimator"), None)
         if self.tool == "trl":
             rl = {"reward_funcs", "num_generations", "max_completion_length", "max_prompt_length", "num_iterations"}
             return "grpo" if rl & set(flat) else "sft"
         if self.tool == "verl":
-            if "actor_rollout_ref" not in {key.partition(".")[0] for key in flat} and "model.partial_pretrain" in flat:
+            if "actor_rollout_ref" not in {key.partition(".")[0] for key in flat}:
                 return "sft"
             return "ppo" if estimator in (None, "gae") else "grpo"
-        if "actor_learning_rate" in flat or "prompt_data" in flat:
+        rl = {"actor_learning_rate", "prompt_data", "actor.adam.lr", "data.prompt_dataset", "rollout.batch_size"}
+        if rl & set(flat):
             return "ppo" if estimator in (None, "gae") else "grpo"
         return "sft"
 
@@ -174,11 +188,13 @@ class _Converter(Training):
             raise ConfigError(Fault("the config names no model", fix="say which: `--model DIR`"))
         if revision and revision != "main" and not self.files.get("model"):
             model = f"{model}@{revision}"
-        self._done("model", f"model: {model}", "`--model` counts" if self.files.get("model") else "")
+        self._done("model", f"model: {model}", "`--model` counts" if self.files.get("model") else _open(model))
         self._done("revision", f"model: {model}")
         return model
 
     def _data(self, target: str, role: str, needed: bool = True) -> str | None:
+        if target == "data" and "data" not in self.said:
+            self._first_of_mixture()
         named, given = self._take(target), self.files.get(role)
         named = named[0] if isinstance(named, list) and named else named
         if given is None and not isinstance(named, str):
@@ -186,18 +202,26 @@ class _Converter(Training):
                 raise ConfigError(Fault("the config names no data", fix="say which: `--train FILE`"))
             return None
         text = given or self._hub_name(str(named), role)
-        more = (
-            "only the first of several is taken"
-            if isinstance(self._take(target), list) and len(self._take(target)) > 1
-            else ""
-        )
+        several = isinstance(self._take(target), list) and len(self._take(target)) > 1
+        more = "only the first of several is taken" if several else _open(text)
         self._done(target, text, "`--" + role + "` counts" if given else more)
         for key in ("config", "split") if role == "train" else ("test_split",):
             self._done(key, text) if not given else self._give_up(key, "a file has no such parts")
         return text
 
-    def _hub_name(self, name: str, role: str) -> str:
-        """`org/name` as a name of the Hub; a path as it is."""
+    def _first_of_mixture(self) -> None:
+        """Of a mixture of data sets the first, with its configuration and split."""
+        mixture = self._take("mixture")
+        first = mixture[0] if isinstance(mixture, list) and mixture else None
+        if not isinstance(first, dict) or not isinstance(first.get("id") or first.get("path"), str):
+            return
+        setting = self.said.pop("mixture")
+        parts = [first.get("split") or "train", first.get("config") or first.get("name")]
+        name = self._hub_name(first.get("id") or first["path"], "train", parts)
+        self.said["data"] = replace(setting, value=[name, *mixture[1:]])
+
+    def _hub_name(self, name: str, role: str, parts: Sequence[Any] = ()) -> str:
+        """`org/name` as a name of the Hub; a path as it is. `parts` are split and configuration, else the config's."""
         if (
             Path(name).expanduser().exists()
             or re.search(r"\.(jsonl?|csv|parquet|arrow)(\.gz)?$", name)
@@ -206,8 +230,8 @@ class _Converter(Training):
             return name
         if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
             return name
-        split = self._take("split" if role == "train" else "test_split") or role
-        config = self._take("config")
+        named = self._take("split" if role == "train" else "test_split") or role
+        split, config = parts or (named, self._take("config"))
         return f"hf://{name}?split={split}" + (f"&name={config}" if config else "")
 
     def _rewards(self) -> None:

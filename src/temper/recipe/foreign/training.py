@@ -7,7 +7,7 @@ from typing import Any
 
 from temper.recipe.foreign.book import Book, number, numbers, whole
 from temper.recipe.foreign.read import Setting
-from temper.recipe.foreign.tables import DEFAULTS, ESTIMATORS, LOSSES
+from temper.recipe.foreign.tables import DEFAULTS, ESTIMATORS, LOSSES, POLICY_LOSSES
 
 STEPS = 100  # of RL where a config counts in epochs and nothing else is known
 
@@ -92,7 +92,7 @@ class Training(Book):
             self._put("max_steps", "max_steps", steps)
             self._give_up("epochs", "`max_steps` counts")
         elif isinstance(epochs, (int, float)) and epochs > 0 and "num_train_epochs" in fields:
-            self._put("epochs", "num_train_epochs", max(1, round(epochs)))
+            self._put("epochs", "num_train_epochs", epochs if self.kind == "grpo" else max(1, round(epochs)))
         elif "max_steps" in fields:
             why = "RL is counted in steps here; an epoch has (rows / prompts_per_step) of them"
             self._default("max_steps", STEPS, why if epochs else "nothing says how long")
@@ -104,6 +104,7 @@ class Training(Book):
     def _objective(self) -> None:
         if self.kind == "sft":
             return
+        self._policy_loss()
         if isinstance(high := self._take("clip_high"), (int, float)):
             low = self.stage.get("clip_range", 0.2)
             value = round(float(high), 6)
@@ -144,9 +145,45 @@ class Training(Book):
             self.stage["dynamic_sampling_tries"] = max(1, tries)
             self._done("filter", "rl.dynamic_sampling_tries")
             self._done("filter_tries", f"rl.dynamic_sampling_tries: {max(1, tries)}")
+        if self._take("no_std") is True and self.kind == "grpo":
+            self._put("no_std", "advantage", {"std": "none", "batch": "batch_centred"}.get(
+                self.stage.get("advantage", "std"), self.stage.get("advantage", "std")))  # fmt: skip
+        length = whole(self._take("total_length"))
+        if length and "max_completion_length" not in self.stage:
+            why = "of prompt and completion together there, of the completion here"
+            self._put("total_length", "max_completion_length", length, why)
+        if "max_completion_length" in self.stage:
+            self._give_up("total_length")
+        asked = self._take("overlong_asked")
+        self._done("overlong_asked", "" if asked is False else "rl.overlong_cache", "as asked")
+        if asked is False:
+            self._give_up("overlong", "not asked for")
         cache = whole(self._take("overlong"))
         if cache and cache < self.stage.get("max_completion_length", 0):
             self._put("overlong", "overlong_cache", cache)
+
+    def _policy_loss(self) -> None:
+        """A loss that has a name: its keys, and a cap or a gate in the place of the clip where it has one."""
+        target = "policy_loss" if "policy_loss" in self.said else "loss_type"
+        found = POLICY_LOSSES.get(str(self._take(target)))
+        if found is None:
+            self._give_up("policy_loss", f"of the losses that have names here are {', '.join(POLICY_LOSSES)}")
+            return
+        self.stage |= found
+        said = ", ".join(f"rl.{key}: {value}" for key, value in found.items())
+        self._done(target, said, "" if found else "as here by default")
+        surrogate = self.stage.get("surrogate", "clip")
+        high = self._take("clip_high")
+        if surrogate == "cispo" and numbers([high], 1):
+            cap = high if self.tool == "trl" else 1 + high
+            why = "" if self.tool == "trl" else "1 + the bound of the clip"
+            self._put("clip_high", "ratio_cap", round(cap, 6), why)
+        if surrogate != "clip":
+            why = f"the surrogate `{surrogate}` clips no ratio"
+            for key in ("clip_high", "clip_both"):
+                self._give_up(key, why)
+            for key in ("clip_range", "clip_range_negative"):
+                self._take_back(key, why)
 
     def _penalty(self) -> None:
         if self.tool == "trl":
@@ -185,6 +222,8 @@ class Training(Book):
         known |= dict.fromkeys(("cosine", "cosine_with_min_lr", "cosine_with_restarts"), "cosine")
         if scheduler in known:
             self._put("scheduler", "lr_scheduler_type", known[scheduler])
+        if self.stage.get("lr_scheduler_type") == "constant" and "min_lr_ratio" in self.stage:
+            self._take_back("min_lr_ratio", "a constant rate does not fall")
         self._give_up("scheduler", "the schedules here are constant, linear and cosine")
         optim = str(self._take("optim"))
         if self._take("optim") is not None:
@@ -211,6 +250,7 @@ class Training(Book):
     def _numbers(self) -> None:
         wanted = {"bf16": "bfloat16", "fp16": "float16"}
         named = str(self._take("dtype")).removeprefix("torch.")
+        named = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(named, named)
         for key, dtype in wanted.items():
             if self._take(key) is True:
                 self._put(key, "dtype", dtype)
