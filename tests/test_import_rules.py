@@ -163,7 +163,7 @@ MAY_OPEN_SOCKETS = {
     "code.suites",
 }  # fmt: skip
 # The only modules that listen: `server` binds, each `app` answers. Nothing but their commands imports them.
-MAY_OPEN_SOCKETS |= {"serve.server", "serve.app", "ui.app"}
+MAY_OPEN_SOCKETS |= {"serve.server", "serve.app", "ui.app", "ui.actions"}
 
 
 def test_only_named_modules_may_open_a_socket():

@@ -37,6 +37,11 @@ class Page:
         is_json = given.get("content-type", "").partition(";")[0] == "application/json" and raw
         return answer.status, json.loads(raw) if is_json else raw, given
 
+    def raw(self, path: str) -> bytes:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request("GET", path, headers={"Cookie": self.cookie})
+        return connection.getresponse().read()
+
     def get(self, path: str) -> Any:
         status, said, _ = self.ask(path)
         assert status == 200, said
@@ -65,14 +70,18 @@ def serve_page() -> Iterator[Any]:
     from temper.ui.app import Desk, Pages, make_app
     from temper.ui.library import Library
     from temper.ui.models import Models
+    from temper.ui.recipes import Recipes
     from temper.ui.session import Session
+    from temper.ui.starts import Starts
 
     ends = []
 
-    def start(*folders: Path) -> Page:
-        models = Models()
+    def start(*folders: Path, starts: Any = ..., directories: tuple[Path, ...] = ()) -> Page:
+        models = Models(directories)
         links: list[str] = []
-        desk = Desk(Library(list(folders)), models, Pages(explain, compare))
+        library = Library(list(folders))
+        starts = Starts(library, Recipes([], folders)) if starts is ... else starts
+        desk = Desk(library, models, Pages(explain, compare), starts)
         bound = bind("127.0.0.1", 0)
         session = Session(make_app(desk), "temper_test", links.append)
         config = uvicorn.Config(Guard(session, Rules()), log_level="error", lifespan="off", ws="none",

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from demo_runs import HOSTILE, completion, make_run
+from startable import make_starts
 
 from temper.record.rollouts import write_rows
 
@@ -89,3 +90,40 @@ def test_every_view_by_clicks(browser, hostile, width) -> None:
     assert tab.evaluate("window.hacked") is None
     assert told == []
     context.close()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_run_is_planned_started_watched_and_stopped(browser, serve_page, tmp_path, width) -> None:
+    starts = make_starts(tmp_path)
+    page = serve_page(tmp_path / "runs", starts=starts)
+    tab = browser.new_context(viewport={"width": width, "height": 800}).new_page()
+    tab.set_default_timeout(60_000)
+    tab.goto(f"http://127.0.0.1:{page.port}/enter?token={page.links[-1]}")
+    tab.click("nav a:text('Start')")
+    tab.select_option("select[aria-label=recipe]", label="small (small.yaml)")
+    tab.fill("textarea.settings", "rl.max_step=1")
+    tab.click("button:text-is('plan')")
+    tab.wait_for_selector(".faults:has-text('max_steps')")
+    assert tab.locator("button.go").count() == 0
+    tab.fill("textarea.settings", "rl.max_steps=1")
+    tab.click("button:text-is('plan')")
+    tab.click("button.go")
+    tab.wait_for_selector(".card .state.running")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    tab.click(".card a")
+    tab.click("button:text-is('stop')")
+    tab.click("button:text-is('yes, stop it')")
+    tab.wait_for_selector(".stop", state="hidden")
+    assert starts.started()[0]["code"] == 75
+    tab.context.close()
+
+
+def test_a_read_only_page_offers_no_start(browser, serve_page, tmp_path) -> None:
+    make_run(tmp_path / "demo")
+    page = serve_page(tmp_path, starts=None)
+    tab = browser.new_page()
+    tab.goto(f"http://127.0.0.1:{page.port}/enter?token={page.links[-1]}")
+    tab.wait_for_selector(".card")
+    assert tab.locator("nav a:text('Chat')").count() == 1
+    assert tab.locator("nav a:text('Start')").count() == 0
+    tab.context.close()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from temper.record.rollouts import write_rows
 from temper.report.find import Source
+from temper.text.languages import main_language
 from temper.ui.index import NAME, Index, connect
 from temper.ui.search import Filter, Reader, WrongFilter, read_filter, words_of
 
@@ -66,6 +67,7 @@ def test_filters_find_what_the_rows_say(tmp_path_factory) -> None:
             right = [row for row in both if row["rewards"].get("accuracy") == 1.0]
             assert fits(task="a", verdict="right") == sum(row["task"] == "a" for row in right)
             assert fits(truncated=True) == sum(row["finish_reason"] == "length" for row in both)
+            assert fits(language="en") == sum(main_language(row["reply"]) == "en" for row in both)
             assert fits(low=low) == sum(low is None or (row["total"] or -1) >= low for row in both)
             found = [row["reply"] for row in reader.page(Filter(text=word), 0)["rows"]]
             assert sorted(found) == sorted(row["reply"] for row in both if word in row["reply"].split())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,13 @@ def test_completions_are_filtered_paged_and_exported(page, run) -> None:
     assert status == 200
     assert "attachment" in headers["content-disposition"]
     assert len(lines.splitlines()) == 20
+    logged = page.raw(f"/api/runs/{run}/export?step=10&verdict=wrong&as=eval")
+    with zipfile.ZipFile(io.BytesIO(logged)) as archive:
+        samples = [json.loads(archive.read(name)) for name in archive.namelist() if name.startswith("samples/")]
+        header = json.loads(archive.read("header.json"))
+    assert sorted(sample["output"]["completion"] for sample in samples) == sorted(row["reply"] for row in wrong)
+    assert header["eval"]["metadata"]["filter"]["verdict"] == "wrong"
+    assert page.ask(f"/api/runs/{run}/export?as=pdf")[0] == 400
 
 
 def test_the_diagnosis_is_that_of_explain(page, run, runs, capsys) -> None:
@@ -182,6 +191,23 @@ def test_two_measured_models_are_paired_and_what_flipped_is_found(serve_page, tm
     page.indexed(number)
     flipped = page.get(f"/api/runs/{number}/completions?stage=rl&task=sums&step=-1&prompt_id=sums:2")
     assert [row["prompt_id"] for row in flipped["rows"]] == ["sums:2"]
+
+
+def test_a_prompt_is_found_in_another_run(serve_page, tmp_path) -> None:
+    first, second = make_run(tmp_path / "a"), make_run(tmp_path / "b", steps=(7,))
+    rows = [{**completion(7, p, s), "prompt": "something else"} for p in (1,) for s in range(2)]
+    write_rows(make_run(tmp_path / "c", steps=()) / "stages/01-rl/rollouts/step-000007.jsonl.gz", rows)
+    page = serve_page(tmp_path)
+    page.enter()
+    numbers = [id_of(path.resolve()) for path in (first, second, tmp_path / "c")]
+    for number in numbers:
+        page.indexed(number)
+    row = page.get(f"/api/runs/{numbers[0]}/completions?step=10&prompt_id=sums:1&task=sums")["rows"][0]
+    there = page.get(f"/api/runs/{numbers[1]}/prompt?of={numbers[0]}&row={row['id']}")["elsewhere"]
+    assert [(at["stage"], at["step"], at["count"]) for at in there] == [("rl", 7, 4)]
+    assert page.get(f"/api/runs/{numbers[2]}/prompt?of={numbers[0]}&row={row['id']}")["elsewhere"] == []
+    assert page.ask(f"/api/runs/{numbers[1]}/prompt?of={numbers[0]}&row=x")[0] == 404
+    assert page.ask(f"/api/runs/{numbers[1]}/prompt?of=nowhere&row=1")[0] == 404
 
 
 @pytest.mark.parametrize(
@@ -246,16 +272,17 @@ def test_a_model_of_a_run_answers_as_served(serve_page, tmp_path) -> None:
     aside = begin(final)
     make("qwen2", aside)
     seal(aside, final, final.name, {"stage": "rl"})
-    page = serve_page(tmp_path)
+    page = serve_page(tmp_path, directories=(final,))
     page.enter()
-    number = id_of(path.resolve())
-    assert page.get(f"/api/runs/{number}")["chat"] == ["rl"]
+    number, alone = id_of(path.resolve()), id_of(final.resolve())
+    assert [(m["run"], m["stage"]) for m in page.get("/api/models")] == [(alone, "model"), (number, "rl")]
     body = {"messages": [{"role": "user", "content": "2+2?"}], "max_tokens": 5, "seed": 1}
     status, said, _ = page.ask(f"/api/runs/{number}/chat/rl", "POST", body)
     assert status == 200
     _, streamed, _ = page.ask(f"/api/runs/{number}/chat/rl", "POST", {**body, "stream": True})
     deltas = [json.loads(line[6:])["choices"][0]["delta"] for line in streamed.split("\n\n") if line[6:7] == "{"]
     assert "".join(delta.get("content", "") for delta in deltas) == said["choices"][0]["message"]["content"]
+    assert page.ask(f"/api/runs/{alone}/chat/model", "POST", body)[1]["choices"] == said["choices"]  # the same one
     assert page.ask(f"/api/runs/{number}/chat/other", "POST", body)[0] == 409
     assert page.ask(f"/api/runs/{number}/chat/rl", "POST", {**body, "tools": [{}]})[0] == 400
 

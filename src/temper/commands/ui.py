@@ -1,4 +1,5 @@
-"""`temper ui [RUN…]`: a page of this machine's own to look through runs, live or done, and to talk to their models."""
+"""`temper ui [RUN…]`: a page of this machine's own to look through runs, live or done, to talk to their models, and to
+start and stop runs."""
 
 from __future__ import annotations
 
@@ -10,12 +11,18 @@ from typing import Any
 
 from temper.commands.serve import add_host_arguments
 
+MOST_RATE = 100.0  # requests a second
 MOST_FLIPPED = 200  # prompts of one comparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    text = "run directories, names of runs under runs/, or folders with some in them (default: runs)"
+    text = "run directories, names of runs under runs/, folders with some in them (default: runs), or directories of "
+    text += "models to talk to"
     parser.add_argument("runs", metavar="RUN", nargs="*", help=text)
+    text = "a recipe's file that can be started from the page, beside the shipped ones and those in the folders shown; "
+    parser.add_argument("--recipe", action="append", default=[], metavar="FILE", help=text + "can be repeated")
+    text = "nothing is started, stopped or written into run directories"
+    parser.add_argument("--read-only", action="store_true", help=text)
     add_host_arguments(parser, 8010)
 
 
@@ -31,14 +38,19 @@ def run(args: argparse.Namespace) -> int:
     from temper.ui.app import Desk, Pages, make_app
     from temper.ui.library import Library
     from temper.ui.models import Models
+    from temper.ui.recipes import Recipes
     from temper.ui.session import ENTER, Session
+    from temper.ui.starts import Starts
 
-    library = Library(folders(args.runs))
-    with bind(args.host, args.port) as bound, Models() as models:
+    shown = folders(args.runs)
+    talked_to = [path for path in shown if (path / "config.json").is_file()]
+    shown = [path for path in shown if path not in talked_to] or folders([])
+    library, known = Library(shown), Recipes(recipes(args.recipe), shown if args.runs else [*shown, Path()])
+    with bind(args.host, args.port) as bound, Models(talked_to) as models:
         address = address_of(bound, args.host)
         if warning := warn_of_host(args.host):
             print(warning.render("warning"), file=sys.stderr)
-        desk = Desk(library, models, Pages(explain, compare))
+        desk = Desk(library, models, Pages(explain, compare), None if args.read_only else Starts(library, known))
 
         def offer(token: str) -> None:
             print(f"{address}{ENTER}?token={token}", flush=True)
@@ -46,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         print("open this link in a browser; it works once, and Ctrl-C ends the page", file=sys.stderr)
         page = Session(make_app(desk), f"temper_{bound.getsockname()[1]}", offer)
         try:
-            serve_app(Guard(page, Rules(args.host, tuple(name.lower() for name in args.allow_host))), bound)
+            names = tuple(name.lower() for name in args.allow_host)
+            serve_app(Guard(page, Rules(args.host, names, rate=MOST_RATE)), bound)
         finally:
             desk.closing = True
     return 0
@@ -63,6 +76,23 @@ def folders(references: list[str]) -> list[Path]:
             found.append(path)  # runs may still come
         else:
             found.append(find_run(text))
+    return found
+
+
+def recipes(references: list[str]) -> list[Path]:
+    """The files of recipes named. Raises ConfigError with each that is none."""
+    from temper.errors import ConfigError, Fault
+    from temper.recipe.sources import find_recipe, shipped_recipes
+
+    found, faults = [], []
+    for text in references:
+        try:
+            path = find_recipe(text).path
+            found += [path] if text not in shipped_recipes() else []
+        except ConfigError as error:
+            faults += error.faults
+    if faults:
+        raise ConfigError(list[Fault](faults))
     return found
 
 

@@ -16,17 +16,18 @@ OPEN_RANKS = ("best", "median", "worst")
 Json = Mapping[str, Any]
 
 
-def completions(data: Json) -> str:
-    """The section; the filter row appears only where scripts run, everything is readable without."""
+def completions(data: Json, more: str = "") -> str:
+    """The section, `more` at its end; the filter row appears only where scripts run, everything is readable without."""
     blocks = [_stage(stage, tasks) for stage, tasks in data["samples"].items() if any(rows for rows in tasks.values())]
-    if not blocks:
+    if not blocks and not more:
         return ""
     note = (
         '<p class="small">Taken at even distances of rank by total reward, from the worst to the best, so nothing is '
         "picked by hand. Rewards that do not count in the total have weight 0 there.</p>"
     )
     filters = '<div id="filters" hidden></div>'
-    return f'<section id="completions"><h2>Completions</h2>{note}{filters}{"".join(blocks)}</section>'
+    shown = f'<div id="blocks">{"".join(blocks)}{more}</div>'
+    return f'<section id="completions"><h2>Completions</h2>{note}{filters}{shown}</section>'
 
 
 def _stage(stage: str, tasks: Mapping[str, Sequence[Json]]) -> str:
@@ -61,10 +62,11 @@ def card(stage: str, task: str, row: Json) -> str:
     count = row.get("equal")
     equal = f'<span class="tokens">{count} equal replies</span>' if isinstance(count, int) and count > 1 else ""
     known = "" if right is None else int(right)
+    step = row["step"] if isinstance(row.get("step"), int) else ""
     data = f'data-stage="{escape(stage)}" data-task="{escape(task)}" data-right="{known}" data-cut="{int(cut)}"'
     rank, prompt, gold = (_shown(row.get(key)) for key in ("rank", "prompt", "gold"))
     return (
-        f'<article class="completion {verdict}" {data}>'
+        f'<article class="completion {verdict}" {data} data-step="{step}">'
         f'<p class="ask"><span class="rank">{rank}</span><code>{prompt}</code>'
         f'<span class="gold">gold <code>{gold}</code></span>{equal}<span class="tokens">{tokens}{ended}</span></p>'
         f'<pre>{_reply(row.get("reply"))}</pre>{program_card(row)}<p class="rewards">{"".join(facts)}</p></article>'

@@ -18,19 +18,21 @@ from temper.report.completions import completions
 from temper.report.curves import main_curves, more_curves
 from temper.report.gather import gather
 from temper.report.programs import verdict_tables
+from temper.report.replies import more_completions
 from temper.report.settings import cost, harvests, memory_parts, settings
 
 # Nothing but what stands in the file: no request, no frame, no form, whatever a model wrote.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
-def write(run_dir: Path, out: Path | None = None) -> Path:
+def write(run_dir: Path, out: Path | None = None, again: int = 0) -> Path:
     """Write the report of a run, finished or not, and return its path: `<run>/report/index.html` unless `out` is given.
 
+    `again`: seconds after which an open page looks for what has come since; 0 for never.
     Raises ResourceError when the file cannot be written.
     """
     path = Path(out) if out is not None else Path(run_dir) / "report" / "index.html"
-    text = mask(page(gather(Path(run_dir))))
+    text = mask(page(gather(Path(run_dir)), more_completions(Path(run_dir)), again))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = path.with_name(f".{path.name}.writing")
@@ -42,8 +44,8 @@ def write(run_dir: Path, out: Path | None = None) -> Path:
     return path
 
 
-def page(data: Mapping[str, Any]) -> str:
-    """The page for what `gather` found."""
+def page(data: Mapping[str, Any], more: str = "", again: int = 0) -> str:
+    """The page for what `gather` found; `more` are further completions, as HTML."""
     parts = [
         sections.head(data),
         sections.pipeline(data),
@@ -54,7 +56,7 @@ def page(data: Mapping[str, Any]) -> str:
         curves(data),
         verdict_tables(data["stages"], data["models"]),
         harvests(data),
-        completions(data),
+        completions(data, more),
         settings(data),
         cost(data),
         memory_parts(data),
@@ -62,7 +64,7 @@ def page(data: Mapping[str, Any]) -> str:
     ]
     first, *rest = parts
     contents, body = with_contents("".join(rest))
-    return document(f"{data['recipe']}: temper report", first + contents + body)
+    return document(f"{data['recipe']}: temper report", first + contents + body, again)
 
 
 def with_contents(body: str) -> tuple[str, str]:
@@ -81,17 +83,19 @@ def with_contents(body: str) -> tuple[str, str]:
     return (f'<nav class="contents" aria-label="Contents"><ol>{items}</ol></nav>' if len(titles) > 2 else ""), body
 
 
-def document(title: str, body: str) -> str:
-    """A whole page, its style and script inside it. `title` is escaped here, `body` is HTML."""
+def document(title: str, body: str, again: int = 0) -> str:
+    """A whole page, its style and script inside it. `title` is escaped here, `body` is HTML; `again` as in `write`."""
     assets = files("temper.report") / "assets"
     style = (assets / "report.css").read_text(encoding="utf-8")
     script = (assets / "report.js").read_text(encoding="utf-8")
+    refresh = f'<noscript><meta http-equiv="refresh" content="{again}"></noscript>' if again else ""
+    live = f' data-again="{again}"' if again else ""
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="color-scheme" '
-        f'content="light dark"><title>{escape(title)}</title><style>{style}</style></head>'
-        f"<body><main>{body}</main><script>{script}</script></body></html>\n"
+        f'content="light dark"><title>{escape(title)}</title>{refresh}<style>{style}</style></head>'
+        f"<body{live}><main>{body}</main><script>{script}</script></body></html>\n"
     )
 
 

@@ -17,7 +17,10 @@ Finished = Callable[[int, Completion], None]
 
 
 class StopRule(Protocol):
-    """Ends a completion by more than its last token."""
+    """Ends a completion by more than its last token.
+
+    One with an attribute `stride` need not be asked after every token, but after so many at most; a completion that it
+    ends may then be longer than the one it was asked about."""
 
     def ends(self, token_ids: Sequence[int]) -> bool:
         """Whether the completion that now reads `token_ids` is finished. Asked after every token."""

@@ -24,6 +24,13 @@ from temper.types import Completion
 STEPS = 16  # between two looks of the host, unless a row ends before
 
 
+def stride(sampling: Sampling, watch: Watch | None) -> int:
+    """How many tokens may be drawn of each row before somebody who listens is asked."""
+    if watch is not None:
+        return 1
+    return STEPS if sampling.stop_rule is None else min(STEPS, getattr(sampling.stop_rule, "stride", 1))
+
+
 class NativeEngine:
     """Implements `Engine` for a transformers model loaded with temper's attention."""
 
@@ -98,7 +105,7 @@ class NativeEngine:
         flight = Flight.of(wave, sampling)
         tokens = flight.draw(logits, sampling)
         compiled = CompiledSteps.of(self.model, cache, len(wave))
-        hears = watch is not None or sampling.stop_rule is not None  # of every token
+        steps = stride(sampling, watch)
         while True:
             stopped, ended = flight.ended(tokens, sampling, watch)
             living = flight.count - int(ended.sum())
@@ -111,7 +118,7 @@ class NativeEngine:
                 flight.keep(kept)
                 cache.keep(kept)
                 tokens = tokens[kept]
-            tokens = self._next(tokens, flight, cache, compiled, sampling, 1 if hears else STEPS)
+            tokens = self._next(tokens, flight, cache, compiled, sampling, steps)
 
     def _next(
         self, tokens: Tensor, flight: Flight, cache: Cache, compiled: CompiledSteps | None, sampling: Sampling,

@@ -8,7 +8,6 @@ token. Rows with other settings (temperature, top_p, …) are drawn in turns of 
 
 from __future__ import annotations
 
-import itertools
 import threading
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from temper.rollout.engine import Engine, Request, Sampling
 from temper.types import Completion, FinishReason
 
 PAYS = 5.0  # a drawing is paused once it has gone on for so many times what beginning again will take
+STRIDE = 8  # tokens between two looks at who waits, where nobody hears of every token
 TURN = 0.5  # seconds after which rows with other settings get their turn
 MAX_ROWS = 512  # drawn together
 MAX_TASKS = 256
@@ -169,14 +169,17 @@ class Drawing:
     def __init__(self, batcher: Batcher, jobs: Sequence[Job]):
         self.batcher, self.jobs = batcher, jobs
         self.living = len(jobs)
+        self.hears = any(job.watched or job.ends is not None for job in jobs)  # of every token
+        self.stride = 1 if self.hears else STRIDE
         self._answered: set[int] = set()
         self._ended: set[tuple[int, ...]] = set()  # completions that their own jobs want no more of
         self._paused = False
         self._began = time.perf_counter()
         self._prefilled = 0.0  # seconds until the first token
         self._tokens = sum(len(job.prompt_ids) + len(job.tokens) for job in jobs)
-        self._calls = itertools.count(1)
-        self._fresh = [list(job.tokens) for job in jobs]  # what each reads while it is drawn
+        self._to_ask = 0  # rows of this round that are still to be asked about
+        self._drawn = self._drawn_before = 0  # tokens of the rows asked about in this round, and in the last
+        self._fresh = [list(job.tokens) for job in jobs]  # what each reads while it is drawn, if somebody hears of it
 
     def run(self) -> list[Job]:
         """Draw until all are done or it pays to begin again; returns those that are not done."""
@@ -186,8 +189,9 @@ class Drawing:
         ]
         longest = max(job.max_tokens for job in self.jobs)
         sampling = replace(drawing, max_tokens=longest, stop_ids=self.batcher.stop_ids, stop_rule=self)
+        watch = self.watch if self.hears else None
         try:
-            completions = self.batcher.engine.generate(requests, sampling, self.watch, self.finished)
+            completions = self.batcher.engine.generate(requests, sampling, watch, self.finished)
         except Exception as error:  # nobody's server ends with one request
             for job in self.jobs:
                 if not job.is_over:
@@ -207,12 +211,16 @@ class Drawing:
         elif job.watched and token not in self.batcher.stop_ids:
             job.tokens.append(token)
             job.told()
-        if next(self._calls) % max(1, self.living) == 0:
-            self._look()
 
     def ends(self, token_ids: Sequence[int]) -> bool:
         """Whether a row is to leave: its own job has enough of it, or all are paused. One that reads the same as
         another that has ended leaves with it, and comes back."""
+        if self._to_ask == 0:
+            self._to_ask = len(self.jobs) - len(self._answered)
+            self._drawn_before, self._drawn = self._drawn, 0
+            self._look()
+        self._to_ask -= 1
+        self._drawn += len(token_ids)
         return self._paused or (bool(self._ended) and tuple(token_ids) in self._ended)
 
     def finished(self, number: int, completion: Completion) -> None:
@@ -240,7 +248,7 @@ class Drawing:
         job.told()
 
     def _look(self) -> None:
-        """After every row had its token: whether to pause."""
+        """Before the rows are asked about: whether to pause."""
         now = time.perf_counter()
         if not self._prefilled:
             self._prefilled = now - self._began
@@ -249,10 +257,10 @@ class Drawing:
             self._paused = True
             return
         alike, others, coming = self.batcher.waits(self.jobs[0].drawing)
-        if not (alike and self.living < MAX_ROWS) and not others:
+        gone = not self.hears and any(job.cancelled and n not in self._answered for n, job in enumerate(self.jobs))
+        if not (alike and self.living < MAX_ROWS) and not others and not gone:
             return
-        living = [number for number, job in enumerate(self.jobs) if not job.is_over]
-        again = coming + sum(len(self.jobs[number].prompt_ids) + len(self._fresh[number]) for number in living)
-        lost = self._prefilled * again / max(1, self._tokens)
+        prompts = sum(len(job.prompt_ids) for job in self.jobs if not job.is_over)
+        lost = self._prefilled * (coming + prompts + self._drawn_before) / max(1, self._tokens)
         since = now - self._began - self._prefilled
-        self._paused = since >= PAYS * lost and (alike or since >= TURN)
+        self._paused = since >= PAYS * lost and (alike or gone or since >= TURN)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import json
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 WILD = ("0.0.0.0", "::")  # addresses that stand for all of the machine's
 MOST_BYTES = 2 << 20  # of a body
+BURST = 3.0  # seconds of requests that may come at once
 MOST_DRAINED = 64 << 20  # of a body that is refused for its length
 
 
@@ -52,12 +54,13 @@ def name_of(host: str) -> str:
 @dataclass(frozen=True)
 class Rules:
     """`host` is the address that is listened at, `names` further names it may be called by, `token` what a request has
-    to carry as `Authorization: Bearer …` (None: nothing)."""
+    to carry as `Authorization: Bearer …` (None: nothing), `rate` how many a second are answered (None: all)."""
 
     host: str = "127.0.0.1"
     names: tuple[str, ...] = ()
     token: str | None = None
     most_bytes: int = MOST_BYTES
+    rate: float | None = None
 
     def knows(self, name: str) -> bool:
         """Whether a request may have been meant for `name`. An address cannot be made to point elsewhere."""
@@ -104,12 +107,35 @@ def bears(token: str, headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return scheme.lower() == b"bearer" and hmac.compare_digest(rest.strip(), token.encode())
 
 
+class Bucket:
+    """Lets through `rate` a second, and as many at once as come in `BURST` seconds.
+
+    >>> bucket = Bucket(2.0, lambda: 0.0)
+    >>> [bucket.take() for _ in range(8)].count(True)
+    6
+    """
+
+    def __init__(self, rate: float, now: Callable[[], float] = time.monotonic):
+        self.rate, self.now = rate, now
+        self._left, self._seen = BURST * rate, now()
+
+    def take(self) -> bool:
+        now = self.now()
+        self._left = min(BURST * self.rate, self._left + self.rate * (now - self._seen))
+        self._seen = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
 class Guard:
     """Answers what may not be asked itself; the rest it passes on, with a body that is no longer than allowed."""
 
     def __init__(self, app: App, rules: Rules, open_paths: Collection[str] = ()):
         """`open_paths` need no token."""
         self.app, self.rules, self.open_paths = app, rules, open_paths
+        self.bucket = None if rules.rate is None else Bucket(rules.rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -119,6 +145,8 @@ class Guard:
         token = self.rules.token
         if refused is None and token is not None and scope["path"] not in self.open_paths and not bears(token, headers):
             refused = 401, "no token, or not the right one: send `Authorization: Bearer TOKEN`"
+        if refused is None and self.bucket is not None and not self.bucket.take():
+            refused = 429, f"more than {self.rules.rate:g} requests a second"
         if refused is not None:
             if refused[0] == 413:
                 await drain(receive)
@@ -168,6 +196,7 @@ async def answer_error(send: Send, status: int, why: str) -> None:
     body = json.dumps(error_body(status, why)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
+    headers += [(b"retry-after", b"1")] if status == 429 else []
     headers += [(b"connection", b"close")] if status == 413 else []
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import lru_cache
 
 from temper.text.words import LATIN_LANGUAGES, LEXICON
 
@@ -89,6 +90,36 @@ def language_share(text: str, language: str) -> float:
     return 1.0 if shared else 0.0
 
 
+MAIN_SHARE = 0.8  # of the words whose language can be told
+MOST_LOOKED_AT = 400  # characters
+
+
+def main_language(text: str) -> str:
+    """The language of most words at the beginning of a text; "mixed" where none has most, "" where none can be told.
+
+    >>> main_language("First 38+33=71, then subtract 49."), main_language("Erst 38+33=71, dann minus 49.")
+    ('en', 'de')
+    >>> main_language("First, dann the und"), main_language("38+33=71")
+    ('mixed', '')
+    """
+    text = text[:MOST_LOOKED_AT]
+    for sign, pattern in _NOT_WORDS:
+        if sign in text:
+            text = pattern.sub(" ", text)
+    counts: Counter[str] = Counter()
+    told = 0
+    for word in _WORD.findall(text):
+        languages = _languages(word)
+        if languages and (len(languages) == 1 or ord(word[0]) >= _BEYOND_LATIN):
+            told += 1
+            counts.update(languages)
+    if not told:
+        return ""
+    [(language, most)] = counts.most_common(1)
+    return language if most >= MAIN_SHARE * told else "mixed"
+
+
+@lru_cache(1 << 16)
 def _languages(word: str) -> frozenset[str]:
     """The languages a word can be of; none for what is a word of no known language, or no word at all."""
     code = ord(word[0])

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,15 @@ from temper.masking import masked
 from temper.serve.app import HANDLERS as ENDPOINT_ERRORS
 from temper.serve.app import complete
 from temper.serve.guard import error_body
+from temper.ui import actions, exports
 from temper.ui.index import Index, connect
 from temper.ui.library import Library, Unknown, curves, details, overview
 from temper.ui.models import Models
 from temper.ui.search import Reader, WrongFilter, read_filter
+from temper.ui.starts import Starts
 
 ASSETS = Path(__file__).parent / "assets"
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-MOST_EXPORTED = 10_000  # completions of one download
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,9 @@ class Pages:
 class Desk:
     """What one page server keeps: its runs, their indexes, the models that are open."""
 
-    def __init__(self, library: Library, models: Models, pages: Pages):
-        self.library, self.models, self.pages = library, models, pages
+    def __init__(self, library: Library, models: Models, pages: Pages, starts: Starts | None = None):
+        """Without `starts` the page is read-only: it changes nothing, and writes nothing into runs."""
+        self.library, self.models, self.pages, self.starts = library, models, pages, starts
         self._indexes: dict[Path, Index] = {}
         self._busy: set[Path] = set()
         self._lock = threading.Lock()
@@ -55,7 +57,7 @@ class Desk:
         """The index of a run, brought up to date in the background. Raises Unknown."""
         path = self.library.path(number)
         with self._lock:
-            index = self._indexes.setdefault(path, Index(path))
+            index = self._indexes.setdefault(path, Index(path, is_beside=self.starts is not None))
             if path not in self._busy:
                 self._busy.add(path)
                 threading.Thread(target=self._update, args=(number, path, index), daemon=True).start()
@@ -66,6 +68,12 @@ class Desk:
         """Whether an index is being brought up to date."""
         with self._lock:
             return bool(self._busy)
+
+    def unplaced(self, text: str) -> str:
+        """A text with the names of runs where it had their places on this machine."""
+        for path in self.library.paths().values():
+            text = text.replace(str(path), path.name)
+        return text
 
     def _update(self, number: str, path: Path, index: Index) -> None:
         try:
@@ -86,6 +94,8 @@ def answer(value: Any, status: int = 200) -> Response:
 def make_app(desk: Desk) -> Starlette:
     """The page of a desk, with no session or guard around it."""
     views: Mapping[str, Callable[[Desk, Request], Any]] = {
+        "/api/page": lambda desk, _: {"read_only": desk.starts is None},
+        "/api/models": lambda desk, _: desk.models.all(desk.library),
         "/api/runs": lambda desk, _: overview(desk.library),
         "/api/runs/{run}": run_details,
         "/api/runs/{run}/curves/{stage}": stage_curves,
@@ -94,12 +104,14 @@ def make_app(desk: Desk) -> Starlette:
         "/api/runs/{run}/completions": completions,
         "/api/runs/{run}/histogram": histogram,
         "/api/runs/{run}/group/{row:int}": group,
+        "/api/runs/{run}/prompt": prompt,
         "/api/compare": compare,
     }
     routes = [Route(path, partial(_view, desk, view)) for path, view in views.items()]
     routes += [
         Route("/api/runs/{run}/export", partial(_export, desk)),
         Route("/api/runs/{run}/chat/{stage}", partial(_chat, desk), methods=["POST"]),
+        *actions.routes(desk, answer),
         Route("/", asset),
         Route("/{name}", asset),
     ]
@@ -107,9 +119,7 @@ def make_app(desk: Desk) -> Starlette:
     async def fault(_: Request, error: Exception) -> Response:
         assert isinstance(error, TemperError)
         said = "; ".join(" – ".join(filter(None, (f.what, f.why))) for f in error.faults)
-        for path in desk.library.paths().values():
-            said = said.replace(str(path), path.name)
-        return answer(error_body(409, said), 409)
+        return answer(error_body(409, desk.unplaced(said)), 409)
 
     return Starlette(routes=routes, exception_handlers={**HANDLERS, TemperError: fault})
 
@@ -132,7 +142,7 @@ async def asset(request: Request) -> Response:
 def run_details(desk: Desk, request: Request) -> Any:
     number = request.path_params["run"]
     path = desk.library.path(number)
-    return {**details(number, path, desk.library.snapshot(number)), "chat": desk.models.names(path)}
+    return details(number, path, desk.library.snapshot(number))
 
 
 def stage_curves(desk: Desk, request: Request) -> Any:
@@ -168,7 +178,7 @@ def _read(desk: Desk, request: Request, ask: Callable[[Reader], dict[str, Any]])
         with closing(connect(index.path)) as connection:
             found = ask(Reader(connection))
     except sqlite3.OperationalError as problem:
-        found = {"rows": [], "total": 0, "empty": str(problem)}
+        found = {"rows": [], "elsewhere": [], "total": 0, "empty": str(problem)}
     progress = index.progress
     about = {"done": progress.done, "of": progress.of, "rows": progress.rows, "problem": index.problem}
     return {**found, "indexed": about}
@@ -198,24 +208,33 @@ def group(desk: Desk, request: Request) -> Any:
     return _read(desk, request, lambda reader: {"rows": reader.group(row), "elsewhere": reader.elsewhere(row)})
 
 
+def prompt(desk: Desk, request: Request) -> Any:
+    """Where the prompt of a completion of another run (`of`, `row`) was sampled in this one."""
+    other = desk.index(request.query_params.get("of", ""))
+    try:
+        row = int(request.query_params.get("row", ""))
+        with closing(connect(other.path)) as connection:
+            [found] = Reader(connection).bodies([row])
+    except (ValueError, OverflowError, sqlite3.OperationalError):
+        raise Unknown("no such completion") from None
+    key = [str(found.get(name) or "") for name in ("task", "prompt_id", "prompt")]
+    return _read(desk, request, lambda reader: {"elsewhere": reader.of_prompt(*key)})
+
+
 async def _export(desk: Desk, request: Request) -> Response:
-    """What fits, as JSON Lines, at most so many."""
-    wanted = read_filter(request.query_params)
+    """What fits, as a file of at most so many completions: JSON Lines, or `as=eval` for Inspect's viewer."""
+    wanted, kind = read_filter(request.query_params), request.query_params.get("as", "jsonl")
+    run = desk.library.path(request.path_params["run"]).name
 
-    def collect() -> list[dict[str, Any]]:
-        pages = range(0, MOST_EXPORTED, 500)
-        found: list[dict[str, Any]] = []
-        for start in pages:
-            page = _read(desk, request, lambda reader, start=start: reader.page(wanted, start, 500))["rows"]
-            found += page
-            if len(page) < 500:
-                break
-        return found
+    def make() -> tuple[str, str, bytes]:
+        def page(start: int, count: int) -> list[dict[str, Any]]:
+            return _read(desk, request, lambda reader: reader.page(wanted, start, count))["rows"]
 
-    rows = masked(await run_in_threadpool(collect))
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    headers = {"Content-Disposition": 'attachment; filename="completions.jsonl"'}
-    return Response(lines.encode("utf-8", "backslashreplace"), media_type="application/jsonl", headers=headers)
+        return exports.as_file(kind, exports.collect(page), run, asdict(wanted))
+
+    name, media, content = await run_in_threadpool(make)
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(content, media_type=media, headers=headers)
 
 
 # -- chat -------------------------------------------------------------------------------------------------------------
@@ -223,8 +242,8 @@ async def _export(desk: Desk, request: Request) -> Response:
 
 async def _chat(desk: Desk, request: Request) -> Response:
     """As `/v1/chat/completions` of `temper serve`, for a model of a run."""
-    path = await run_in_threadpool(desk.library.path, request.path_params["run"])
-    service = await run_in_threadpool(desk.models.service, path, request.path_params["stage"])
+    run, stage = request.path_params["run"], request.path_params["stage"]
+    service = await run_in_threadpool(desk.models.of, run, stage, desk.library)
     return await complete(service, "chat", request)
 
 

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import sqlite3
+import stat
 import tempfile
 import threading
 import zlib
@@ -21,9 +22,10 @@ from typing import Any
 
 from temper.record.runfiles import read_lines
 from temper.report.find import Source, is_right
+from temper.text.languages import main_language
 
 NAME = ".completions.sqlite"
-VERSION = 1  # of the tables: an index of another is made anew
+VERSION = 2  # of the tables: an index of another is made anew
 REWARDS = 24  # by which one can filter; the rest are shown
 ROWS_AT_ONCE = 20_000  # in one transaction
 MOST_TEXT = 100_000  # characters of a completion whose words are found
@@ -33,7 +35,7 @@ CREATE TABLE files (id INTEGER PRIMARY KEY, path TEXT UNIQUE, signature TEXT, st
 CREATE TABLE names (id INTEGER PRIMARY KEY, kind TEXT, name TEXT, UNIQUE (kind, name));
 CREATE TABLE rows (
   id INTEGER PRIMARY KEY, file INTEGER, stage INTEGER, step INTEGER, task INTEGER, prompt INTEGER, sample INTEGER,
-  verdict INTEGER, truncated INTEGER, tokens INTEGER, total REAL, advantage REAL,
+  verdict INTEGER, language INTEGER, truncated INTEGER, tokens INTEGER, total REAL, advantage REAL,
   {", ".join(f"r{i} REAL" for i in range(REWARDS))}
 );
 CREATE TABLE bodies (id INTEGER PRIMARY KEY, body BLOB);
@@ -42,7 +44,7 @@ CREATE INDEX by_prompt ON rows (prompt, stage, step);
 CREATE INDEX by_stage ON rows (stage, step);
 CREATE INDEX by_file ON rows (file);
 """
-_INSERT = f"INSERT INTO rows VALUES ({', '.join('?' * (12 + REWARDS))})"
+_INSERT = f"INSERT INTO rows VALUES ({', '.join('?' * (13 + REWARDS))})"
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,22 @@ class Progress:
         return self.done == self.of
 
 
-def index_path(run: Path) -> Path:
-    """Beside the run's own files; where nothing can be written there, in the user's temporary directory."""
-    if os.access(run, os.W_OK):
+def index_path(run: Path, is_beside: bool = True) -> Path:
+    """Beside the run's own files; where nothing can or is to be written there, in the user's temporary directory."""
+    if is_beside and os.access(run, os.W_OK):
         return run / NAME
-    owner = hashlib.sha256(str(run.resolve()).encode()).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"temper-{os.getuid()}-{owner}.sqlite"
+    owner = hashlib.sha256(os.fsencode(run.resolve())).hexdigest()[:16]
+    return _own_folder() / f"{owner}.sqlite"
+
+
+def _own_folder() -> Path:
+    """A directory for temporary indexes that is this user's alone. Raises OSError where there is none."""
+    folder = Path(tempfile.gettempdir()) / f"temper-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not a directory of this user's alone")
+    return folder
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -80,8 +92,8 @@ def _quoted(path: Path) -> str:
 class Index:
     """The index of one run, kept up to date by one writer at a time."""
 
-    def __init__(self, run: Path):
-        self.run, self.path = run, index_path(run)
+    def __init__(self, run: Path, is_beside: bool = True):
+        self.run, self.path = run, index_path(run, is_beside)
         self._lock = threading.Lock()
         self._progress = Progress(0, 0, 0)
         self.problem = ""  # why it could not be written, the last time
@@ -228,6 +240,7 @@ class Writer:
             prompt,
             whole_of(row.get("sample")),
             is_right(dict(row)),  # 1, 0, or null of an open prompt
+            self.number("language", main_language(_thought(row.get("reply")))),
             int(row.get("finish_reason") == "length"),
             whole_of(row.get("tokens")),
             number_of(row.get("total")),
@@ -249,6 +262,11 @@ class Writer:
             made = self.connection.execute("INSERT INTO names (kind, name) VALUES (?, ?)", key).lastrowid
             self._names[key] = int(made or 0)
         return self._names[key]
+
+
+def _thought(reply: Any) -> str:
+    """What the language of a reply is told by: its beginning, without a tag."""
+    return str(reply or "").lstrip().removeprefix("<think>")
 
 
 def prompt_key(task: object, prompt_id: object) -> str:

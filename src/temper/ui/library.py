@@ -19,6 +19,8 @@ from temper.report.gather import gather_stages
 from temper.report.heldout import add_held_out
 
 MOST_RUNS = 1000  # in the folders together
+WATCHED = ("reward/total", "loss")  # of a stage that goes on
+POINTS = 120
 RECENT = 20  # steps whose mean time makes the ETA
 AGAIN = 60.0  # seconds after which hashes of a run that changes are looked at again
 RECORDS = ("run.json", "recipe.resolved.yaml")
@@ -48,17 +50,31 @@ class Library:
 
     def __init__(self, folders: Sequence[Path]):
         self.folders = [folder.resolve() for folder in folders]
+        self._added: list[Path] = []  # runs that were started here
         self._lock = threading.Lock()
         self._seen: dict[Path, Snapshot] = {}
 
     def paths(self) -> dict[str, Path]:
         """The directory of each run by its number: those given first, those in a folder by name."""
         found: dict[str, Path] = {}
-        for folder in self.folders:
+        for folder in (*self.folders, *self._added):
             for path in _runs_at(folder):
                 if len(found) < MOST_RUNS:
                     found.setdefault(id_of(path), path)
         return found
+
+    def place_of(self, default: Path, is_named: bool) -> Path:
+        """Where a run that is started belongs: where its recipe says, if it names a directory itself; else beside the
+        other runs."""
+        if is_named:
+            return default.absolute()
+        beside = next((folder for folder in self.folders if not (folder / "run.json").is_file()), None)
+        return beside / default.name if beside is not None else default.absolute()
+
+    def add(self, run: Path) -> None:
+        """Show a run that need not be there yet, wherever it is."""
+        if run.resolve() not in self._added:
+            self._added.append(run.resolve())
 
     def path(self, number: str) -> Path:
         """Raises Unknown."""
@@ -200,6 +216,7 @@ def brief(stage: Json, is_live: bool) -> Json:
         **{key: stage[key] for key in keys},
         "state": "stopped" if state == "running" and not is_live else state,
         "eta": _eta(stage) if state == "running" and is_live else None,
+        "curve": _curve(stage) if state == "running" and is_live else None,
         "warnings": sum(row.get("level") != "note" for row in stage["warnings"]),
         "has_metrics": bool(stage["metrics"]),
     }
@@ -210,6 +227,18 @@ def _eta(stage: Json) -> float | None:
     if not seconds or not isinstance(stage["planned_steps"], int):
         return None
     return max(0, stage["planned_steps"] - stage["steps"]) * sum(seconds) / len(seconds)
+
+
+def _curve(stage: Json) -> Json | None:
+    """The metric one looks at first, thinned; `x` are steps."""
+    name = next((name for name in WATCHED if name in stage["metrics"]), None)
+    if name is None:
+        return None
+    points = [(x, y) for x, y in zip(stage["metrics"]["step"], stage["metrics"][name], strict=True)
+              if isinstance(y, int | float)]  # fmt: skip
+    every = -(-len(points) // POINTS) or 1
+    kept = points[(len(points) - 1) % every :: every]  # the last is one of them
+    return {"name": name, "x": [x for x, _ in kept], "y": [y for _, y in kept]}
 
 
 def _accuracies(model: Mapping[str, Any]) -> Json:

@@ -6,7 +6,6 @@ import json
 import re
 import sqlite3
 import zlib
-from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ HELD_OUT = -1  # the step of completions that no training step drew
 Json = dict[str, Any]
 
 
-TEXTS = ("stage", "task", "prompt", "prompt_id", "verdict", "text", "sort")
+TEXTS = ("stage", "task", "language", "prompt", "prompt_id", "verdict", "text", "sort")
 
 
 class WrongFilter(Exception):
@@ -39,6 +38,7 @@ class Filter:
     stage: str = ""
     step: int | None = None
     task: str = ""
+    language: str = ""  # of the thinking, by its first words; "mixed"
     prompt: str = ""  # its number in the index
     prompt_id: str = ""  # of `task`
     verdict: str = ""  # "right" or "wrong"
@@ -115,7 +115,7 @@ class Reader:
     def where(self, wanted: Filter, but: str = "") -> tuple[str, list[Any]]:
         """The condition of a filter and its values; `but` leaves one part out."""
         parts: list[tuple[str, str, Any]] = []
-        for key in ("stage", "task"):
+        for key in ("stage", "task", "language"):
             if value := getattr(wanted, key):
                 parts.append((key, f"{key} = ?", self.number(key, value)))
         if wanted.prompt:
@@ -178,12 +178,23 @@ class Reader:
 
     def elsewhere(self, number: int) -> list[Json]:
         """Where else the prompt of a completion was sampled: stage, step, how many, their mean total, one's number."""
+        found = self.connection.execute("SELECT prompt FROM rows WHERE id = ?", (number,)).fetchone()
+        return self.samples_of(found[0]) if found else []
+
+    def of_prompt(self, task: str, prompt_id: str, text: str) -> list[Json]:
+        """As `elsewhere`, of the prompt that another run calls so, where it reads the same here."""
+        found = self.samples_of(self.number("prompt", prompt_key(task, prompt_id)))
+        same = [row["prompt"] == text for row in self.bodies([at["id"] for at in found[:1]])]
+        return found if any(same) else []
+
+    def samples_of(self, prompt: int) -> list[Json]:
+        """Where a prompt was sampled, by its number."""
         query = (
             "SELECT s.name, step, count(*), avg(total), min(rows.id) FROM rows JOIN names s ON s.id = stage "
-            "WHERE prompt = (SELECT prompt FROM rows WHERE id = ?) GROUP BY stage, step ORDER BY stage, step LIMIT 200"
+            "WHERE prompt = ? GROUP BY stage, step ORDER BY stage, step LIMIT 200"
         )
         names = ("stage", "step", "count", "mean", "id")
-        rows = [dict(zip(names, row, strict=True)) for row in self.connection.execute(query, (number,))]
+        rows = [dict(zip(names, row, strict=True)) for row in self.connection.execute(query, (prompt,))]
         return [{**row, "step": None if row["step"] == HELD_OUT else row["step"]} for row in rows]
 
     def facets(self) -> Json:
@@ -193,9 +204,13 @@ class Reader:
         for stage, step, count in self.connection.execute(query):
             at = None if step == HELD_OUT else step
             steps.setdefault(self.name(stage), []).append({"step": at, "count": count})
-        tasks = self.connection.execute("SELECT name FROM names WHERE kind = 'task' ORDER BY name LIMIT 200").fetchall()
+        tasks, languages = (
+            [name for (name,) in self.connection.execute(
+                "SELECT name FROM names WHERE kind = ? ORDER BY name LIMIT 200", (kind,))]
+            for kind in ("task", "language")
+        )  # fmt: skip
         stages = [{"stage": stage, "steps": found} for stage, found in steps.items()]
-        return {"stages": stages, "tasks": [task for (task,) in tasks], "rewards": self.rewards,
+        return {"stages": stages, "tasks": tasks, "languages": languages, "rewards": self.rewards,
                 "rows": sum(at["count"] for found in steps.values() for at in found)}  # fmt: skip
 
     def histogram(self, wanted: Filter, name: str) -> Json:
@@ -203,17 +218,18 @@ class Reader:
         the filter's own bounds on a reward are left out."""
         column = self.column(name)
         condition, values = self.where(wanted, but="reward")
-        query = f"SELECT {column} FROM rows WHERE {column} IS NOT NULL AND {condition}"
-        found = array("d", (value for (value,) in self.connection.execute(query, values)))
-        if not found:
+        among = f"FROM rows WHERE {column} IS NOT NULL AND {condition}"
+        low, high = self.connection.execute(f"SELECT min({column}), max({column}) {among}", values).fetchone()
+        if low is None:
             return {"name": name, "bins": []}
-        low, high = min(found), max(found)
-        count = BINS if high > low else 1
-        width = (high - low) / count
+        count = BINS if high > low and high - low < float("inf") else 1
+        width = (high - low) / count if count > 1 else 0.0
         bins = [[low + i * width, low + (i + 1) * width, 0] for i in range(count)]
         bins[-1][1] = high
-        for value in found:
-            bins[min(count - 1, int((value - low) / width)) if width else 0][2] += 1
+        place = f"min({count - 1}, CAST(({column} - ?) / ? AS INTEGER))"
+        query = f"SELECT {place} AS bin, count(*) {among} GROUP BY bin"
+        for i, found in self.connection.execute(query, [low, width or 1.0, *values]):
+            bins[i][2] = found
         return {"name": name, "bins": bins}
 
 

@@ -27,9 +27,10 @@ HEADERS = [
     (b"cache-control", b"no-store"),
 ]
 ENTER = "/enter"
-ENTERED = b'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=/"><title>temper</title>'
+HEAD = b'<!doctype html><meta charset="utf-8"><title>temper</title><link rel="icon" href="data:,">'
+ENTERED = HEAD + b'<meta http-equiv="refresh" content="0; url=/">'
 CLOSED = (
-    b'<!doctype html><meta charset="utf-8"><title>temper</title><p>This page opens with the link that '
+    HEAD + b'<p>This page opens with the link that '
     b"<code>temper ui</code> shows in its terminal. A link opens one browser; it has shown a new one since."
 )
 

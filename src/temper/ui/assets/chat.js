@@ -1,25 +1,22 @@
-// Talk to models of a run, one or two side by side on the same questions. Nothing said is kept anywhere but here.
-import { api, failure, fill, h, link, select } from "./dom.js";
+// Talk to models, one or two side by side on the same questions. Nothing said is kept anywhere but here.
+import { api, failure, fill, h, select } from "./dom.js";
 
 export async function show(box, [run], given, go) {
-  if (!run) {
-    const runs = await api("/runs");
-    box.append(h("h1", {}, "Chat"), h("p.soft", {}, "with a model of"), ...runs.map((one) => h("p", {}, h("a", { href: link("chat", [one.id]) }, one.name))));
-    return undefined;
-  }
-  const { chat: models, name } = await api(`/runs/${run}`);
-  if (!models.length) return void box.append(h("h1", {}, "Chat"), h("p.soft", {}, `${name} has finished no model yet.`));
-  const state = { a: models.at(-1), b: "", temperature: "0.6", max_tokens: "512", ...given };
+  const models = (await api("/models")).map((one) => ({ ...one, key: `${one.run}/${one.stage}`, label: one.stage === "model" ? one.name : `${one.name} · ${one.stage}` }));
+  const label = (key) => models.find((one) => one.key === key)?.label || "a model that is gone";
+  if (!models.length) return void box.append(h("h1", {}, "Chat"), h("p.soft", {}, "No run here has finished a model yet."));
+  const own = models.filter((one) => !run || one.run === run);
+  const state = { a: (own.at(-1) || models.at(-1)).key, b: "", temperature: "0.6", max_tokens: "512", ...given };
   const sides = { a: [], b: [] }; // what was said to each: { role, content, thinking }
   const talk = h("div.talk"), controls = h("div.controls");
   let stop = null;
-  const set = (key) => (value) => { state[key] = value; go("chat", [run], { ...state, system: "" }, true); if (key === "a" || key === "b") clear(); };
+  const set = (key) => (value) => { state[key] = value; go("chat", [], state, true); if (key === "a" || key === "b") clear(); };
   const system = h("input", { type: "text", placeholder: "none", "aria-label": "system prompt" });
   const question = h("textarea", { rows: 2, placeholder: "A question; Enter asks, Shift+Enter breaks the line", "aria-label": "question", onkeydown: (event) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) { event.preventDefault(); ask(); }
   } });
   const send = h("button", { type: "button", onclick: () => (stop ? stop.abort() : ask()) }, "ask");
-  fill(controls, select("model", state.a, models, set("a")), select("beside it", state.b, [["", "no other"], ...models.filter((m) => m !== state.a)], set("b")),
+  fill(controls, select("model", state.a, models.map((one) => [one.key, one.label]), set("a")), select("beside it", state.b, [["", "no other"], ...models.map((one) => [one.key, one.label])], set("b")),
     h("label.field.short", {}, h("span", {}, "temperature"), h("input", { type: "number", min: 0, max: 10, step: 0.1, value: state.temperature, onchange: (e) => set("temperature")(e.target.value) })),
     h("label.field.short", {}, h("span", {}, "tokens"), h("input", { type: "number", min: 1, value: state.max_tokens, onchange: (e) => set("max_tokens")(e.target.value) })),
     h("label.field.wide", {}, h("span", {}, "system prompt"), system), h("button", { type: "button", onclick: () => clear() }, "new"),
@@ -30,11 +27,11 @@ export async function show(box, [run], given, go) {
   function clear() {
     stop?.abort();
     sides.a.length = sides.b.length = 0;
-    fill(talk, h("p.soft", {}, `with ${state.a}${state.b ? ` and ${state.b}` : ""} of ${name}; the first question opens the model`));
+    fill(talk, run && !own.length ? h("p.soft", {}, "This run has finished no model yet: here is another's.") : null, h("p.soft", {}, `with ${label(state.a)}${state.b ? ` and ${label(state.b)}` : ""}; the first question opens ${state.b ? "them" : "it"}`));
   }
 
   function save() {
-    const text = JSON.stringify({ run: name, models: [state.a, state.b].filter(Boolean), system: system.value, said: sides }, null, 1);
+    const text = JSON.stringify({ models: [state.a, state.b].filter(Boolean).map(label), system: system.value, said: sides }, null, 1);
     const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
     h("a", { href: url, download: "conversation.json" }).click();
     setTimeout(() => URL.revokeObjectURL(url), 1000);
@@ -60,12 +57,12 @@ export async function show(box, [run], given, go) {
 
   async function reply(side, text, place) {
     const thinking = h("pre"), fold = h("details.thinking", { open: true, hidden: true }, h("summary", {}, "thinking"), thinking), content = h("pre");
-    fill(place, state.b ? h("small", {}, state[side]) : null, fold, content);
+    fill(place, state.b ? h("small", {}, label(state[side])) : null, fold, content);
     const said = { role: "assistant", content: "", thinking: "" };
     const before = sides[side].map(({ role, content }) => ({ role, content }));
     const messages = [...(system.value ? [{ role: "system", content: system.value }] : []), ...before, { role: "user", content: text }];
     try {
-      const response = await fetch(`/api/runs/${run}/chat/${encodeURIComponent(state[side])}`, { method: "POST", signal: stop.signal, headers: { "Content-Type": "application/json" },
+      const response = await fetch(`/api/runs/${state[side].split("/", 1)[0]}/chat/${encodeURIComponent(state[side].slice(state[side].indexOf("/") + 1))}`, { method: "POST", signal: stop.signal, headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ messages, stream: true, temperature: Number(state.temperature), max_tokens: Number(state.max_tokens) }) });
       if (!response.ok) throw new Error((await response.json()).error.message);
       for await (const chunk of events(response.body)) {

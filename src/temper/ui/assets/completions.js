@@ -1,9 +1,12 @@
 // Every completion of a run, a page at a time: filters, search, the spread of each reward, one prompt's group.
-import { add, api, debounced, every, failure, fill, h, link, number, query, select, svg } from "./dom.js";
-import { body, card, headline, isRight, rewards } from "./reply.js";
+import { add, api, debounced, every, failure, fill, h, link, number, query, select } from "./dom.js";
+import { group } from "./group.js";
+import { histogram } from "./histogram.js";
+import { card } from "./reply.js";
 
 const PAGE = 50;
-const KEYS = ["stage", "step", "task", "prompt", "prompt_id", "verdict", "truncated", "by", "low", "high", "text", "sort", "down"];
+const SPREADS = 9; // histograms at once
+const KEYS = ["stage", "step", "task", "language", "prompt", "prompt_id", "verdict", "truncated", "by", "low", "high", "text", "sort", "down"];
 
 export async function show(box, [run], given, go) {
   if (!run) return choose(box);
@@ -37,6 +40,7 @@ export async function show(box, [run], given, go) {
       select("stage", state.stage, [["", "all"], ...stages.map((s) => s.stage)], (value) => { set({ stage: value, step: "" }); drawControls(); }),
       select("step", state.step, [["", "all"], ...(hasHeldOut ? [["-1", "held out"]] : []), ...steps.map(String)], (value) => set({ step: value })),
       select("task", state.task, [["", "all"], ...(facets.tasks || []).filter(Boolean)], (value) => set({ task: value })),
+      select("language", state.language, [["", "all"], ...(facets.languages || []).filter(Boolean)], (value) => set({ language: value })),
       select("verdict", state.verdict, [["", "all"], "right", "wrong"], (value) => set({ verdict: value })),
       select("truncated", state.truncated, [["", "all"], "yes", "no"], (value) => set({ truncated: value })),
       select("reward", state.by || "total", measures, (value) => { set({ by: value, low: "", high: "" }); drawControls(); }),
@@ -45,13 +49,18 @@ export async function show(box, [run], given, go) {
         [["", "as drawn"], ["total", "total, lowest"], ["total down", "total, highest"], ["tokens", "shortest"], ["tokens down", "longest"], ["advantage", "advantage, lowest"], ["advantage down", "advantage, highest"]],
         (value) => set({ sort: value.split(" ")[0], down: value.endsWith("down") ? "yes" : "" })),
       h("button", { type: "button", onclick: () => { KEYS.forEach((key) => delete state[key]); set({}); drawControls(); } }, "clear"),
-      h("a.button", { href: `/api/runs/${run}/export`, download: "completions.jsonl", onclick: (event) => { event.currentTarget.href = `/api/runs/${run}/export` + query(filter()); } }, "export"));
+      saved("jsonl", "save as JSONL"), saved("eval", "as .eval"));
+  }
+
+  function saved(kind, label) {
+    const to = () => `/api/runs/${run}/export` + query({ ...filter(), as: kind });
+    return h("a.button", { href: to(), download: `completions.${kind}`, title: "what fits, the first 10,000", onclick: (event) => { event.currentTarget.href = to(); } }, label);
   }
 
   function drawPages() {
     const last = Math.max(0, Math.ceil(total / PAGE) - 1), page = Math.floor(start / PAGE);
     const to = (text, n, off) => h("button", { type: "button", disabled: off, onclick: () => turn(n) }, text);
-    fill(pages, to("‹ before", page - 1, page <= 0), h("span", {}, ` page ${number(page + 1)} of ${number(last + 1)} `), to("next ›", page + 1, page >= last));
+    fill(pages, to("‹ before", page - 1, page <= 0), h("span", {}, ` page ${number(page + 1)} of ${number(last + 1)} `), to("next ›", page + 1, page >= last), h("small.hint", {}, "keys: / search, j and k from one to the next, Enter its group, ← → pages"));
   }
 
   function turn(page) {
@@ -70,10 +79,21 @@ export async function show(box, [run], given, go) {
       say(found);
       fill(list, found.rows.map((row) => card(row, run, { tabindex: 0, "data-row": row.id })));
       drawPages();
-      const of = await api(`/runs/${run}/histogram`, { ...filter(), of: state.by || "total" });
-      if (turnOf === asked) fill(spread, histogram(of, state, set));
+      await drawSpread(turnOf);
     } catch (error) {
       if (turnOf === asked) fill(list, failure(error));
+    }
+  }
+
+  async function drawSpread(turnOf) { // the chosen one first, the others after it
+    const chosen = state.by || "total", names = [...new Set([chosen, "total", ...(facets.rewards || []), "tokens"])].slice(0, SPREADS);
+    let first = true;
+    for (const name of names) {
+      const of = await api(`/runs/${run}/histogram`, { ...filter(), of: name });
+      if (turnOf !== asked) return;
+      if (first) fill(spread);
+      first = false;
+      spread.append(histogram(of, state, chosen, (changes) => { set(changes); drawControls(); }));
     }
   }
 
@@ -116,46 +136,4 @@ export async function show(box, [run], given, go) {
 async function choose(box) {
   const runs = await api("/runs");
   add(box, [h("h1", {}, "Completions"), runs.map((run) => h("p", {}, h("a", { href: link("completions", [run.id]) }, run.name)))]);
-}
-
-// Bars of one reward's values; a click keeps what lies in the bar.
-function histogram(found, state, set) {
-  if (!found.bins || !found.bins.length) return h("span");
-  const most = Math.max(1, ...found.bins.map((bin) => bin[2])), width = 300 / found.bins.length;
-  const root = svg("svg", { viewBox: "0 0 300 56", class: "histogram", role: "img", "aria-label": `how ${found.name} is spread` });
-  found.bins.forEach(([low, high, n], i) => {
-    const tall = n ? Math.max(1.5, (40 * n) / most) : 0;
-    const label = `${number(low, 3)} to ${number(high, 3)}: ${number(n)}`;
-    root.append(svg("rect", { x: i * width + 0.5, y: 42 - tall, width: width - 1, height: tall, class: "bin" }),
-      svg("rect", { x: i * width, y: 0, width, height: 42, class: "hit", onclick: () => set({ low: String(low), high: String(high) }) }, svg("title", {}, label)));
-  });
-  root.append(svg("text", { x: 0, y: 54, class: "tick" }, number(found.bins[0][0], 3)), svg("text", { x: 300, y: 54, class: "tick end" }, number(found.bins.at(-1)[1], 3)));
-  const bounded = (state.low ?? "") !== "" || (state.high ?? "") !== "";
-  return h("div", {}, h("small", {}, `${found.name}, of those that fit `, bounded ? h("button", { type: "button", onclick: () => set({ low: "", high: "" }) }, "all values") : ""), root);
-}
-
-// All completions of one prompt at one step beside one another, and where else the prompt was sampled.
-async function group(box, run, given) {
-  const found = await api(`/runs/${run}/group/${encodeURIComponent(given.row)}`);
-  const rows = found.rows;
-  if (!rows.length) return add(box, [h("p.soft", {}, "This completion is not there any more."), h("a", { href: link("completions", [run]) }, "all completions")]) && undefined;
-  const first = rows[0], right = rows.filter(isRight).length;
-  const against = given.with ? (await api(`/runs/${run}/group/${encodeURIComponent(given.with)}`)).rows : [];
-  box.append(h("h1", {}, "A prompt and its replies"),
-    h("p.soft", {}, h("a", { href: link("completions", [run], { stage: first.stage, step: first.step ?? -1 }) }, "‹ all of this step"), " · ",
-      h("a", { href: link("completions", [run], { prompt: first.prompt_number }) }, "all of this prompt")),
-    h("pre.prompt", {}, String(first.prompt ?? "")), first.gold === null || first.gold === undefined ? "" : h("p", {}, "gold ", h("code", {}, String(first.gold))),
-    side(rows, `${first.stage}, ${first.step === null ? "held out" : `step ${first.step}`}: ${right} of ${rows.length} right`));
-  if (against.length) box.append(side(against, `${against[0].stage}, ${against[0].step === null ? "held out" : `step ${against[0].step}`}: ${against.filter(isRight).length} of ${against.length} right`));
-  if (found.elsewhere.length > 1)
-    box.append(h("h2", {}, "The same prompt elsewhere"), h("div.scroll", {}, h("table", {}, h("thead", {}, h("tr", {}, ["stage", "step", "replies", "mean total", ""].map((t) => h("th", {}, t)))),
-      h("tbody", {}, found.elsewhere.map((at) => h("tr", {}, h("th", {}, at.stage), h("td", {}, at.step ?? "held out"), h("td", {}, at.count), h("td", {}, number(at.mean, 3)),
-        h("td", {}, h("a", { href: link("completions", [run], { row: at.id }) }, "look"), " ", h("a", { href: link("completions", [run], { row: given.row, with: at.id }) }, "beside this"))))))));
-}
-
-function side(rows, title) {
-  const like = String(rows[0].reply ?? "");
-  return h("section", {}, h("h2", {}, title), h("p.soft", {}, "Marked is what departs from the first reply."),
-    h("div.group", {}, rows.map((row, i) => h(isRight(row) ? "article.completion.right" : "article.completion.wrong", { "data-row": row.id },
-      h("p.soft", {}, headline(row)), rewards(row), body(row, { open: true, like: i ? like : null })))));
 }

@@ -85,7 +85,7 @@ export async function show(box, _, given, go) {
   function drawAll() {
     const names = state.metric ? [state.metric] : metrics().slice(0, SHOWN);
     const shown = [...data.values()].filter((one) => (!state.stage || one.stage === state.stage) && one.metrics.step);
-    const title = (one) => (known.length > 1 ? `${one.run.name} ` : "") + one.stage;
+    const title = (one) => (known.length > 1 ? `${one.run.name}${one.run.seed === null || one.run.seed === undefined ? "" : `, seed ${one.run.seed}`}: ` : "") + one.stage;
     const withAny = shown.filter((one) => names.some((name) => one.metrics[name]));
     fill(legend, withAny.map((one, k) => h("span", {}, h(`i.c${(k % 6) + 1}`), title(one))));
     fill(plots, names.map((name) => {

@@ -35,11 +35,16 @@ export function fill(element, ...children) {
   return add(element, children);
 }
 
-export async function api(path, parameters = {}) {
-  const response = await fetch("/api" + path + query(parameters), { headers: { Accept: "application/json" } });
+export const api = (path, parameters = {}) => ask("/api" + path + query(parameters), { headers: { Accept: "application/json" } });
+
+export const post = (path, body = {}) => ask("/api" + path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+
+async function ask(path, how) {
+  const response = await fetch(path, how);
   const said = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(said.error ? said.error.message : `the page's server answered ${response.status}`);
-  return said;
+  if (response.ok) return said;
+  const error = new Error(said.error ? said.error.message : `the page's server answered ${response.status}`);
+  throw Object.assign(error, { faults: said.faults || [] });
 }
 
 export function query(parameters) {

@@ -1,18 +1,20 @@
 // Which view an address shows. All state of a view stands in the address: a reload or a link loses nothing.
-import { add, failure, fill, h, link } from "./dom.js";
+import { add, api, failure, fill, h, link } from "./dom.js";
 import * as overview from "./overview.js";
 import * as run from "./run.js";
 import * as curves from "./curves.js";
 import * as completions from "./completions.js";
 import * as compare from "./compare.js";
 import * as chat from "./chat.js";
+import * as start from "./start.js";
 
-const VIEWS = { "": overview, run, curves, completions, compare, chat };
-const NAMES = { "": "Overview", run: "Run", curves: "Curves", completions: "Completions", compare: "Compare", chat: "Chat" };
+const VIEWS = { "": overview, run, curves, completions, compare, chat, start };
+const NAMES = { "": "Overview", run: "Run", curves: "Curves", completions: "Completions", compare: "Compare", chat: "Chat", start: "Start" };
 const view = document.getElementById("view");
 const nav = document.getElementById("nav");
 let leave = () => {};
 let shown = 0;
+let readOnly = true; // until the server has said
 
 function place() {
   const [path, parameters = ""] = location.hash.replace(/^#\/?/, "").split("?");
@@ -21,7 +23,7 @@ function place() {
 }
 
 function drawNav(name, run) {
-  const items = Object.entries(NAMES).filter(([key]) => key !== "run" || run);
+  const items = Object.entries(NAMES).filter(([key]) => (key !== "run" || run) && (key !== "start" || !readOnly));
   fill(nav, items.map(([key, text]) => {
     const parts = run && ["run", "completions", "chat"].includes(key) ? [run] : [];
     const parameters = run && key === "curves" ? { runs: run } : {};
@@ -35,7 +37,7 @@ async function show() {
   leave = () => {};
   const { name, parts, given } = place();
   const chosen = VIEWS[name] || overview;
-  const run = parts[0] || (given.runs || "").split(",")[0] || given.a_run || "";
+  const run = (name !== "start" && parts[0]) || (given.runs || "").split(",")[0] || given.a_run || "";
   drawNav(name, run);
   document.title = `${NAMES[name] || "Overview"} · temper`;
   const box = h("section.view");
@@ -55,9 +57,9 @@ function go(name, parts, parameters, replace = false) {
   if (to === location.hash) return;
   if (replace) {
     history.replaceState(null, "", to);
-    drawNav(name, parts[0] || "");
+    drawNav(name, (name !== "start" && parts[0]) || "");
   } else location.hash = to;
 }
 
 addEventListener("hashchange", show);
-show();
+api("/page").then((page) => { readOnly = page.read_only; }, () => {}).then(show);

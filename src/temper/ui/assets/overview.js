@@ -1,5 +1,6 @@
 // All runs: their state, where they are, what they cost, what they scored and claim.
-import { api, dot, duration, every, fill, h, link, number, share } from "./dom.js";
+import { smooth } from "./chart.js";
+import { api, dot, duration, every, fill, h, link, number, share, svg } from "./dom.js";
 
 export async function show(box) {
   const head = h("div.head", {}, h("h1", {}, "Runs"), h("p.soft"));
@@ -11,7 +12,7 @@ export async function show(box) {
     head.lastChild.textContent = `${number(runs.length)} runs, ${number(live)} running`;
     if (runs.length > 1) head.lastChild.append(" · ", h("a", { href: link("curves", [], { runs: runs.slice(0, 6).map((r) => r.id).join(",") }) }, "their curves together"));
     const kept = new Set([...body.querySelectorAll("details[open]")].map((d) => d.dataset.run));
-    fill(body, runs.length ? runs.map((run) => card(run, kept)) : h("p.soft", {}, "No run in the folders yet: `temper run RECIPE` makes one."));
+    fill(body, runs.length ? runs.map((run) => card(run, kept)) : h("p.soft", {}, "No run in the folders yet: `temper run RECIPE` makes one, or Start above."));
   };
   await draw();
   return every(3, draw);
@@ -39,7 +40,16 @@ export function progress(stage) {
   const bar = h("div.bar", { role: "progressbar", "aria-valuenow": Math.round(100 * part), "aria-label": stage.name }, h("i"));
   bar.firstChild.style.width = `${Math.min(100, 100 * part)}%`;
   const eta = stage.eta === null ? "" : `, about ${duration(stage.eta)} left`;
-  return h("div.progress", {}, h("span", {}, `${stage.name}: step ${number(stage.steps)} of ${number(stage.planned_steps)}${eta}`), bar);
+  return h("div.progress", {}, h("span", {}, `${stage.name}: step ${number(stage.steps)} of ${number(stage.planned_steps)}${eta}`), bar, stage.curve ? spark(stage.curve) : null);
+}
+
+// The curve of a stage that goes on, small.
+function spark({ name, x, y }) {
+  if (y.length < 2) return null;
+  const low = Math.min(...y), high = Math.max(...y), px = (v) => (300 * (v - x[0])) / (x.at(-1) - x[0] || 1), py = (v) => 40 - (36 * (v - low)) / (high - low || 1);
+  const d = (values) => values.map((v, i) => `${i ? "L" : "M"}${px(x[i]).toFixed(1)} ${py(v).toFixed(1)}`).join("");
+  return h("div", {}, h("small", {}, `${name} ${number(y.at(-1), 3)}`), svg("svg", { viewBox: "0 0 300 44", class: "spark", role: "img", "aria-label": `${name} so far` },
+    svg("path", { d: d(y), class: "line c1 raw" }), svg("path", { d: d(smooth(y, Math.ceil(y.length / 12))), class: "line c1" })));
 }
 
 function scores(run) {

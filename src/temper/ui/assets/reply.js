@@ -19,19 +19,20 @@ export function common(a, b) {
   return n;
 }
 
-const text = (value, shared) => (shared ? [h("span.same", {}, value.slice(0, shared)), h("mark", {}, value.slice(shared))] : value);
+const text = (value, shared) => (shared !== null && value ? [h("span.same", {}, value.slice(0, shared)), h("mark", {}, value.slice(shared))] : value);
 
 export function body(row, { open = false, like = null } = {}) {
   const reply = String(row.reply ?? "");
-  const shared = like === null || like === reply ? 0 : common(reply, like);
+  const shared = like === null || like === reply ? null : common(reply, like); // null: nothing is marked
+  const of = (offset, length) => (shared === null ? null : Math.max(0, Math.min(length, shared - offset)));
   const [thinking, rest] = parts(reply);
   const offset = reply.length - rest.length;
   return h("div.reply", {},
     thinking !== null && thinking.trim()
       ? h("details.thinking", { open: open || !rest.trim() }, h("summary", {}, `thinking, ${number(thinking.length)} characters`),
-          h("pre", {}, text(thinking, Math.max(0, Math.min(thinking.length, shared - reply.indexOf(thinking))))))
+          h("pre", {}, text(thinking, of(reply.indexOf(thinking), thinking.length))))
       : null,
-    rest.trim() ? h("pre", {}, text(rest, Math.max(0, shared - offset))) : null,
+    rest.trim() ? h("pre", {}, text(rest, of(offset, rest.length))) : null,
     program(row.code));
 }
 
@@ -49,9 +50,11 @@ export function rewards(row) {
   return h("p.rewards", {}, all.map(([name, value]) => h("span", {}, h("small", {}, name), " ", h("b", {}, number(value, 3)))));
 }
 
-export function isRight(row) {
-  const given = row.rewards || {};
-  return (given.accuracy ?? given.code) === 1;
+export const isRight = (row) => verdict(row) === "right";
+
+export function verdict(row) {
+  const given = row.rewards || {}, value = given.accuracy ?? given.code;
+  return value === undefined || value === null ? "open" : value === 1 ? "right" : "wrong";
 }
 
 export function headline(row) {
@@ -60,7 +63,7 @@ export function headline(row) {
 }
 
 export function card(row, run, attributes = {}) {
-  return h(isRight(row) ? "article.completion.right" : "article.completion.wrong", attributes,
+  return h(`article.completion.${verdict(row)}`, attributes,
     h("p.soft", {}, h("b", {}, row.stage), " · ", headline(row), " · ", h("a", { href: link("completions", [run], { row: row.id }) }, "group")),
     h("pre.prompt", {}, String(row.prompt ?? "")),
     row.gold === null || row.gold === undefined ? null : h("p.soft", {}, "gold ", h("code", {}, String(row.gold))),

@@ -1,15 +1,40 @@
 // One run: its stages, warnings and diagnosis, scores, and every setting with where it came from.
-import { add, api, dot, duration, every, fill, h, link, number, share } from "./dom.js";
+import { add, api, dot, duration, every, failure, fill, h, link, number, post, share } from "./dom.js";
 import { progress } from "./overview.js";
 
 export async function show(box, [id]) {
   const state = h("div"), settings = h("div"), diagnosis = h("div");
-  const first = await api(`/runs/${id}`);
-  box.append(h("h1", {}, first.name), state, diagnosis, settings);
+  const [first, page] = await Promise.all([api(`/runs/${id}`), api("/page")]);
+  const stop = page.read_only ? null : stopper(id);
+  box.append(h("h1", {}, first.name), ...(stop ? [stop.box] : []), state, diagnosis, settings);
   drawState(state, id, first);
+  stop?.draw(first);
   drawSettings(settings, first);
   api(`/runs/${id}/explain`).then((found) => drawDiagnosis(diagnosis, found), (error) => fill(diagnosis, h("p.soft", {}, error.message)));
-  return every(3, async () => drawState(state, id, await api(`/runs/${id}`)));
+  return every(3, async () => {
+    const run = await api(`/runs/${id}`);
+    drawState(state, id, run);
+    stop?.draw(run);
+  });
+}
+
+// Stops a run that goes on, asked twice: it saves a checkpoint, and the same recipe goes on from it.
+function stopper(id) {
+  const told = h("span.soft", { role: "status" });
+  let asked = false;
+  const button = h("button", { type: "button", onclick: async () => {
+    if (!asked) return say(true, "Stop it? It saves a checkpoint, and starting the same recipe goes on from it.");
+    say(false, "stopping …");
+    try {
+      await post(`/runs/${id}/stop`);
+    } catch (error) {
+      fill(told, failure(error));
+    }
+  } });
+  const box = h("p.stop", { hidden: true }, button, " ", told);
+  const say = (again, text) => { asked = again; button.textContent = again ? "yes, stop it" : "stop"; told.textContent = text; };
+  say(false, "");
+  return { box, draw: (run) => { box.hidden = run.state !== "running"; if (box.hidden) say(false, ""); } };
 }
 
 function drawState(box, id, run) {
