@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint release clean
+.PHONY: demo test lint site release clean
 
 demo: .venv/.installed
 	$(BIN)/temper run tiny
@@ -13,6 +13,11 @@ test: .venv/.tested
 lint: .venv/.dev
 	$(BIN)/ruff check src tests bench
 	$(BIN)/pyright src
+
+# the documentation as a site, in site/; a link that leads nowhere ends it
+site: .venv/bin/python
+	$(BIN)/python -m pip install --quiet "zensical>=0.0.70,<0.2"
+	$(BIN)/zensical build --clean --strict
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -37,4 +42,4 @@ release: .venv/bin/python
 	$(BIN)/python -m build --outdir dist .
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist site

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 
-from temper.cli import COMMANDS
+from temper.cli import COMMANDS, Parser, load_command
 from temper.commands.doctor import OPTIONAL
-from temper.errors import Exit
+from temper.errors import ConfigError, Exit, Fault
+from temper.recipe.document import read_document
+from temper.recipe.foreign.shell import read_commands
+from temper.recipe.reader import load_recipe
 from temper.rewards import REWARDS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-NOT_FOR_RUNNING = {"bench", "test", "dev", "cuda"}  # of this project's own work, or part of torch's CUDA builds
+NOT_FOR_RUNNING = {"bench", "docs", "test", "dev", "cuda"}  # of this project's own work, or part of torch's CUDA builds
+SITE = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
 RECIPES = {path.stem for path in (ROOT / "src/temper/recipes").glob("*.yaml")}
 
 
@@ -76,6 +81,88 @@ def test_every_recipe_is_in_the_table_and_no_other():
 def test_links_lead_somewhere(page: Path):
     links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_page_is_in_the_menu_of_the_site_once():
+    named = [page for part in SITE["nav"] for value in part.values() for page in pages_of(value)]
+    assert sorted(named) == sorted(page.name for page in PAGES if page.name != "README.md")
+
+
+def pages_of(value: str | list) -> list[str]:
+    """The pages below one entry of the menu."""
+    return [value] if isinstance(value, str) else [page for part in value for page in part.values()]
+
+
+def test_links_to_a_heading_lead_to_one():
+    for page in (page for page in PAGES if page.name != "README.md"):
+        for target, heading in re.findall(r"\]\(([\w./-]*\.md)?#([^)]+)\)", page.read_text(encoding="utf-8")):
+            text = (page.parent / target).read_text(encoding="utf-8") if target else page.read_text(encoding="utf-8")
+            headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+            assert heading in {re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in headings}, page.name
+
+
+def test_the_site_asks_no_other_host():
+    assert SITE["theme"]["font"] is False
+    assert "http" not in str(SITE)
+
+
+def shell_blocks() -> list[tuple[str, str]]:
+    """Every block of commands in the pages: (page, text)."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        found += [(page.name, block) for block in re.findall(r"^```(?:sh|bash|console)\n(.*?)^```", text, re.M | re.S)]
+        found += [(page.name, block) for block in re.findall(r"(?:^    \S.*\n(?:^     .*\n)*)+", text, re.MULTILINE)]
+    return found
+
+
+def commands_shown() -> list[tuple[str, list[str]]]:
+    """Every `temper …` in those blocks: (page, words)."""
+    shown = []
+    for page, block in shell_blocks():
+        text = re.sub(r"(?m)^(    |\$ )", "", block)
+        if not re.search(r"(?m)^(\.venv/bin/)?temper [a-z]", text):
+            continue
+        for command in read_commands(text, page):
+            words = [word.text for word in command]
+            if words[0].endswith("temper"):
+                shown.append((page, words[1:]))
+    return shown
+
+
+def snippets(language: str) -> list[tuple[str, str]]:
+    """Every fenced block in a language: (page, text)."""
+    return [
+        (page.name, block)
+        for page in PAGES
+        for block in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    ]
+
+
+def test_snippets_can_be_read():
+    """Those of docs/python.md are run by tests/api/test_docs_python.py."""
+    for page, text in snippets("yaml"):
+        assert read_document(text, page)
+    for page, text in snippets("jsonl"):
+        assert all(isinstance(json.loads(line), dict) for line in text.splitlines() if line), page
+    for page, text in snippets("python"):
+        compile("" if ">>>" in text else text, page, "exec")
+
+
+@pytest.mark.parametrize(("page", "words"), commands_shown(), ids=lambda part: part if type(part) is str else part[0])
+def test_commands_shown_are_taken_and_their_keys_are_keys(page: str, words: list[str]):
+    parser = Parser(prog="temper", allow_abbrev=False)
+    load_command(words[0]).add_arguments(parser)
+    said = parser.parse_args([re.sub(r"\bN\b", "0", word) for word in words[1:]])
+    if words[0] in ("run", "plan", "sweep") and said.recipe in RECIPES:
+        varied = [keys.partition("=")[0] for keys in getattr(said, "over", None) or ()]
+        over = [f"{key}=null" for keys in varied for key in keys.split(",")]
+        told: list[Fault] = []
+        try:
+            load_recipe(said.recipe, [*(getattr(said, "settings", None) or ()), *over])
+        except ConfigError as error:
+            told = list(error.faults)
+        assert [fault.what for fault in told if "null" not in fault.what + fault.why] == []  # null: values of a sweep
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "log.md"], ids=lambda page: page.name)
