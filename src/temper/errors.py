@@ -82,6 +82,10 @@ class DataError(TemperError):
         super().__init__(faults, Exit.DATA)
 
 
+class HandedOver(DataError):
+    """A stage stopped for a person: it goes on once they run the same command again."""
+
+
 class ResourceError(TemperError):
     def __init__(self, faults: Fault | Iterable[Fault]):
         super().__init__(faults, Exit.RESOURCES)

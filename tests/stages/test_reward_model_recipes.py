@@ -73,6 +73,8 @@ def test_a_recipe_trains_a_reward_model_and_rewards_filters_and_measures_by_it(h
     rows = read_rows(next(Path("out/stages").glob("*-rl")) / "metrics.jsonl")
     assert "reward/helpful" not in rows[0]  # it starts at step 1
     assert isinstance(rows[1]["reward/helpful"], float)
+    assert rows[0]["memory/reward_models"] == pytest.approx(rows[0]["memory/policy"], rel=0.5)  # a head of one output
+    assert rows[0]["memory/total"] > rows[0]["memory/reward_models"] + rows[0]["memory/policy"]
     kept = read_rollouts(next(Path("out/stages").glob("*-rl")) / "rollouts/step-000002.jsonl.gz")
     assert all(set(row["rewards"]) == {"format", "helpful"} for row in kept)
     assert not any(row.get("grader_failures") for row in rows)

@@ -12,7 +12,7 @@ from typing import Any
 
 from temper.artifacts import begin, read_manifest, seal, set_aside, write_atomically
 from temper.environment import give_back_memory, go_offline, settle_torch, wait_passively
-from temper.errors import DataError, Exit, Fault, Preempted, escape, tell
+from temper.errors import DataError, Exit, Fault, HandedOver, Preempted, escape, tell
 from temper.halting import Halt, rescue
 from temper.masking import masked
 from temper.pipeline.crew import assign, crew, threads_of
@@ -299,7 +299,7 @@ class Run:
             self._note(planned, meter, work, "stopped")
             raise
         except Exception as error:
-            self._note(planned, meter, work, "failed")
+            self._note(planned, meter, work, "stopped" if isinstance(error, HandedOver) else "failed")
             if error is self.raised:
                 raise
             known = as_temper_error(error, planned.stage.name, self.lock, last_checkpoint(work))

@@ -87,7 +87,8 @@ def stage_tokens(recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[str, Tok
         found[stage.name] = tokens
         folder = artifacts.get(stage.name) or start.folder
         like = stage.config.data if reply is not None else start.like  # type: ignore[attr-defined]
-        made[stage.name] = _Made(folder, reply or start.reply, like, _sampled_rows(stage, tokens))
+        rows = tokens.rows if stage.kind == "edit" else _sampled_rows(stage, tokens)
+        made[stage.name] = _Made(folder, reply or start.reply, like, rows)
     return found
 
 
@@ -103,7 +104,7 @@ def _of_stage(
     stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path], made: Mapping[str, _Made], start: _Made
 ) -> tuple[Tokens, Spread | None]:
     """The stage's tokens, and the replies that it teaches, where its rows could be measured."""
-    if (ref := next((ref for ref in stage.references if ref.key.endswith(f".{stage.name}.data")), None)) is not None:
+    if (ref := next((ref for ref in stage.references if ref.key == f"{stage.path}.data"), None)) is not None:
         folder = artifacts.get(ref.stage or "")
         path = ref.path or (folder / (ref.file or "data.jsonl") if folder else None)
         measured = _measure(path, stage, start.folder) if path and start.folder else []

@@ -96,6 +96,8 @@ def make_plan(recipe: Recipe, folder: RunDir, verified: Mapping[str, Manifest] =
         stage = plan.recipe.stages[len(plan.stages)]
         try:
             material = fingerprint_material(stage, plan.recipe, fingerprints, hashes)
+            if getattr(stage.module, "HANDS_OVER", False):
+                material["edited"] = folder.edited(stage.name)
         except OSError as error:
             why = error.strerror or str(error)
             raise DataError(Fault("cannot read a file the recipe names", str(error.filename), why)) from None
@@ -223,6 +225,8 @@ def differences(before: Any, after: Mapping[str, Any], rerun: set[str] | frozens
             found.append(f"{what} changed {before.get(key)} -> {after.get(key)}")
     for group, what in (("config", "config key "), ("tasks", "task key ")):
         found += _changed_keys(before.get(group), after.get(group), what)
+    if before.get("edited") != after.get("edited"):
+        found.append("the file that it handed over was edited")
     old, new = before.get("inputs"), after.get("inputs", {})
     for text, identity in new.items():
         if isinstance(old, Mapping) and text in old and old[text] != identity:

@@ -220,7 +220,12 @@ def write_lines(path: Path, rows: Iterable[dict]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-SHORTENED: dict[str, Callable[[Any, Any, StageContext], bool]] = {"sample": run_sample}
+def run_edit(module: Any, config: Any, ctx: StageContext) -> bool:
+    """Nobody is waited for."""
+    return run_whole(module, config.model_copy(update={"wait": False}), ctx)
+
+
+SHORTENED: dict[str, Callable[[Any, Any, StageContext], bool]] = {"sample": run_sample, "edit": run_edit}
 
 
 def main() -> None:

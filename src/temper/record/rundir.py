@@ -1,6 +1,7 @@
 """What is where in a run directory, and who may write to it.
 
 run.json  recipe.resolved.yaml  hashes.json  lock
+edits/<stage>.jsonl   what a stage handed over to a person
 stages/<nn>-<name>/   stage.json  config.yaml  metrics.jsonl  checkpoints/ …     stages/.old/  set aside, may return
 artifacts/<fingerprint>/   what a stage made, manifest.json last
 """
@@ -21,14 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from temper.artifacts import clean_leftovers, is_behind_link, sync, write_atomically
+from temper.artifacts import clean_leftovers, hash_file, is_behind_link, sync, write_atomically
 from temper.errors import EXHAUSTED, ConfigError, Exit, Fault, ResourceError, TemperError
 from temper.record.checkpoints import owner_of
 from temper.sealed import Damaged, read_sealed, seal, trusted
 
 OURS = (
-    "artifacts", "hashes.json", "lock", "logs", "recipe.resolved.yaml", "report", "run.json", "stages", "tensorboard",
-    "trackers.json", "trackers.log", "wandb",
+    "artifacts", "edits", "hashes.json", "lock", "logs", "recipe.resolved.yaml", "report", "run.json", "stages",
+    "tensorboard", "trackers.json", "trackers.log", "wandb",
 )  # fmt: skip
 
 
@@ -46,6 +47,11 @@ def read_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def edits_of(work: Path, name: str) -> Path:
+    """The file that a stage with this working directory hands over."""
+    return work.parent.parent / "edits" / f"{name}.jsonl"
 
 
 def _names(folder: Path) -> list[str]:
@@ -99,6 +105,14 @@ class RunDir:
             if match := re.fullmatch(r"\d+-(.+)", name):
                 found[match[1]] = self.root / "stages" / name
         return found
+
+    def edited(self, name: str) -> str:
+        """The hash of the file that a stage handed over, "" if it is not there or nobody has edited it."""
+        file = self.root / "edits" / f"{name}.jsonl"
+        if not file.is_file():
+            return ""
+        found = hash_file(file)
+        return "" if trusted(file.with_name(f".{name}.json")).get("content") == found else found
 
     def check_owner(self, recipe: str) -> None:
         """Raise ConfigError if the directory holds something else than a run of the recipe of this name."""

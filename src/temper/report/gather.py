@@ -17,7 +17,8 @@ from temper.report.heldout import add_held_out, rows_of
 from temper.report.picks import pick
 
 # Of other kinds, how the others refer to it tells
-MAKES = {"sample": "dataset", "preferences": "dataset", "step_labels": "dataset", "evaluate": "evaluation"}
+MAKES = {"sample": "dataset", "edit": "dataset", "preferences": "dataset", "step_labels": "dataset",
+         "evaluate": "evaluation"}  # fmt: skip
 MODEL_KEYS = (
     "model", "models", "reference", "teacher", "student", "value_model_from", "reward_model", "reward_funcs",
     "step_rewards", "judge",

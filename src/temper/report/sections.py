@@ -25,6 +25,7 @@ KIND_NAMES = {
     "sample": "rejection sampling",
     "step_labels": "step labels",
     "preferences": "preference pairs",
+    "edit": "edited data",
     "evaluate": "evaluation",
     "import_model": "model",
     "tiny_world": "data",

@@ -38,5 +38,6 @@ STAGES: dict[str, StageKind] = {
     "sample": StageKind("temper.stages.sample", "dataset", "data.jsonl"),
     "step_labels": StageKind("temper.stages.step_labels", "dataset", "data.jsonl"),
     "preferences": StageKind("temper.stages.preferences", "dataset", "data.jsonl"),
+    "edit": StageKind("temper.stages.edit", "dataset", "data.jsonl"),
     "evaluate": StageKind("temper.stages.evaluate", "evaluation", "evaluation.json"),
 }

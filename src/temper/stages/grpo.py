@@ -31,7 +31,7 @@ from temper.stages.idle import Idle, idle_guards, idle_optimizer, idle_policy, i
 from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
 from temper.stages.presets import PRESETS, preset_values
 from temper.stages.prompts import known_prompts
-from temper.stages.rewards import check_step_rewards, golds_of, how_graded, open_step_rewards
+from temper.stages.rewards import check_step_rewards, golds_of, how_graded, open_step_rewards, scoring_models
 from temper.stages.rollouts import Clock, Rollouts, check_rollouts, policy_examples
 from temper.stages.served import remote_of
 from temper.text.chat import ChatFormat
@@ -200,7 +200,7 @@ def run(config: Config, ctx: StageContext) -> None:
             if reference is not None and reference_is_due(config, before, learner.step):
                 move_reference(reference, policy, config.reference_update_share)
             if step == 0:
-                metrics |= memory_by_part(learner, reference)
+                metrics |= memory_by_part(learner, reference, scoring=scoring_models(rollouts.rewards, judge.rewards))
             notes = step_notes(groups, judged) if judged else None
             rollouts.log(step, steps, groups, advantages, metrics, clock, notes)
     tasks, rewards = ", ".join(config.tasks), ", ".join(config.reward_funcs)

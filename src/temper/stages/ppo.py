@@ -29,7 +29,7 @@ from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
 from temper.stages.idle import Idle, idle_guards, idle_optimizer, idle_policy, idle_rollouts
 from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
-from temper.stages.rewards import how_graded
+from temper.stages.rewards import how_graded, scoring_models
 from temper.stages.rollouts import Clock, check_rollouts, policy_examples
 from temper.stages.served import remote_of
 from temper.text.chat import ChatFormat
@@ -155,7 +155,8 @@ def run(config: Config, ctx: StageContext) -> None:
             train_policy = step >= config.value_warmup_steps
             metrics |= update(config, models, groups, lessons, (ctx.seed, ctx.name, "mini-batches", step), train_policy)
             if step == config.value_warmup_steps:
-                metrics |= memory_by_part(learner, reference, others.get("value_model"))
+                scoring = scoring_models(rollouts.rewards)
+                metrics |= memory_by_part(learner, reference, others.get("value_model"), scoring)
             rollouts.log(step, config.max_steps, groups, advantages, metrics, clock)
     how = f"PPO: {config.max_steps} steps on {', '.join(config.tasks)}, rewards {', '.join(config.reward_funcs)}"
     finish_model(learner, chat, ctx, config.model, [how, *how_graded(config.reward_funcs)])

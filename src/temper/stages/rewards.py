@@ -99,6 +99,13 @@ def open_rewards(names: Sequence[str], ctx: StageContext, config: RewardsConfig)
     return {name: loaded[name] for name in names}
 
 
+def scoring_models(*rewards: Mapping[str, Any]) -> list[Any]:
+    """The models among rewards, each once."""
+    asked = [reward.model if isinstance(reward, StepModel) else reward for of in rewards for reward in of.values()]
+    found = [reward.model for reward in asked if isinstance(reward, RewardModel)]
+    return list({id(model): model for model in found}.values())
+
+
 def golds_of(
     names: Sequence[str],
     ctx: StageContext,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -22,12 +22,15 @@ def tensor_bytes(tensors: Iterable[Tensor]) -> int:
     return sum(storages.values())
 
 
-def memory_by_part(policy: Learner, reference: Any = None, value_model: Learner | None = None) -> dict[str, float]:
+def memory_by_part(
+    policy: Learner, reference: Any = None, value_model: Learner | None = None, scoring: Sequence[Any] = ()
+) -> dict[str, float]:
     """Metrics `memory/…` of a stage that has made its first update, in bytes, and `policy/parameters`.
 
     `policy`: weights to compute with. `gradients`, `optimizer`: of the policy; the moments, and the float32 masters of
     narrower weights. `reference`: its weights; none of its own where it is the policy without its adapters.
-    `value_model`: its weights, gradients and optimiser together. `total` is the sum.
+    `value_model`: its weights, gradients and optimiser together. `reward_models`: the weights of the models that score,
+    in main memory where the policy is on a device. `total` is the sum.
     """
     weights, gradients, optimizer = _of_learner(policy)
     count = sum(parameter.numel() for parameter in policy.model.parameters())
@@ -36,6 +39,8 @@ def memory_by_part(policy: Learner, reference: Any = None, value_model: Learner 
         parts["memory/reference"] = tensor_bytes(_tensors(reference))
     if value_model is not None:
         parts["memory/value_model"] = sum(_of_learner(value_model))
+    if scoring:
+        parts["memory/reward_models"] = tensor_bytes(tensor for model in scoring for tensor in _tensors(model))
     return {"policy/parameters": count, **parts, "memory/total": sum(parts.values())}
 
 
