@@ -130,6 +130,13 @@ def commands_shown() -> list[tuple[str, list[str]]]:
     return shown
 
 
+def test_pictures_are_of_a_run_and_ask_no_other_host():
+    svg, report = text_of("docs/assets/terminal.svg"), text_of("docs/assets/sample_report.html")
+    assert "reasoning_rl" in svg
+    assert set(re.findall(r"https?://[^\"' <>)]+", svg)) <= {"http://www.w3.org/2000/svg", "https://www.textualize.io"}
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", report)
+
+
 def snippets(language: str) -> list[tuple[str, str]]:
     """Every fenced block in a language: (page, text)."""
     return [
