@@ -5,11 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,56 +16,23 @@ import torch
 from fake_vllm import FakeVllm, serving
 from hypothesis import given
 from hypothesis import strategies as st
+from rank_processes import at_every_rank
 from stages.test_served import tiny
 from sums import kept_replies, write_recipe
 from tiny_models import tiny_model
 
 from temper.artifacts import hash_file
-from temper.distributed.ranks import Ranks, buckets, interleaved, join, leave, ranks
+from temper.distributed.ranks import Ranks, buckets, interleaved, leave, ranks
 from temper.errors import ConfigError, ResourceError, TemperError
 from temper.pipeline.crew import SHARED
 from temper.pipeline.run import Stopped, run_recipe
 from temper.recipe.reader import load_recipe
 from temper.stages import STAGES
-from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.learner import Learner, OptimizerConfig
+from temper.train.losses import LossSum
 from temper.train.summing import update_bytes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
-
-
-def at_every_rank(size: int, folder: Path, work: Callable[[Ranks], Any]) -> list[Any]:
-    """What `work` returns, or raises, at each of `size` forked processes."""
-    context = multiprocessing.get_context("fork")
-    lines = [context.Pipe(duplex=False) for _ in range(size)]
-
-    def live(rank: int) -> None:
-        for other, (_, theirs) in enumerate(lines):
-            if other != rank:
-                theirs.close()
-        torch.set_num_threads(1)
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-        joined = join(f"file://{folder}/meet", rank, size, timeout=60)
-        try:
-            found = work(joined)
-        except Exception as error:
-            found = error
-        lines[rank][1].send(found)
-        os._exit(0)
-
-    started = [context.Process(target=live, args=(rank,), daemon=True) for rank in range(size)]
-    for process in started:
-        process.start()
-    for _, theirs in lines:
-        theirs.close()
-    return [_received(line) for line, _ in lines]
-
-
-def _received(line: Any) -> Any:
-    """What a rank sent; None if it was killed."""
-    try:
-        return line.recv() if line.poll(60) else None
-    except EOFError:
-        return None
 
 
 @given(st.lists(st.integers()), st.integers(1, 5))

@@ -17,7 +17,8 @@ from temper.data.batching import make_batch
 from temper.errors import ConfigError
 from temper.kernels.layers import decoder_layers, in_place, training_forwards
 from temper.train.forward import plan_batch, score_targets
-from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.learner import Learner, OptimizerConfig
+from temper.train.losses import LossSum
 from temper.types import Example
 
 

@@ -19,7 +19,8 @@ from temper.models.save import save_model
 from temper.models.scalar import HEADS, SharedTrunk, head_of, load_scalar, stored_scope
 from temper.text.chat import ChatFormat
 from temper.train.forward import plan_batch, score_targets
-from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.learner import Learner, OptimizerConfig
+from temper.train.losses import LossSum
 from temper.train.scores import (
     AskedExample,
     asked_batch,

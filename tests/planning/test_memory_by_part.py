@@ -8,7 +8,8 @@ from tiny_models import tiny_model
 from torch import nn
 
 from temper.report.settings import memory_parts
-from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.learner import Learner, OptimizerConfig
+from temper.train.losses import LossSum
 from temper.train.memory import memory_by_part
 
 

@@ -39,6 +39,26 @@ def test_each_rank_has_its_memory_and_what_it_sends(capsys: pytest.CaptureFixtur
     assert one["step_seconds"] is None  # nothing was measured
 
 
+def test_of_a_model_in_parts_each_rank_holds_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a GPU weights are computed with in bfloat16: 18 bytes a weight in one piece, 16 over the ranks in parts, and 2
+    of a copy to sample from."""
+    weights, key = 935_040, "reasoning_rl.fully_shard=true"
+
+    def of(*words: str) -> dict:
+        data = planned(capsys, "--for", "8xH100", *words)
+        return next(stage["rank"] for stage in data["stages"] if stage["stage"] == "reasoning_rl")
+
+    whole, parts = of(), of("--set", key)
+    outside = 128 * (640 + 1)
+    layer = (weights - outside) // 4
+    put_together = 2 * (outside + 2 * layer) + 6 * (outside + layer)
+    bucket = 4 * weights  # which whole gradients are sent in
+    assert whole["memory_bytes"] - parts["memory_bytes"] == 18 * weights + bucket - (2 + 2) * weights - put_together
+    turns, rest = divmod(parts["sent_bytes"], 7 * weights // 8)
+    assert (turns - 2) % 8 == 0  # 2 + 2 + 4 bytes a weight in every turn, 2 for the copy
+    assert rest == 0
+
+
 def test_ranks_of_another_machine(capsys: pytest.CaptureFixture[str]) -> None:
     data = planned(capsys, "--for", "8xH100")
     assert data["ranks"] == 8

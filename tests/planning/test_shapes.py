@@ -15,7 +15,8 @@ from temper.kernels.attention import register
 from temper.models.adapters import LoraConfig, add_adapters
 from temper.planning.shapes import Shape, Training, model_size, size_by_config
 from temper.train.forward import plan_batch, score_targets
-from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.learner import Learner, OptimizerConfig
+from temper.train.losses import LossSum
 from temper.types import Example
 
 SHAPES = [

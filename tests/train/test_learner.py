@@ -17,8 +17,9 @@ from temper.record.checkpoints import clear
 from temper.sealed import seal
 from temper.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from temper.train.forward import plan_batch, score_targets
-from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.learner import Learner, OptimizerConfig
 from temper.train.loop import resumable_steps
+from temper.train.losses import LossSum
 from temper.types import Example
 
 ROWS = [Example((5, 6, 7, 8), (False, True, True, True)), Example((9, 10, 11), (False, False, True))]

@@ -23,8 +23,9 @@ from temper.stages.models import finish_model, open_learner
 from temper.text.chat import ChatFormat
 from temper.train import precision
 from temper.train.forward import plan_batch, score_targets
-from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.learner import Learner, OptimizerConfig
 from temper.train.loop import resumable_steps
+from temper.train.losses import LossSum
 from temper.train.optimizers import missing_optimizer
 from temper.types import Example
 

@@ -21,7 +21,8 @@ from temper.halting import Halt
 from temper.models.adapters import add_adapters
 from temper.models.forks import shared_like
 from temper.train.forward import plan_batch, score_targets
-from temper.train.learner import Learner, LossSum, OptimizerConfig, in_processes
+from temper.train.learner import Learner, OptimizerConfig, in_processes
+from temper.train.losses import LossSum
 from temper.train.sizes import even_budget
 from temper.train.summing import GradientSum
 from temper.train.team import Team

@@ -143,9 +143,25 @@ class Ranks:
         try:
             yield
         except RuntimeError as error:
-            why = self.lost() or " ".join(str(error).split())[:200]
-            fix = "see what it said last, then run the same command again: it goes on from the last checkpoint"
-            raise ResourceError(Fault(f"a rank of {self.size} was lost", why=why, fix=fix)) from None
+            raise self._loss(error) from None
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """For work in which torch itself waits for other ranks: what tells that one is gone is a fault that names it;
+        other errors stay what they are."""
+        try:
+            yield
+        except RuntimeError as error:
+            import torch.distributed as dist
+
+            if isinstance(error, dist.DistError) or "gloo" in str(error):
+                raise self._loss(error) from None
+            raise
+
+    def _loss(self, error: RuntimeError) -> ResourceError:
+        why = self.lost() or " ".join(str(error).split())[:200]
+        fix = "see what it said last, then run the same command again: it goes on from the last checkpoint"
+        return ResourceError(Fault(f"a rank of {self.size} was lost", why=why, fix=fix))
 
 
 def buckets(tensors: Sequence[Any]) -> Iterator[list[Any]]:

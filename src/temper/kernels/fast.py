@@ -28,7 +28,9 @@ _known: WeakKeyDictionary[nn.Module, tuple[int, Forwards]] = WeakKeyDictionary()
 
 
 def fast_forwards(model: nn.Module) -> Forwards:
-    """The modules of `model` that have a faster forward, each with it; looked for once a model."""
+    """The modules of `model` that have a faster forward, each with it; looked for once a model, while it is whole."""
+    if any(hasattr(weight, "to_local") for weight in model.parameters()):
+        return ()
     if any(weight.device.type != "cpu" or weight.dtype != torch.float32 for weight in model.parameters()):
         return ()
     count = sum(1 for _ in model.modules())  # adapters add some

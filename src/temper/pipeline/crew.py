@@ -1,7 +1,7 @@
 """The ranks beside the first: it runs the recipe; the others take part in the stages that can be shared.
 
 `temper run R --ranks N` starts them here; under torchrun they are there already. Rank 0 alone writes: the others work
-in a scratch directory that begins as a copy of the stage's own, so that all go on from the same checkpoint.
+in a scratch directory that begins as a copy of the stage's own, and all go on from the same checkpoint.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from temper.stages.context import StageContext
 
 SHARED = frozenset({"pretrain", "sft", "distill", "grpo", "ppo", "reward_model", "sample", "step_labels", "preferences",
                     "evaluate"})  # fmt: skip
-UNSHARED_FILES = shutil.ignore_patterns("rollouts", "metrics.jsonl", "log.txt", "weights")
+UNSHARED_FILES = shutil.ignore_patterns("rollouts", "metrics.jsonl", "log.txt", "weights", "checkpoints")
 
 
 @dataclass(frozen=True)
@@ -133,6 +133,7 @@ def _prepared(assignment: Assignment, scratch: Path) -> tuple[StagePlan, StageCo
         raise ConfigError(_other(assignment, mine))
     settle_torch(threads_of(recipe.threads))
     shutil.copytree(assignment.work, scratch / "work", ignore=UNSHARED_FILES)
+    (scratch / "work" / "checkpoints").symlink_to(assignment.work / "checkpoints")
     (scratch / "out").mkdir()
     artifacts = {planned.stage.name: folder.artifact(planned.fingerprint) for planned in plan.stages}
     return mine, StageContext(

@@ -99,7 +99,7 @@ def estimate(
     if not models:
         return Estimate(LIGHT_BYTES, None)
     config = vars(stage.config)
-    width = _width(config, machine)
+    width = weight_bytes(config, machine)
     asked = sizes.get(config.get("teacher", ""))  # it is computed with and not trained
     largest = max((size for size in known if size is not asked), key=lambda size: size.parameters, default=known[0])
     scoring = {ref.text: sizes.get(ref.text) for ref in stage.references if _is_reward_model(ref)}
@@ -113,7 +113,7 @@ def estimate(
     if stage.makes not in TRAINED:
         memory = process + width * largest.parameters + beside + (cache or 0)
         return Estimate(max(memory, loading + beside), None, cache, tokens.assumed)
-    memory = process + _weights(config, width, largest) + beside
+    memory = process + trained_bytes(config, width, largest) + beside
     memory += max(_activations(config, largest, width, tokens, machine), cache or 0)
     memory += _models_beside(config, width, largest, sizes, asked, machine)
     checkpoints = 2 * 12 * largest.parameters  # two are kept: weights and Adam's two moments
@@ -131,13 +131,13 @@ def _converted(size: ModelSize, width: int, machine: Machine) -> int:
     return size.bytes if not machine.accelerator and size.bytes < width * size.parameters else 0
 
 
-def _width(config: Mapping[str, Any], machine: Machine) -> int:
+def weight_bytes(config: Mapping[str, Any], machine: Machine) -> int:
     """Bytes of a weight that is computed with."""
     dtype = config.get("dtype")
     return 2 if dtype in ("bfloat16", "float16") or (dtype == "auto" and machine.accelerator) else 4
 
 
-def _weights(config: Mapping[str, Any], width: int, size: ModelSize) -> int:
+def trained_bytes(config: Mapping[str, Any], width: int, size: ModelSize) -> int:
     """Of what is trained: weights, gradients, Adam's moments, and float32 masters where weights are narrower. With
     adapters the model's own weights have nothing of these."""
     moments = 2 if config.get("optim") == "adamw_8bit" else 8
@@ -176,7 +176,7 @@ def _models_beside(
         total += width * asked.parameters
     if config.get("value_model") == "separate":  # trained as the policy, without adapters
         critic = sizes.get(config.get("value_model_from") or "") or size
-        total += _weights({**config, "lora": None}, width, critic)
+        total += trained_bytes({**config, "lora": None}, width, critic)
     return total
 
 

@@ -152,7 +152,8 @@ def fingerprint_material(
     config = stage.config.model_dump(mode="json")
     if config.get("engine"):
         config["engine"] = "servers"  # where they are, and how they are asked, is no part of what is made
-    config.pop("shard_optimizer", None)  # nor is who moves a weight
+    for key in ("shard_optimizer", "fully_shard"):  # nor is who holds and moves a weight
+        config.pop(key, None)
     return {
         "stage": stage.name,
         "kind": stage.kind,

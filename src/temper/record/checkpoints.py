@@ -14,7 +14,7 @@ from pathlib import Path
 from temper.artifacts import is_behind_link
 from temper.sealed import trusted
 
-NOTE, STATE = "checkpoint.json", "state.safetensors"
+NOTE, STATE, PARTS = "checkpoint.json", "state.safetensors", "parts"
 RECORDS = ("metrics.jsonl", "warnings.jsonl")  # of the stage's directory, as they were at the step
 _LEVELS = 4  # stages/01-name/checkpoints/step-000040 below a run directory
 _PATTERN = re.compile(r"step-(\d{6,18})")
@@ -71,7 +71,15 @@ def remove(path: Path) -> bool:
         return True
     if is_behind_link(path, _LEVELS) or not path.is_dir():
         return False
-    if {inner.name.removeprefix(".").removesuffix(".tmp") for inner in path.iterdir()} - {NOTE, STATE, *RECORDS}:
+    names = {inner.name.removeprefix(".").removesuffix(".tmp") for inner in path.iterdir()}
+    if names - {NOTE, STATE, PARTS, *RECORDS} or not _holds_parts(path / PARTS):
         return False
     shutil.rmtree(path, ignore_errors=True)
     return not path.exists()
+
+
+def _holds_parts(folder: Path) -> bool:
+    """Whether there is nothing but parts of a checkpoint in `folder`, if there is one."""
+    if folder.is_symlink():
+        return False
+    return not folder.exists() or all(file.suffix == ".safetensors" for file in folder.iterdir())

@@ -34,8 +34,9 @@ from temper.stages.rollouts import Clock
 from temper.text.chat import ChatFormat
 from temper.train.divergence import Divergence, DivergenceName, diverge_targets
 from temper.train.forward import plan_batch
-from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.learner import Learner, OptimizerConfig
 from temper.train.loop import resumable_steps
+from temper.train.losses import LossSum
 from temper.types import Example, Group
 
 VERSION = 1
@@ -116,7 +117,7 @@ def run(config: Config, ctx: StageContext) -> None:
     source, origin = ctx.inputs[config.model], ctx.inputs[config.teacher]
     chat = open_chat(source, origin, ctx)
     batches = own_samples(config, chat, ctx) if config.mode == "on_policy" else given_tokens(config, chat, ctx)
-    learner = open_learner(source, config, batches.steps, ctx)
+    learner = open_learner(source, config, batches.steps, ctx, samples=config.mode == "on_policy")
     teacher = open_teacher(origin, config, learner)
     wanted = Divergence(
         config.divergence or OWN_DIVERGENCE[config.mode],
@@ -124,7 +125,7 @@ def run(config: Config, ctx: StageContext) -> None:
         min(len(model.get_output_embeddings().weight) for model in (learner.model, teacher)),
     )
     engine: Any  # None where nothing is sampled
-    with open_engine(learner.model) if config.mode == "on_policy" else nullcontext() as engine:
+    with open_engine(learner.whole) if config.mode == "on_policy" else nullcontext() as engine:
         for step in resumable_steps(learner, ctx.work / "checkpoints", ctx.log, ctx.stopping):
             clock = Clock(engine)
             examples, metrics = batches.draw(step, engine)

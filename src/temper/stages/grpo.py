@@ -166,9 +166,10 @@ def run(config: Config, ctx: StageContext) -> None:
     rollouts = open_rollouts(config, chat, ctx)
     steps = config.max_steps or epoch_steps(config, rollouts)
     updates = steps * config.num_mini_batches * config.num_iterations
-    learner = open_learner(source, config, updates, ctx)
-    policy = learner.model
-    reference = open_reference(source, policy, config, config.offload_reference) if config.has_reference else None
+    learner = open_learner(source, config, updates, ctx, samples=True, served=config.engine is not None)
+    policy = learner.whole
+    offload = config.offload_reference
+    reference = open_reference(source, learner.model, config, offload) if config.has_reference else None
     judge = StepScorer(open_step_rewards(config.step_rewards, ctx, config), config.step_reward_weights)
     loss = PolicyLoss(config, config.temperature)
     control = entropy_control(config)
@@ -228,7 +229,7 @@ def reference_is_due(config: Config, before: int, after: int) -> bool:
 def move_reference(reference: Any, policy: Any, share: float) -> None:
     """The reference becomes the policy, or moves towards it by `share` of the way."""
     for ours, theirs in zip(reference.parameters(), policy.parameters(), strict=True):
-        ours.lerp_(theirs, share)
+        ours.lerp_(theirs.to(ours.device), share)
 
 
 def ask_reference(config: Config, groups: Sequence[Group], reference: Any, learner: Learner) -> list[list[Tensor]]:
@@ -302,7 +303,7 @@ def update(
         for batches, divisor in minibatches:
             if config.top_entropy_share < 1:
                 share = config.top_entropy_share
-                batches = with_uncertain(batches, learner.model, config.temperature, share, learner.team)
+                batches = with_uncertain(batches, learner.model, config.temperature, share, learner.asked_by)
             now = loss if control is None else replace(loss, entropy_bonus=control.bonus())
             makers = [lambda part=part, now=now: now(learner.model, part) for part in batches]
             history.append(learner.update(makers, divisor))
@@ -327,7 +328,7 @@ def score_old(
     batches = policy_batches(alive, learner.budget(packed_tokens(alive)), learner.model.device)
     asks_sampler = config.ratio_against == "sampler" and config.sampler_rejection == "none"
     if mini_batches * config.num_iterations > 1 and not asks_sampler:
-        batches = with_old(batches, learner.model, config.temperature, learner.team)
+        batches = with_old(batches, learner.model, config.temperature, learner.asked_by)
     if reference is not None and config.has_kl_loss:
         with without_adapters(reference), on_device(reference, learner.model.device):
             batches = with_reference(batches, reference, config.temperature, learner.team)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from temper.distributed.ranks import ranks
 from temper.errors import Exit, Fault, TemperError
 from temper.models.adapters import FOLDER, add_adapters, merge_adapters, missing_peft
@@ -53,20 +55,26 @@ def check_training(config: OptimizerConfig) -> list[Fault]:
     return missing_device(config.device) + missing_peft(config.lora) + missing_optimizer(config.optim)
 
 
-def open_learner(source: Path | Any, config: OptimizerConfig, total_steps: int, ctx: StageContext) -> Learner:
+def open_learner(
+    source: Path | Any, config: OptimizerConfig, total_steps: int, ctx: StageContext, samples: bool = False,
+    served: bool = False,
+) -> Learner:  # fmt: skip
     """A learner of the model in the directory `source`, or of `source` itself, on the device the config asks for and
-    with new adapters where it asks for them."""
+    with new adapters where it asks for them. `samples`: of a model in parts a copy is kept whole to sample from, in
+    main memory where it is `served` by others."""
     device = pick_device(config.device)
+    shards = config.fully_shard and ranks().size > 1
     if isinstance(source, Path):
         # the learner rounds the weights it trains; those that adapters keep as they are, are rounded when they are read
         dtype = "float32" if config.lora is None else pick_dtype(config.dtype, device)
-        source = load_model(source, dtype, str(device), warn=ctx.log.warn)
-    model = source.to(device)
+        source = load_model(source, dtype, "cpu" if shards else str(device), warn=ctx.log.warn)
+    model = source if shards else source.to(device)
     if config.float32_head and not widen_head(model.policy if isinstance(model, SharedTrunk) else model):
         ctx.log.warn("float32_head: this model's head is no plain linear layer and stays as it is")
     if config.lora is not None:
         model = add_adapters(model, config.lora, seed_for(ctx.seed, ctx.name, "adapters"))
-    return Learner(model, config, total_steps, seed_for(ctx.seed, ctx.name), ctx.log.warn)
+    whole_on = None if not samples else torch.device("cpu") if served else device
+    return Learner(model, config, total_steps, seed_for(ctx.seed, ctx.name), ctx.log.warn, device, whole_on)
 
 
 def open_reference(source: Path, policy: Any, config: OptimizerConfig, offload: bool = False) -> Any:
@@ -84,9 +92,9 @@ def open_reference(source: Path, policy: Any, config: OptimizerConfig, offload: 
 def finish_model(learner: Learner, chat: ChatFormat, ctx: StageContext, trained_from: str, how: Sequence[str]) -> None:
     """Leave what was trained as the stage's artifact: a whole model in float32, and beside it the adapter, if any. Of a
     policy that shares its trunk with a value head it is the policy."""
+    trained = learner.trained_model()
     if ranks().rank:
         return  # all have the same, and the first one writes it
-    trained = learner.trained_model()
     policy = trained.policy if isinstance(trained, SharedTrunk) else trained
     model = merge_adapters(policy, ctx.out / FOLDER)
     save_model(model, chat, ctx.out, card={"stage": ctx.name, "trained_from": trained_from, "how": list(how)})

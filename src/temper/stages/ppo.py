@@ -82,6 +82,8 @@ class Config(OptimizerConfig, StaleConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
+        if self.fully_shard:
+            raise ValueError("fully_shard: PPO trains its models whole; pretrain, sft, distill and grpo can shard them")
         if self.prompts_per_step % self.num_mini_batches:
             raise ValueError(
                 f"prompts_per_step ({self.prompts_per_step}) is not divisible by "

@@ -25,8 +25,9 @@ from temper.stages.models import check_model, check_training, finish_model, open
 from temper.text.chat import ChatFormat
 from temper.text.train_tokenizer import train_tokenizer
 from temper.train.forward import plan_batch, score_targets
-from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.learner import Learner, OptimizerConfig
 from temper.train.loop import resumable_steps
+from temper.train.losses import LossSum
 
 VERSION = 1
 

@@ -29,8 +29,9 @@ from temper.stages.idle import Idle, idle_optimizer
 from temper.stages.models import check_model, check_training, open_learner
 from temper.stages.prompts import tell_warnings
 from temper.text.chat import ChatFormat
-from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.learner import Learner, OptimizerConfig
 from temper.train.loop import resumable_steps
+from temper.train.losses import LossSum
 from temper.train.reward_inputs import part_of, step_examples, text_examples
 from temper.train.scores import AskedExample, score_asked, split_asked, unit_tokens
 from temper.train.team import Team, run_all
@@ -61,6 +62,8 @@ class Config(OptimizerConfig):
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
+        if self.fully_shard:
+            raise ValueError("fully_shard: reward models are trained whole; pretrain, sft, distill and grpo can shard")
         if self.use_margins and self.kind != "bradley_terry":
             raise ValueError(f"use_margins with kind `{self.kind}`: only pairs (`bradley_terry`) have margins")
         if self.kind == "process" and self.reads == "answer":

@@ -20,8 +20,9 @@ from temper.stages.models import check_model, check_training, finish_model, open
 from temper.stages.prompts import check_conversations, conversation_examples
 from temper.text.chat import ChatFormat
 from temper.train.forward import plan_batch, score_targets
-from temper.train.learner import Learner, LossSum, OptimizerConfig
+from temper.train.learner import Learner, OptimizerConfig
 from temper.train.loop import resumable_steps
+from temper.train.losses import LossSum
 from temper.types import Example
 
 VERSION = 1

@@ -17,7 +17,8 @@ from temper.algorithms.gae import value_clipped_share, value_loss
 from temper.data.batching import Batch, split_by_tokens
 from temper.kernels.packed import AttentionPlan
 from temper.train.forward import Scored, plan_batch, score_targets
-from temper.train.learner import Learner, LossSum
+from temper.train.learner import Learner
+from temper.train.losses import LossSum
 from temper.train.policy import PolicyBatch, PolicyLoss, per_token, policy_batch
 from temper.train.scores import AskedExample, asked_batch, score_positions, score_shared
 from temper.train.team import run_all

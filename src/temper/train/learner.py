@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -15,18 +16,22 @@ from torch import Tensor
 
 from temper.distributed.ranks import ranks
 from temper.environment import keep_freed_memory
+from temper.kernels.fast import Forwards
 from temper.kernels.layers import in_place, training_forwards
 from temper.models.adapters import LoraConfig, dropouts, dropping_out
 from temper.models.device import DeviceConfig, pick_dtype
 from temper.models.forks import can_fork
 from temper.text.tokenizer import one_line
+from temper.train.checkpoint import read_whole
 from temper.train.head import forget
+from temper.train.losses import LossSum
 from temper.train.optimizers import OptimizerName, load_optimizer_state, make_optimizer, optimizer_state
 from temper.train.precision import Weights
 from temper.train.sharding import Shards
 from temper.train.sizes import by_processes, even_budget
 from temper.train.summing import GradientSum
 from temper.train.team import Team
+from temper.train.turns import Turns
 
 
 class OptimizerConfig(DeviceConfig):
@@ -52,6 +57,7 @@ class OptimizerConfig(DeviceConfig):
     # Memory for exactness
     optim: OptimizerName = "adamw"  # adamw_8bit: Adam's moments in 2 bytes a weight instead of 8
     shard_optimizer: bool = False  # with several ranks: each holds Adam's moments of its part of the weights (ZeRO-1)
+    fully_shard: bool = False  # with several ranks: each holds its part of weights, gradients and moments (FSDP2)
     lora: LoraConfig | None = None  # train low-rank adapters, keep the weights; they are merged at the end
     float32_head: bool = False  # logits of narrow weights in float32, in sampler and trainer alike (2506.13585, 3.2)
 
@@ -61,6 +67,23 @@ class OptimizerConfig(DeviceConfig):
             raise ValueError("warmup_steps and warmup_ratio: one of the two says how long the warm-up is")
         return self
 
+    @model_validator(mode="after")
+    def _sharded(self) -> OptimizerConfig:
+        if not self.fully_shard:
+            return self
+        if self.shard_optimizer:
+            raise ValueError("fully_shard and shard_optimizer: the first splits the moments, too; leave the second out")
+        beside = {
+            "lora": self.lora is not None and "adapters train with the weights whole at every rank",
+            "compile": self.compile and "layers that are put together as they are computed are not compiled",
+            "optim": self.optim != "adamw" and "only AdamW's moments can be split number by number",
+            "dtype": self.dtype == "float16" and "use bfloat16 or float32",
+            "parallel": self.parallel == "processes" and "each rank trains in one process",
+        }
+        if wrong := [f"{key}: {why}" for key, why in beside.items() if why]:
+            raise ValueError("fully_shard does not go with " + "; nor with ".join(wrong))
+        return self
+
     def warmup_updates(self, total: int) -> int:
         """How many of `total` updates the warm-up takes.
 
@@ -68,17 +91,6 @@ class OptimizerConfig(DeviceConfig):
         5
         """
         return self.warmup_steps or math.ceil(self.warmup_ratio * total - 1e-9)
-
-
-@dataclass(frozen=True)
-class LossSum:
-    """The summed loss of one micro-batch, to be divided by the step's divisor. Logged beside it are `sums`, divided by
-    the `count`s of the step, and `peaks`, the largest of the step."""
-
-    loss: Tensor
-    sums: Mapping[str, float] = field(default_factory=dict)
-    count: float = 0.0
-    peaks: Mapping[str, float] = field(default_factory=dict)
 
 
 class Learner:
@@ -91,15 +103,30 @@ class Learner:
         total_steps: int,
         seed: int = 0,
         warn: Callable[[str], None] = lambda text: None,
+        device: torch.device | None = None,
+        whole_on: torch.device | None = None,
     ):
         """`model` comes with its weights as they are stored: they are rounded to `config.dtype` here. `seed` is that of
-        the adapters' dropout."""
+        the adapters' dropout. A model that is sharded comes on any device and lies on `device` afterwards; `whole_on`
+        names another for a whole copy to sample from."""
         self.model = model
         self.config = config
         self.total_steps = total_steps
         self.step = 0
         self.is_moving = False  # while an update changes weights and moments
-        self.weights = Weights(model, getattr(torch, pick_dtype(config.dtype, next(model.parameters()).device)))
+        place: torch.device = device or next(model.parameters()).device
+        dtype = getattr(torch, pick_dtype(config.dtype, place))
+        early = self._find_forwards() if dtype == torch.float32 else None  # found on whole layers
+        self.is_sharded = config.fully_shard and ranks().size > 1
+        if self.is_sharded:
+            from temper.train.fully_sharded import ShardedWeights
+
+            self.weights: Weights = ShardedWeights(model, dtype, place, whole_on)
+            self._forwards = self._find_forwards() if early is None else early
+            self.turns = Turns(self.weights, self._forwards)
+        else:
+            self.weights, self.turns = Weights(model, dtype), None
+            self._forwards = self._find_forwards() if early is None else early
         betas = (config.adam_beta1, config.adam_beta2)
         self.shards = Shards(self.weights.masters) if config.shard_optimizer and ranks().size > 1 else None
         self.moved = self.weights.masters if self.shards is None else self.shards.own
@@ -108,17 +135,29 @@ class Learner:
             config.optim, self.moved, config.learning_rate, betas, config.weight_decay, config.adam_epsilon
         )
         self.team = None  # one process with all its threads
-        if in_processes(model, config):
+        if not self.is_sharded and in_processes(model, config):
             self.team = Team(1 if ranks().size > 1 else None)
         if self.team is not None:
             keep_freed_memory()
         elif config.parallel == "processes" and not config.compile:
             warn("`parallel: processes` needs Linux, a model in main memory and no CUDA device: one process trains")
-        self.summing = GradientSum(self.weights, self.team)
-        self._forwards = training_forwards(model, config.gradient_checkpointing, config.compile)
+        self.summing = GradientSum(self.weights, self.team, self.turns)
         self._dropouts = dropouts(model)
         self._to_compile = config.compile
         self._seed, self._warn = seed, warn
+
+    def _find_forwards(self) -> Forwards:
+        return training_forwards(self.model, self.config.gradient_checkpointing, self.config.compile)
+
+    @property
+    def whole(self) -> Any:
+        """What to sample from: the model, or the copy of it that is whole."""
+        return self.model if self.turns is None else self.turns.weights.whole
+
+    @property
+    def asked_by(self) -> Team | Turns | None:
+        """Who shares out passes of the model without gradient."""
+        return self.turns or self.team
 
     def budget(self, tokens: int) -> int:
         """The most tokens of a micro-batch, in a step of `tokens`."""
@@ -137,7 +176,7 @@ class Learner:
         compiling = self._compile(makers[0]) if makers and self._to_compile else {}
         while True:
             metrics = self._gather_gradients(makers, divisor)
-            norm = torch.nn.utils.get_total_norm(self.weights.gradients())
+            norm = self.weights.norm()
             if math.isfinite(norm):
                 break
             scale = self.weights.scale
@@ -153,7 +192,7 @@ class Learner:
         """Of all losses together, in the masters; what is to be logged comes back divided."""
         passes = [partial(self._pass, number, make_loss, divisor) for number, make_loss in enumerate(makers)]
         with in_place(self._forwards):
-            parts = self.summing.gather(passes)
+            parts = self.summing.gather(passes, partial(self._pass, 0, makers[0], math.inf) if makers else None)
         sums: dict[str, float] = {}
         peaks: dict[str, float] = {}
         for part in parts:
@@ -167,8 +206,8 @@ class Learner:
     def _pass(self, number: int, make_loss: Callable[[], LossSum], divisor: float) -> LossSum:
         """Micro-batch `number` forward and backward."""
         with dropping_out(self._dropouts, (self._seed, self.step, number)):
-            part = make_loss()
-            self.weights.scaled(part.loss / divisor).backward()
+            part = make_loss() if self.turns is None else self.turns.loss(make_loss)
+            self.weights.back(part.loss / divisor)
         return replace(part, loss=part.loss.detach())
 
     def _move_weights(self, norm: Tensor, rate: float) -> None:
@@ -205,7 +244,9 @@ class Learner:
 
     @property
     def is_whole(self) -> bool:
-        """Whether `state` is all there is: of a split optimiser only after `gather_state`."""
+        """Whether `state` is all there is: of a split optimiser only after `gather_state`, of a sharded model never."""
+        if self.is_sharded:
+            return False
         return self.shards is None or (self._settled is not None and self._settled[0] == self.step)
 
     def state(self) -> dict[str, Tensor]:
@@ -214,16 +255,24 @@ class Learner:
             return self.weights.state() | self._settled[1]
         return self.weights.state() | optimizer_state(self.optimizer, self.moved)
 
-    def load_state(self, tensors: dict[str, Tensor], step: int) -> None:
-        """Go on from `state()` as saved after `step` updates."""
-        self.weights.load_state(tensors)
+    def parts(self) -> dict[str, Tensor]:
+        """What of a checkpoint is in parts at the ranks, beside `state`."""
+        return {} if self.turns is None else self.turns.weights.spread(self.optimizer.state)
+
+    def load_state(self, tensors: Mapping[str, Tensor], step: int, folder: Path | None = None) -> None:
+        """Go on from `state()` as saved after `step` updates, and from what `parts` left in `folder`."""
+        if self.turns is not None:
+            tensors = self.turns.weights.read(tensors, folder)
+        else:
+            tensors = {**tensors, **(read_whole(folder) if folder is not None else {})}
+            self.weights.load_state(tensors)
         load_optimizer_state(self.optimizer, self.moved, tensors)
         self.step, self._settled = step, None
 
     def trained_model(self) -> Any:
-        """The model with the masters as its weights, in float32. No update can follow."""
-        self.weights.widen_model()
-        return self.model
+        """The model with the masters as its weights, in float32; of a sharded one at rank 0 alone. Every rank calls it,
+        and no update can follow."""
+        return self.weights.widened()
 
 
 def in_processes(model: Any, config: OptimizerConfig) -> bool:

@@ -58,22 +58,22 @@ def resumable_steps(
     start = 0
     found = latest_checkpoint(folder, log.warn)
     if found is not None:
-        learner.load_state(found.tensors, found.meta["updates"])
+        learner.load_state(found.tensors, found.meta["updates"], found.parts)
         for name, other in others.items():
             _load(other, name, found)
         start = found.step
-        log.info(f"resuming after step {start} of {total}")
+        log.info(f"resuming after step {start} of {total}{_other_size(found.meta.get('ranks', ranks().size), learner)}")
     log.resume_at(start, found.folder if found is not None else None)
     kept = [other for other in others.values() if isinstance(other, Kept)]
     learners = [learner, *(other for other in others.values() if isinstance(other, Learner))]
 
     def save(step: int) -> None:
-        tensors, meta = learner.state(), {"updates": learner.step}
+        tensors, meta = learner.state(), {"updates": learner.step, "ranks": ranks().size}
         for name, other in others.items():
             tensors |= {f"{name}.{key}": tensor for key, tensor in (_state(other, step) or {}).items()}
             meta |= {f"{name}.updates": other.step} if isinstance(other, Learner) else {}
-        if not ranks().rank:  # the first one writes
-            save_checkpoint(folder, Checkpoint(step, tensors, meta))
+        if not ranks().rank or learner.is_sharded:  # the first one writes, and of a model in parts each its own
+            save_checkpoint(folder, Checkpoint(step, tensors, meta), learner.parts())
 
     def give_up(step: int, updates: list[int]) -> str:
         """Save the state before `step`, which is given up, unless it has moved a weight already."""
@@ -101,6 +101,14 @@ def resumable_steps(
         if stop:
             ranks().together(lambda: [])  # the others stay until the first one has saved
             raise Preempted(f"checkpoint saved after step {step + 1} of {total}")
+
+
+def _other_size(before: int, learner: Learner) -> str:
+    """What to say where another number of ranks goes on."""
+    if before == ranks().size:
+        return ""
+    rounding = "the same samples" if learner.team is not None else "the same samples, sums rounded otherwise"
+    return f"; {before} rank{'s' * (before > 1)} saved, {ranks().size} go{'es' * (ranks().size == 1)} on: {rounding}"
 
 
 def _state(other: torch.nn.Module | Learner | Kept, step: int) -> dict[str, Tensor] | None:

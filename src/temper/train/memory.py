@@ -28,15 +28,17 @@ def memory_by_part(
     """Metrics `memory/…` of a stage that has made its first update, in bytes, and `policy/parameters`.
 
     `policy`: weights to compute with. `gradients`, `optimizer`: of the policy; the moments, and the float32 masters of
-    narrower weights. `reference`: its weights; none of its own where it is the policy without its adapters.
-    `value_model`: its weights, gradients and optimiser together. `reward_models`: the weights of the models that score,
-    in main memory where the policy is on a device. `total` is the sum.
+    narrower weights. `reference`: its weights; none of its own where it is the policy without its adapters. `sampler`:
+    the whole copy of a policy in parts. `value_model`: its weights, gradients and optimiser together. `reward_models`:
+    the weights of the models that score, in main memory where the policy is on a device. `total` is the sum.
     """
     weights, gradients, optimizer = _of_learner(policy)
     count = sum(parameter.numel() for parameter in policy.model.parameters())
     parts = {"memory/policy": weights, "memory/gradients": gradients, "memory/optimizer": optimizer}
     if reference is not None and reference is not policy.model:
         parts["memory/reference"] = tensor_bytes(_tensors(reference))
+    if policy.is_sharded and policy.whole is not None:
+        parts["memory/sampler"] = tensor_bytes(_tensors(policy.whole))
     if value_model is not None:
         parts["memory/value_model"] = sum(_of_learner(value_model))
     if scoring:
@@ -58,4 +60,6 @@ def _of_learner(learner: Learner) -> tuple[int, int, int]:
 
 
 def _tensors(model: Any) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]
+    """Of a model in parts those that are here."""
+    found = [*model.parameters(), *model.buffers()]
+    return [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in found]

@@ -21,8 +21,8 @@ from temper.config import StrictModel
 from temper.data.batching import Batch, make_batch, split_by_tokens
 from temper.kernels.packed import AttentionPlan
 from temper.train.forward import Scored, plan_batch, score_targets
-from temper.train.learner import LossSum
-from temper.train.team import Team, run_all
+from temper.train.losses import LossSum
+from temper.train.team import Team, Together, run_all
 from temper.types import Example, PolicyExample
 
 Positive = Annotated[float, Field(gt=0)]
@@ -195,7 +195,7 @@ def per_token(examples: Sequence[PolicyExample], name: str, device: torch.device
 
 
 def with_reference(
-    parts: Sequence[PolicyBatch], reference: Any, temperature: float, team: Team | None = None
+    parts: Sequence[PolicyBatch], reference: Any, temperature: float, team: Team | Together | None = None
 ) -> list[PolicyBatch]:
     """The same micro-batches, scored by the anchor π_ref."""
     found = _score(reference, parts, temperature, team, "reference")
@@ -203,7 +203,7 @@ def with_reference(
 
 
 def with_old(
-    parts: Sequence[PolicyBatch], policy: Any, temperature: float, team: Team | None = None
+    parts: Sequence[PolicyBatch], policy: Any, temperature: float, team: Team | Together | None = None
 ) -> list[PolicyBatch]:
     """The same micro-batches, scored by the policy as it sampled, before any of the step's updates."""
     found = _score(policy, parts, temperature, team, "old")
@@ -211,7 +211,7 @@ def with_old(
 
 
 def with_uncertain(
-    parts: Sequence[PolicyBatch], policy: Any, temperature: float, share: float, team: Team | None = None
+    parts: Sequence[PolicyBatch], policy: Any, temperature: float, share: float, team: Team | Together | None = None
 ) -> list[PolicyBatch]:
     """The same micro-batches, of whose tokens the `share` of the highest entropy is kept, over all of them together."""
     entropies = [scored.entropy_M for scored in _score(policy, parts, temperature, team, "uncertain")]
@@ -222,7 +222,9 @@ def with_uncertain(
 
 
 @torch.no_grad()
-def _score(model: Any, parts: Sequence[PolicyBatch], temperature: float, team: Team | None, kind: str) -> list[Scored]:
+def _score(
+    model: Any, parts: Sequence[PolicyBatch], temperature: float, team: Team | Together | None, kind: str
+) -> list[Scored]:
     def score(part: PolicyBatch) -> Scored:
         return score_targets(model, part.batch, part.plan, temperature)
 
@@ -231,7 +233,7 @@ def _score(model: Any, parts: Sequence[PolicyBatch], temperature: float, team: T
 
 @torch.no_grad()
 def score_examples(
-    model: Any, examples: Sequence[Example], budget: int, temperature: float, team: Team | None = None
+    model: Any, examples: Sequence[Example], budget: int, temperature: float, team: Team | Together | None = None
 ) -> list[list[float]]:
     """log π of every target of each example, in order: for what must be known before batches are made."""
 

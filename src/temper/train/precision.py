@@ -60,7 +60,7 @@ class Weights:
         self.masters: dict[str, nn.Parameter] = {}
         self._copies: list[tuple[nn.Parameter, nn.Parameter]] = []  # (weight, master)
         for name, weight in model.named_parameters():
-            narrow = _narrow_dtype(model, name, weight, dtype)
+            narrow = narrow_dtype(model, name, weight, dtype)
             if weight.requires_grad:
                 self.masters[name] = self._make_master(weight, narrow, copy=self.scale is not None)
             else:
@@ -87,9 +87,13 @@ class Weights:
 
         return move
 
-    def scaled(self, loss: Tensor) -> Tensor:
-        """The loss to call `backward` on."""
-        return loss if self.scale is None else loss * self.scale.value
+    def back(self, loss: Tensor) -> None:
+        """Gradients of `loss`."""
+        (loss if self.scale is None else loss * self.scale.value).backward()
+
+    def norm(self) -> Tensor:
+        """Of all gradients together."""
+        return torch.nn.utils.get_total_norm(self.gradients())
 
     def zero_gradients(self) -> list[Tensor]:
         """A gradient of 0 for every master, where the next ones gather."""
@@ -115,12 +119,13 @@ class Weights:
             weight.copy_(master)
             master.grad = None
 
-    def widen_model(self) -> None:
-        """Give the model its masters as weights: what was trained, unrounded. Training it ends with this."""
+    def widened(self) -> Any:
+        """The model with its masters as weights: what was trained, unrounded. Training it ends with this."""
         for weight, master in self._copies:
             weight.data = master.data
         for weight in self.model.parameters():
             weight.data = weight.data.to(torch.promote_types(weight.dtype, torch.float32))
+        return self.model
 
     def state(self) -> dict[str, Tensor]:
         """Everything an exact resume needs, by name: masters alone, since the model's weights follow from them."""
@@ -143,7 +148,7 @@ class Weights:
         return "the norm of the gradient is not finite"
 
 
-def _narrow_dtype(model: Any, name: str, weight: Tensor, dtype: torch.dtype) -> torch.dtype:
+def narrow_dtype(model: Any, name: str, weight: Tensor, dtype: torch.dtype) -> torch.dtype:
     """What `weight` is computed with: a narrow `dtype`, but where the architecture wants float32; else what it has."""
     if not weight.is_floating_point() or dtype.itemsize > 2 or weight.dtype.itemsize <= 2:
         return weight.dtype

@@ -3,7 +3,8 @@
 Sums of rounded numbers depend on their order. Each micro-batch is computed whole by one process, its gradient lies by
 itself in memory that forked processes share, and this process adds one after the other: so no number of processes, and
 no order in which they are done, changes a bit. Ranks share no memory: of a small model every gradient is told to all of
-them and added in the same order, of others each rank sums its own, and the sums are added up.
+them and added in the same order, of others each rank sums its own, and the sums are added up; of a model in parts FSDP
+adds up those of each turn.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from temper.models.forks import shared_like
 from temper.train.precision import Weights
 from temper.train.sizes import places_for
 from temper.train.team import Team
+from temper.train.turns import Turns
 
 T = TypeVar("T")
 KIND = "update"
@@ -39,18 +41,34 @@ def update_bytes(gradient_bytes: int, passes: int, size: int, apart: bool, shard
     return -(-passes // size) * told_bytes(gradient_bytes, size) + moved
 
 
+def sharded_bytes(weights: int, width: int, passes: int, size: int, copied: bool = False) -> int:
+    """What each of `size` ranks sends in one update of a model in parts, of so many `weights` and micro-batches: its
+    part, in `width` bytes a weight, to all in the forward and again in the backward pass, and the gradients of theirs;
+    after it once more where the whole is `copied` to sample from.
+
+    >>> sharded_bytes(1000, 2, 4, 2), sharded_bytes(1000, 2, 4, 2, copied=True)
+    (8000, 9000)
+    """
+    turns = -(-passes // size)
+    return told_bytes(-(-weights // size) * (turns * (2 * width + 4) + width * copied), size)
+
+
 class GradientSum:
     """The gradients of `weights`, from micro-batches that a `team` shares out among its processes. Without a team this
-    process makes all of them, with all its threads."""
+    process makes all of them, with all its threads; of a model in parts the ranks take `turns`."""
 
-    def __init__(self, weights: Weights, team: Team | None):
-        self.weights, self.team = weights, team
+    def __init__(self, weights: Weights, team: Team | None, turns: Turns | None = None):
+        self.weights, self.team, self.turns = weights, team, turns
         self._places: list[list[Tensor]] = []
 
-    def gather(self, passes: Sequence[Callable[[], T]]) -> list[T]:
+    def gather(self, passes: Sequence[Callable[[], T]], blank: Callable[[], T] | None = None) -> list[T]:
         """What the `passes` return, in their order. Each makes the gradient of one micro-batch; afterwards their sum
-        stands in the masters' `grad`."""
+        stands in the masters' `grad`. `blank` is a pass whose gradient is 0."""
         total = self.weights.zero_gradients()
+        if self.turns is not None:
+            found = self.turns.in_turns(passes, blank)
+            self.turns.weights.take_gradients()
+            return found
         if ranks().size > 1:
             return self._among_ranks(total, passes)
         if self.team is None:

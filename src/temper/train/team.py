@@ -16,7 +16,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -75,9 +75,17 @@ class Team:
         return found
 
 
-def run_all(team: Team | None, tasks: Sequence[Callable[[], T]], kind: str) -> list[T]:
+class Together(Protocol):
+    """Ranks that have to compute with a model together."""
+
+    def ask(self, tasks: Sequence[Callable[[], T]]) -> list[T]: ...
+
+
+def run_all(team: Team | Together | None, tasks: Sequence[Callable[[], T]], kind: str) -> list[T]:
     """What each task returns: of a team, or without one of this process with all its threads; with several ranks, each
     does its share."""
+    if team is not None and not isinstance(team, Team):
+        return team.ask(tasks)
     if ranks().size > 1:
         return ranks().together(lambda: _all(team, ranks().share(tasks), kind))
     return _all(team, tasks, kind)
