@@ -1,7 +1,7 @@
 """Makes the pictures of the README from a run: `python docs/assets/record.py RUN`, RUN a finished run of `tiny`.
 
-terminal.svg         what a terminal shows: the panel in the middle of the RL, drawn from the run's own metrics, then the
-                     run's end table and a reply of its last model, as the commands print them
+terminal.svg         what a terminal shows: the panel in the middle of the RL, drawn from the run's own metrics, then
+                     the run's end table and a reply of its last model, as the commands print them
 sample_report.html   the run's report
 """
 

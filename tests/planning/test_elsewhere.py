@@ -106,18 +106,28 @@ def test_every_remedy_gives_what_it_says(plan, machine, keys):
     assert need["remedies"]
     for remedy in need["remedies"]:
         sets = [f"--set=rl.{key}={json.dumps(value)}" for key, value in remedy["values"].items()]
-        _, changed, _ = plan(machine, *sets, "--disk", "1TB", keys=keys)
+        there = machine.replace("1x", f"{remedy['ranks']}x") if remedy["ranks"] else machine
+        _, changed, _ = plan(there, *sets, "--disk", "1TB", keys=keys)
         assert rl_of(changed)["memory_bytes"] == remedy["memory_bytes"] < need["memory_bytes"]
-    alone = [remedy for remedy in need["remedies"] if len(remedy["values"]) == 1]
+    alone = [remedy for remedy in need["remedies"] if len(remedy["values"]) == 1 and not remedy["ranks"]]
     assert alone == sorted(alone, key=lambda remedy: remedy["memory_bytes"])
 
 
 def test_what_is_proposed_together_is_needed_together(plan):
     _, data, _ = plan("1x2GB", "--disk", "1TB", keys="kl_penalty: 0.001, max_completion_length: 2000")
-    *_, together = rl_of(data)["remedies"]
+    *alone, together = [remedy for remedy in rl_of(data)["remedies"] if not remedy["ranks"]]
     assert len(together["values"]) > 1
     assert together["memory_bytes"] <= data["memory_available_bytes"]
-    assert all(remedy["memory_bytes"] > data["memory_available_bytes"] for remedy in rl_of(data)["remedies"][:-1])
+    assert all(remedy["memory_bytes"] > data["memory_available_bytes"] for remedy in alone)
+
+
+def test_more_devices_are_proposed_and_are_what_the_plan_of_that_machine_says(plan):
+    keys = "kl_penalty: 0, gradient_checkpointing: true"
+    _, data, _ = plan("1x1.8GB", "--disk", "1TB", keys=keys)
+    [more] = [remedy for remedy in rl_of(data)["remedies"] if remedy["ranks"]]
+    _, several, _ = plan(f"{more['ranks']}x1.8GB", "--disk", "1TB", "--set=rl.shard_optimizer=true", keys=keys)
+    assert rl_of(several)["memory_bytes"] == more["memory_bytes"] == rl_of(several)["rank"]["memory_bytes"]
+    assert more["memory_bytes"] < rl_of(data)["memory_bytes"]
 
 
 def test_the_disk_has_a_verdict_of_its_own(plan):
@@ -144,7 +154,7 @@ def test_what_is_printed_names_the_machine_and_the_remedies(plan, capsys):
     assert main(["plan", "my.yaml", "--for", "8x2GB", "--disk", "1TB"]) == 0
     shown = capsys.readouterr().out
     assert "DOES NOT FIT" in shown
-    assert "each of the 8" in shown
+    assert "told of each device, with `temper run --ranks 8`" in shown
     assert "gradient_checkpointing: true" in shown
     assert "not told" in shown
 

@@ -149,6 +149,9 @@ def test_a_plan_with_a_probe_tells_time_and_memory_and_writes_nothing(fake_recip
     shown = capsys.readouterr().out
     assert "with 60 steps of " in shown
     assert "what could be tried takes about" in shown
+    assert "`--probe` tries" not in shown
+    assert main(["plan", fake_recipe]) == 0
+    assert "probe:   `--probe` tries each stage" in capsys.readouterr().out
 
 
 def test_what_cannot_be_tried_is_told_and_the_rest_is_tried(fake_recipe, in_this_process):

@@ -301,6 +301,8 @@ def _probe_lines(stages: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     from temper.record.lines import duration
 
     probed = {stage["stage"]: stage for stage in stages if "probe" in stage}
+    if not probed and any(stage["runs"] and stage["seconds"] is None for stage in stages):
+        yield "`--probe` tries each stage for some seconds and says how long it takes and what memory it holds"
     known = [stage for stage in probed.values() if "error" not in stage["probe"]]
     if known:
         what = "all that will run" if len(known) == sum(stage["runs"] for stage in stages) else "what could be tried"

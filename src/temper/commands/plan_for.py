@@ -52,15 +52,16 @@ def describe(
     from temper.record.cost import show_bytes
 
     stages = []
+    ranks = max(ranks, there.count)
     for stage in found.recipe.stages:
-        need = found.need(stage, there.machine)
+        need = found.need(stage, there.machine, ranks)
         fits = None if need.memory_bytes is None else need.memory_bytes <= there.bytes
         stages.append({
             "stage": stage.name, "kind": stage.kind, "memory_bytes": need.memory_bytes, "cache_bytes": need.cache_bytes,
             "disk_bytes": need.disk_bytes, "assumed": need.assumed, "fits": fits,
-            "remedies": [vars(remedy) for remedy in remedies(found, stage, there)] if fits is False else [],
+            "remedies": [vars(remedy) for remedy in remedies(found, stage, there, ranks)] if fits is False else [],
         })  # fmt: skip
-        if (ranks := max(ranks, there.count)) > 1:
+        if ranks > 1:
             rank = share(stage, found.sizes, found.tokens.get(stage.name, UNKNOWN), there.machine, ranks)
             stages[-1]["rank"] = vars(rank)
     needs = [stage["memory_bytes"] for stage in stages if stage["memory_bytes"] is not None]
@@ -74,7 +75,7 @@ def describe(
     if writes > free:
         lacking.append(f"{show_bytes(writes)} will be written, {show_bytes(free)} are free")
     return {
-        "recipe": found.recipe.name, "ranks": max(ranks, there.count),
+        "recipe": found.recipe.name, "ranks": ranks,
         "machine": there.text, "count": there.count, "accelerator": there.accelerator,
         "memory_available_bytes": there.bytes, "memory_bytes": max(needs, default=None),
         "models": {text: size.parameters for text, size in found.sizes.items() if size and not text.startswith("@")},
@@ -107,11 +108,7 @@ def render(data: Mapping[str, Any]) -> str:
         *(f"model:   {name}: {count:,} parameters" for name, count in data["models"].items()),
         *(f"model:   {name}: its size is not known here; name a config.json" for name in data["unknown_models"]),
         f"machine: {data['machine']}: {show_bytes(data['memory_available_bytes'])} ({kind}), by arithmetic: {verdict}",
-        *(
-            [f"         told of one device: with `--ranks {data['count']}` each of the {data['count']} holds all of it"]
-            if data["count"] > 1
-            else []
-        ),
+        *([f"         told of each device, with `temper run --ranks {data['ranks']}`"] if data["ranks"] > 1 else []),
         f"disk:    {show_bytes(data['disk_bytes'])} at most, {show_bytes(data['disk_free_bytes'])} {disk}{too_much}",
         "time:    not told: nothing was measured there; `temper plan --probe` on that machine does",
     ]

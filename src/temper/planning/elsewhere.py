@@ -17,11 +17,16 @@ from temper.planning.estimate import UNKNOWN, Estimate, Machine, estimate, model
 from temper.planning.known import known_size
 from temper.planning.lengths import Tokens, stage_tokens
 from temper.planning.machines import Elsewhere
+from temper.planning.ranked import share
 from temper.planning.shapes import ModelSize, model_size, size_by_config
 from temper.recipe.graph import Ref, find_external, shipped_models
 from temper.recipe.reader import load_recipe
 from temper.recipe.recipe import Recipe, Stage
 
+SHARDED = {  # keys by which ranks share out what each would hold, with what it costs
+    "shard_optimizer": "each rank holds its part of the moments, the same bits; a third more is sent",
+}
+DEVICES = (2, 4, 8, 16)  # of the machines that are proposed
 LEAST_MICRO_BATCH = 1024  # tokens: below it products are too small to be fast
 
 
@@ -34,18 +39,25 @@ class Sketch:
     tokens: Mapping[str, Tokens]
     absent: list[Fault]  # what is not here, and was not needed
 
-    def need(self, stage: Stage, machine: Machine) -> Estimate:
-        return estimate(stage, self.sizes, self.tokens.get(stage.name, UNKNOWN), machine)
+    def need(self, stage: Stage, machine: Machine, ranks: int = 1) -> Estimate:
+        """What a stage needs, of memory each of so many ranks."""
+        tokens = self.tokens.get(stage.name, UNKNOWN)
+        need = estimate(stage, self.sizes, tokens, machine)
+        if ranks > 1:
+            need = replace(need, memory_bytes=share(stage, self.sizes, tokens, machine, ranks).memory_bytes)
+        return need
 
 
 @dataclass(frozen=True)
 class Remedy:
-    """A change of a stage's keys, what the stage then needs, and what the change costs, in words."""
+    """A change of a stage's keys, what the stage then needs, and what the change costs, in words. With `ranks` it is
+    on so many devices, each of which needs that."""
 
     change: str
     memory_bytes: int
     cost: str
     values: Mapping[str, Any] = field(default_factory=dict)
+    ranks: int | None = None
 
 
 def sketch(reference: str, settings: Sequence[str] = ()) -> Sketch:
@@ -121,15 +133,15 @@ def size_of_config(path: Path) -> ModelSize | None:
 # -- remedies ---------------------------------------------------------------------------------------------------------
 
 
-def remedies(found: Sketch, stage: Stage, there: Elsewhere) -> list[Remedy]:
+def remedies(found: Sketch, stage: Stage, there: Elsewhere, ranks: int = 1) -> list[Remedy]:
     """What makes a stage that does not fit smaller, each alone with its figure, those that help most first; where none
-    is enough, those that are together."""
-    before = found.need(stage, there.machine).memory_bytes
+    is enough, those that are together; and more devices."""
+    before = found.need(stage, there.machine, ranks).memory_bytes
     if before is None:
         return []
     alone = []
-    for values, cost in _changes(stage, there):
-        memory = _with(found, stage, values, there)
+    for values, cost in _changes(stage, there, ranks):
+        memory = _with(found, stage, values, there, ranks)
         if memory is not None and memory < before:
             alone.append(Remedy(_shown(values), memory, cost, values))
     of_key: dict[str, Remedy] = {}
@@ -138,23 +150,43 @@ def remedies(found: Sketch, stage: Stage, there: Elsewhere) -> list[Remedy]:
         if key not in of_key or of_key[key].memory_bytes > there.bytes:
             of_key[key] = remedy
     shown = sorted(of_key.values(), key=lambda remedy: remedy.memory_bytes)
+    more = _more_devices(found, stage, there, before) if ranks == 1 and there.accelerator else []
     if len(shown) < 2 or shown[0].memory_bytes <= there.bytes:
-        return shown
-    together = _together(found, stage, alone, there)
-    memory = _with(found, stage, together, there)
-    return shown if memory is None else [*shown, Remedy(_shown(together), memory, "together", together)]
+        return shown + more
+    together = _together(found, stage, alone, there, ranks)
+    memory = _with(found, stage, together, there, ranks)
+    if memory is not None:
+        shown.append(Remedy(_shown(together), memory, "together", together))
+    return shown + more
 
 
-def _together(found: Sketch, stage: Stage, alone: Sequence[Remedy], there: Elsewhere) -> dict[str, Any]:
+def _more_devices(found: Sketch, stage: Stage, there: Elsewhere, before: int) -> list[Remedy]:
+    """The fewest of such devices that are enough, each holding its part; where none are, what each of the most needs."""
+    best: Remedy | None = None
+    for ranks in DEVICES:
+        for key, cost in SHARDED.items():
+            memory = _with(found, stage, {key: True}, there, ranks) if key in vars(stage.config) else None
+            if memory is not None and memory < min(before, best.memory_bytes if best else before):
+                best = Remedy(f"{key}: true, on {ranks} such devices", memory, cost, {key: True}, ranks)
+        if best is not None and best.memory_bytes <= there.bytes:
+            break
+    return [best] if best is not None else []
+
+
+def _together(
+    found: Sketch, stage: Stage, alone: Sequence[Remedy], there: Elsewhere, ranks: int
+) -> dict[str, Any]:
     """The cheapest changes that are enough together, taken in turn, those that prove needless left out again; all of
     them where they are not enough."""
 
     def fits(values: Mapping[str, Any]) -> bool:
-        memory = _with(found, stage, values, there)
+        memory = _with(found, stage, values, there, ranks)
         return memory is not None and memory <= there.bytes
 
     together: dict[str, Any] = {}
     for remedy in alone:
+        if _with(found, stage, together | remedy.values, there, ranks) is None:
+            continue  # it does not go with one before it
         together |= remedy.values
         if fits(together):
             break
@@ -167,7 +199,7 @@ def _together(found: Sketch, stage: Stage, alone: Sequence[Remedy], there: Elsew
     return together
 
 
-def _changes(stage: Stage, there: Elsewhere) -> Iterator[tuple[dict[str, Any], str]]:
+def _changes(stage: Stage, there: Elsewhere, ranks: int) -> Iterator[tuple[dict[str, Any], str]]:
     """Changes of a stage's keys that take less memory, with what they cost, cheapest first."""
     config = vars(stage.config)
     if config.get("gradient_checkpointing") is False:
@@ -178,20 +210,23 @@ def _changes(stage: Stage, there: Elsewhere) -> Iterator[tuple[dict[str, Any], s
         yield {"micro_batch_tokens": budget}, "fewer rows at a time, the same gradient"
     if there.accelerator and config.get("offload_reference") is False and config.get("kl_penalty"):
         yield {"offload_reference": True}, "the reference is copied at each step"
+    for key, cost in SHARDED.items():
+        if ranks > 1 and config.get(key) is False:
+            yield {key: True}, cost
     if config.get("optim") == "adamw":
         yield {"optim": "adamw_8bit"}, 'Adam\'s moments rounded; pip install "temper-rl[8bit]"'
     if config.get("lora", "") is None:
         yield {"lora": {"r": 16, "alpha": 32}}, 'only adapters learn; pip install "temper-rl[lora]"'
 
 
-def _with(found: Sketch, stage: Stage, values: Mapping[str, Any], there: Elsewhere) -> int | None:
+def _with(found: Sketch, stage: Stage, values: Mapping[str, Any], there: Elsewhere, ranks: int) -> int | None:
     """What a stage needs with other values; None for values that it cannot have together."""
     cls = type(stage.config)
     try:
         config = cls.model_validate({**stage.config.model_dump(), **values})
     except ValueError:
         return None
-    return found.need(replace(stage, config=config), there.machine).memory_bytes
+    return found.need(replace(stage, config=config), there.machine, ranks).memory_bytes
 
 
 def _shown(values: Mapping[str, Any]) -> str:
