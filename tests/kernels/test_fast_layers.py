@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tiny_models import ARCHITECTURES, tiny_model
 from torch import Tensor, nn
 
 from temper.data.batching import make_batch
-from temper.kernels import fast, fused, product
+from temper.kernels import choice, fast, fused, product
 from temper.kernels.fast import fast_forwards
 from temper.kernels.layers import in_place
 from temper.train.forward import plan_batch, score_targets
@@ -95,10 +96,19 @@ def test_rotation_is_the_formula_in_float64(rows: int, heads: int, size: int) ->
     assert_close(found, with_gradients(exact, wide.double()))
 
 
-@pytest.mark.skipif(not product.prefers_onednn(), reason="MKL is as fast here")
+@pytest.fixture
+def onednn() -> Iterator[None]:
+    choice.pin("onednn")
+    yield
+    choice.pin("auto")
+
+
+@pytest.mark.skipif(not product.has_onednn(), reason="this build of torch has no oneDNN")
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("rows", "ins", "outs"), [(128, 1, 1), (300, 65, 33), (1100, 8, 8)])
-def test_products_are_those_of_float64(rows: int, ins: int, outs: int, bias: bool) -> None:
+def test_products_are_those_of_float64(
+    onednn: None, rows: int, ins: int, outs: int, bias: bool
+) -> None:
     draw = torch.Generator().manual_seed(rows)
     shapes = [(rows, ins), (outs, ins), (outs,)][: 3 if bias else 2]
     inputs = [torch.randn(shape, generator=draw) for shape in shapes]

@@ -167,6 +167,7 @@ def check_devices() -> Iterator[Check]:
     built = available()
     fix = "" if built else "install a C compiler (gcc or clang): sampling on the CPU is then faster"
     yield Check("compiler", "ok" if built else "warn", "the sampler's kernel is built" if built else "none", fix)
+    yield from _check_products()
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         yield Check("gpu", "ok", ", ".join(names))
@@ -174,6 +175,23 @@ def check_devices() -> Iterator[Check]:
         yield Check("gpu", "ok", "Apple GPU (mps), not used by the default recipe")
     else:
         yield Check("gpu", "ok", "none, and none is needed")
+
+
+def _check_products() -> Iterator[Check]:
+    """Which way matrices are multiplied, for the shapes that were measured here; at least for two of them."""
+    import torch
+
+    from temper.kernels import choice, product
+
+    if not product.has_onednn():
+        yield Check("products", "ok", "torch's own way: its oneDNN is not here")
+        return
+    for ins, outs in ((128, 384), (576, 1536)):
+        product.serves(torch.empty(0, ins), torch.empty(outs, ins))
+    yield Check("products", "ok", "the faster of torch's default and oneDNN for each shape of weights")
+    for shape, entry in {**choice.remembered(), **choice.table()}.items():
+        times = ", ".join(f"{way} {entry[f'{way}_ms']:.3g} ms" for way in choice.WAYS)
+        yield Check("  shape", "ok", f"{shape}: {entry['way']} ({times})")
 
 
 def check_ranks() -> Iterator[Check]:
@@ -290,7 +308,7 @@ def check_terminal() -> Iterator[Check]:
 
 
 RECIPES = ("smoke", "tiny", "own_data")  # without these the first page of the documentation is untrue
-C_SOURCES = ("layers.c", "decode.c", "exponential.h")
+C_SOURCES = ("attend.c", "decode.c", "layers.c", "step.c", "exponential.h")
 
 
 def check_files(package: Path | None = None) -> Iterator[Check]:

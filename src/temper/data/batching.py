@@ -10,6 +10,8 @@ from torch import Tensor
 
 from temper.types import Example
 
+FULL = 2 / 3  # of its budget a micro-batch has, for one more family to be left whole for the next
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -128,6 +130,9 @@ def split_by_tokens(examples: Sequence[Example], budget: int) -> list[list[int]]
     used = budget + 1
     for family in ordered:
         prefix = examples[family[0]].prefix_length
+        whole = prefix + sum(len(examples[index].token_ids) - prefix for index in family)
+        if used >= FULL * budget and used + whole > budget >= whole:
+            used = budget  # the next one begins with it: cut in two, its prefix would be computed twice
         needs_prefix = True
         for index in family:
             own = len(examples[index].token_ids) - prefix

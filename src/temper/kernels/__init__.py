@@ -4,6 +4,7 @@ attention.py  registered with transformers              runs.py       runs of pa
 packed.py     packed sequences, shared prefixes         masked.py, varlen.py  the same by masks, by flash calls on CUDA
 fast.py       faster forwards for a model's layers      fused.py, layers.c    what they do between products
 layers.py     checkpointed or compiled layers           product.py    matrix products by the faster library
+rows.py, attend.c  packed rows in one call on a CPU     choice.py     which way is faster: measured, remembered
 decode.py, decode.c  one token a row on a CPU           decode_triton.py      on CUDA
 compiler.py   the C files as libraries                  packing.py    can this model be packed?
 """

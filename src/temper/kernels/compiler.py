@@ -38,8 +38,8 @@ def _built(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
     """The shared library for this source, compiler and processor; made once, then found in the user's cache."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=20).stdout
     sources = [source.read_bytes(), HEADER.read_bytes()]
-    key = hashlib.sha256(b"\0".join([*sources, version, " ".join(flags).encode(), _processor()]))
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "temper"
+    key = hashlib.sha256(b"\0".join([*sources, version, " ".join(flags).encode(), processor()]))
+    folder = cache_folder()
     library = folder / f"{source.stem}-{key.hexdigest()[:16]}.so"
     if not library.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,12 @@ def _built(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
     return library
 
 
-def _processor() -> bytes:
+def cache_folder() -> Path:
+    """Where what depends on this machine alone is kept for the user's next process."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "temper"
+
+
+def processor() -> bytes:
     """What `-march=native` depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from temper.kernels import fused
 from temper.kernels.attention import Options
-from temper.kernels.product import linear, prefers_onednn
+from temper.kernels.product import has_onednn, linear
 
 Forward = Callable[..., Any]
 Forwards = Sequence[tuple[nn.Module, Forward]]  # a module, and the forward that takes its place
@@ -52,7 +52,7 @@ def _find(model: nn.Module) -> Forwards:
 
 def _faster(module: Any) -> Forward | None:
     if _is_plain(module):
-        return partial(_linear, module) if prefers_onednn() else None
+        return partial(_linear, module) if has_onednn() else None
     if not fused.available():
         return None
     for recognise in (_find_norm, _find_mlp, _find_attention):

@@ -1,7 +1,7 @@
 """Attention over sequences packed in one row of tokens, no padding; a prefix that several runs share stands there once.
 
-A run sees its prefix and, causally, itself: two parts, each a block of flash attention over runs of similar length,
-merged by their softmax sums. The backward pass hands the merged result to each part's own backward, which is exact.
+A run sees its prefix and, causally, itself. On a CPU rows that are not long are done in one call (`rows`); else there are
+two parts, each a block of flash attention over runs of similar length, merged by their softmax sums. The backward pass hands the merged result to each part's own backward, which is exact.
 
 Shapes: N packed tokens, R runs of a block, Q and K its longest query and key run, H heads, H_kv key heads, D head size.
 """
@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from temper.kernels import varlen
+from temper.kernels import rows, varlen
 from temper.kernels.attention import Layers, Options
 from temper.kernels.masked import MaskedBlocks
 from temper.kernels.runs import ROWS_A_BLOCK, Row, Runs, as_slice, chunks, places
@@ -99,6 +99,15 @@ class AttentionPlan:
         return MaskedBlocks(self.rows, self.positions_N)
 
     @cached_property
+    def table_R4(self) -> Tensor:
+        return rows.table_of(self.rows)
+
+    @cached_property
+    def most_keys(self) -> int:
+        """Of a row."""
+        return max(len(row.prefix) + len(row.own) for row in self.rows)
+
+    @cached_property
     def spans(self) -> tuple[varlen.Spans, ...]:
         return varlen.spans_of(self.rows, self.positions_N.device)
 
@@ -117,6 +126,8 @@ class AttentionPlan:
         flash = query.shape[-1] == value.shape[-1] and not windowed and options.softcap is None
         if flash and self._fits_varlen(query_NHD, key_NHD):
             return varlen.attend(query_NHD, key_NHD, value_NHD, self.spans, options.scale)[None]
+        if flash and rows.works_on(query_NHD, self.most_keys):
+            return rows.attend_rows(query_NHD, key_NHD, value_NHD, self.table_R4, options.scale)[None]
         if flash and query.device.type == "cpu":
             return _MergedFlash.apply(query_NHD, key_NHD, value_NHD, self.parts, options.scale)[None]  # type: ignore
         return self.masked.attend(query_NHD, key_NHD, value_NHD, options)[None]

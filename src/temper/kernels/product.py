@@ -1,7 +1,8 @@
-"""The matrix products of linear layers, by whichever of torch's two libraries is faster on this processor.
+"""The matrix products of linear layers, by whichever of torch's two libraries is faster for them on this machine.
 
 torch multiplies float32 matrices with MKL, which uses AVX-512 on Intel's processors only; oneDNN, which torch has too,
-uses it on all. (On a Zen 5 core: 105 and 235 billion operations a second.)
+uses it on all. On a Zen 5 core that is 105 and 235 billion operations a second; on a Zen 4 core 98 and 106, and what
+oneDNN's pieces cost is more. So it is measured, once for every shape of weights (`choice`).
 
 oneDNN keeps what it prepared for every shape it has met, half a megabyte each, and packed batches have another number
 of rows every time. So it is given pieces of a few sizes only, and MKL the rows left over.
@@ -12,14 +13,19 @@ Shapes: N rows, I what goes into a layer, O what comes out.
 from __future__ import annotations
 
 import functools
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from temper.kernels.choice import ONEDNN, chosen
+
 PIECES = (512, 128)  # rows of a piece; fewer are left to MKL, as preparing a call costs more than it saves
+TRIED_ROWS, TRIED_NUMBERS = 2000, 1 << 20  # to try a way on: the rows of a micro-batch, or fewer wide ones
+WIDEST = 8192  # of a vocabulary so much will do
 
 
 def linear(x_NI: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None) -> Tensor:
@@ -40,22 +46,44 @@ def multiply(left: Tensor, right_OI: Tensor, out: Tensor) -> Tensor:
     return _multiply(left, right_OI, out=out)
 
 
-def serves(*tensors: Tensor) -> bool:
-    """Whether oneDNN is the faster one here for products of `tensors`."""
-    return prefers_onednn() and all(x.dtype == torch.float32 and x.device.type == "cpu" for x in tensors)
+def serves(x: Tensor, weight_OI: Tensor) -> bool:
+    """Whether oneDNN is the faster one here for products of rows like `x` with this weight, or one of its shape."""
+    if x.dtype != torch.float32 or weight_OI.dtype != torch.float32 or x.device.type != "cpu" or not has_onednn():
+        return False
+    outs, ins = weight_OI.shape
+    return chosen(f"{ins}x{outs}", partial(_ways, ins, outs)) == ONEDNN
 
 
 @functools.cache
-def prefers_onednn() -> bool:
-    """Whether this processor has AVX-512, MKL does not use it, and oneDNN's operations are here and right."""
-    if torch.backends.cpu.get_cpu_capability() != "AVX512" or not torch.backends.mkldnn.is_available() or _is_intel():
+def has_onednn() -> bool:
+    """Whether oneDNN's operations are here and right: they are not part of torch's public interface."""
+    if not torch.backends.mkldnn.is_available():
         return False
     x, weight, gradient = torch.randn(3, 160, 160, generator=torch.Generator().manual_seed(0))
     try:
         found = _multiply(x, weight), _weight_gradient(gradient, x, weight, False)[0]
-    except (AttributeError, RuntimeError):  # they are not part of torch's public interface
+    except (AttributeError, RuntimeError):
         return False
     return torch.allclose(found[0], x @ weight.T, atol=1e-4) and torch.allclose(found[1], gradient.T @ x, atol=1e-4)
+
+
+def _ways(ins: int, outs: int) -> tuple[Callable[[], object], Callable[[], object]]:
+    """The three products of a layer of this shape, forward and backward, by torch's default and by oneDNN."""
+    ins, outs = min(ins, WIDEST), min(outs, WIDEST)
+    rows = max(PIECES[-1], min(TRIED_ROWS, TRIED_NUMBERS // max(ins, outs)))
+    x, weight, gradient = torch.ones(rows, ins), torch.ones(outs, ins), torch.ones(rows, outs)
+
+    def plain() -> None:
+        torch.mm(x, weight.T)
+        torch.mm(gradient, weight)
+        torch.mm(gradient.T, x)
+
+    def onednn() -> None:
+        _multiply(x, weight)
+        _multiply(gradient, weight.T)
+        _weight_gradient(gradient, x, weight, False)
+
+    return plain, onednn
 
 
 def apply(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
@@ -123,10 +151,3 @@ def _weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, with_bias: boo
             gradient[piece].to_mkldnn(), x[piece].to_mkldnn(), weight, False
         )[0]
     return of_weight, gradient.sum(0) if with_bias else None
-
-
-def _is_intel() -> bool:
-    try:
-        return "GenuineIntel" in Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        return True

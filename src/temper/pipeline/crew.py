@@ -22,6 +22,7 @@ from typing import Any
 from temper.distributed.ranks import Ranks, given, join, leave, ranks
 from temper.environment import go_offline, settle_torch, wait_passively
 from temper.errors import ConfigError, Exit, Fault, Preempted, ResourceError, TemperError
+from temper.kernels import choice
 from temper.planning.given import inputs, tasks
 from temper.planning.plan import StagePlan, differences, make_plan
 from temper.planning.preflight import CheckLog
@@ -132,6 +133,7 @@ def _prepared(assignment: Assignment, scratch: Path) -> tuple[StagePlan, StageCo
     if mine is None or mine.fingerprint != assignment.fingerprint:
         raise ConfigError(_other(assignment, mine))
     settle_torch(threads_of(recipe.threads))
+    choice.pin(recipe.matmul, folder.record().get("matmul"))
     shutil.copytree(assignment.work, scratch / "work", ignore=UNSHARED_FILES)
     (scratch / "work" / "checkpoints").symlink_to(assignment.work / "checkpoints")
     (scratch / "out").mkdir()

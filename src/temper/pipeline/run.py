@@ -14,6 +14,7 @@ from temper.artifacts import begin, read_manifest, seal, set_aside, write_atomic
 from temper.environment import give_back_memory, go_offline, settle_torch, wait_passively
 from temper.errors import DataError, Exit, Fault, HandedOver, Preempted, escape, tell
 from temper.halting import Halt, rescue
+from temper.kernels import choice
 from temper.masking import masked
 from temper.pipeline.crew import assign, crew, threads_of
 from temper.pipeline.failure import as_temper_error
@@ -138,6 +139,7 @@ class Run:
         for line in reasons(self.plan.stages):
             say(line)
         settle_torch(threads_of(self.plan.recipe.threads))
+        choice.pin(self.plan.recipe.matmul, self.record.values.get("matmul"))
         self.stopper.busy = True
         with following(self.root, self.plan.recipe.trackers) as untold:
             self._stages()

@@ -9,6 +9,7 @@ from typing import Any
 from temper.artifacts import write_atomically
 from temper.code.sandbox import tier_in_use
 from temper.environment import versions
+from temper.kernels import choice
 from temper.masking import masked
 from temper.planning.plan import Plan, StagePlan
 from temper.record.cost import Cost, Meter
@@ -47,8 +48,9 @@ class Record:
             "stages": stages,
             **self._rounds(plan),
         }
-        if before.get("sandbox"):
-            self.values["sandbox"] = before["sandbox"]
+        for name in ("sandbox", "matmul"):
+            if before.get(name):
+                self.values[name] = before[name]
 
     def _entries(self, plan: Plan, old: dict[str, Any]) -> dict[str, Any]:
         """The entry of each stage of a plan; `old` are those of run.json as it is."""
@@ -113,6 +115,8 @@ class Record:
         total = sum(costs.values(), overhead)
         if tier := tier_in_use():
             self.values["sandbox"] = tier  # what held the programs that models wrote
+        if products := choice.table():
+            self.values["matmul"] = products  # the faster way for each shape, by which a run that goes on abides
         self.values |= {
             "state": state,
             "updated": _now(),

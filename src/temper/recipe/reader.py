@@ -78,6 +78,7 @@ def load_recipe(reference: str, settings: Sequence[str] = (), find: Find = find_
         note=top.note,
         seed=top.seed,
         threads=top.threads,
+        matmul=top.matmul,
         trackers=tuple(dict.fromkeys(top.trackers)),
         output_dir=top.output_dir,
         tasks=reader.tasks,

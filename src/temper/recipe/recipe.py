@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -33,6 +33,7 @@ class RecipeKeys(StrictModel):
     note: str = ""  # the last line of a run's end
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     threads: Annotated[int, Field(ge=1, le=1024)] = 2  # torch threads
+    matmul: Literal["auto", "default", "onednn"] = "auto"  # of a CPU's matrix products: torch's own way, or oneDNN's
     trackers: list[TrackerName] = Field(default_factory=list)  # told of every step; none can stop or change a run
     output_dir: Annotated[str, Field(min_length=1)] | None = None  # the run directory, where `--out` names none
     tasks: dict[str, TaskConfig] = Field(default_factory=dict)
@@ -112,6 +113,7 @@ class Recipe:
     note: str
     seed: int
     threads: int
+    matmul: str
     trackers: tuple[TrackerName, ...]
     tasks: Mapping[str, TaskConfig]
     stages: tuple[Stage, ...]

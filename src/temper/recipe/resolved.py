@@ -19,6 +19,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         "note": recipe.note,
         "seed": recipe.seed,
         "threads": recipe.threads,
+        "matmul": recipe.matmul,
         "trackers": list(recipe.trackers),
         "tasks": {name: task.model_dump(mode="json") for name, task in recipe.tasks.items()},
         "stages": _stages(recipe),

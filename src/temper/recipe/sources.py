@@ -178,7 +178,9 @@ def _mergeable(base: Table, over: Table, depth: int) -> bool:
 
 # -- --set ------------------------------------------------------------------------------------------------------------
 
-TOP_KEYS = ("name", "description", "note", "seed", "threads", "trackers", "output_dir", "tasks", "stages")
+TOP_KEYS = (
+    "name", "description", "note", "seed", "threads", "matmul", "trackers", "output_dir", "tasks", "stages",
+)  # fmt: skip
 
 
 def apply_settings(table: Table, settings: Iterable[str]) -> Table:

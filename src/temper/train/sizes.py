@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 SMALL_MODEL = 8_000_000  # weights up to which one-thread processes are faster than one process with threads
 FEWEST_TOKENS, USUAL_TOKENS = 1024, 2048  # of a micro-batch: with fewer a token costs more, with more none costs less
 PIECES = 8  # micro-batches of a step that has not tokens enough for as many usual ones
+EVEN = 4  # of a longer step their number is a multiple of this: two or four processes are done together
+SLACK = 1.03  # completions are not cut: with none a last micro-batch holds what the others had no room for
 ROOM = 256 << 20  # bytes of gradients that wait to be added; never fewer than two gradients
 
 
@@ -23,10 +26,11 @@ def even_budget(tokens: int, most: int, ranks: int = 1) -> int:
     process as for sixty, and some for each of the `ranks`.
 
     >>> even_budget(16_832, 8192), even_budget(5000, 8192), even_budget(300, 8192), even_budget(5000, 500)
-    (1871, 1000, 300, 500)
+    (2168, 1030, 300, 500)
     """
-    pieces = max(-(-tokens // USUAL_TOKENS), min(PIECES, -(-tokens // FEWEST_TOKENS)), ranks)
-    return max(1, min(most, -(-tokens // pieces)))
+    usual = EVEN * round(tokens / USUAL_TOKENS / EVEN)
+    pieces = max(usual, min(PIECES, -(-tokens // FEWEST_TOKENS)), ranks)
+    return max(1, min(most, -(-tokens // pieces) if pieces == 1 else math.ceil(SLACK * tokens / pieces)))
 
 
 def places_for(gradient_bytes: int) -> int:
