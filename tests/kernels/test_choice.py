@@ -69,7 +69,10 @@ def test_what_was_written_down_first_counts(cache: Path) -> None:
     assert file.read_text().count("3x5") == 1
 
 
-@pytest.mark.parametrize("damage", ["", "{", "[]\n", '{"shape": "3x5"}\n', '{"shape": "3x5", "way": "faster"}\n', "\x00\n"])
+DAMAGED = ["", "{", "[]\n", '{"shape": "3x5"}\n', '{"shape": "3x5", "way": "faster"}\n', "\x00\n"]
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
 def test_damaged_lines_do_not_count(cache: Path, damage: str) -> None:
     choice.chosen("1x1", ways(0.001, 0.001))
     [file] = cache.glob("products-*.jsonl")

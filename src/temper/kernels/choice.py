@@ -43,7 +43,7 @@ def table() -> dict[str, dict[str, Any]]:
 
 
 def chosen(shape: str, ways: Callable[[], tuple[Callable[[], object], Callable[[], object]]]) -> str:
-    """The way for this `shape`. Where it is not known yet, `ways` is asked for a trial of each, in the order of `WAYS`."""
+    """The way for this `shape`. Where it is not known yet, `ways` makes a trial of each, in the order of `WAYS`."""
     if _pinned:
         return _pinned[0]
     if shape not in _known:

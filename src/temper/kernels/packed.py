@@ -1,7 +1,8 @@
 """Attention over sequences packed in one row of tokens, no padding; a prefix that several runs share stands there once.
 
-A run sees its prefix and, causally, itself. On a CPU rows that are not long are done in one call (`rows`); else there are
-two parts, each a block of flash attention over runs of similar length, merged by their softmax sums. The backward pass hands the merged result to each part's own backward, which is exact.
+A run sees its prefix and, causally, itself. On a CPU rows that are not long are attended to in one call (`rows`). Else
+there are two parts, each a block of flash attention over runs of similar length, merged by their softmax sums. The
+backward pass hands the merged result to each part's own backward, which is exact.
 
 Shapes: N packed tokens, R runs of a block, Q and K its longest query and key run, H heads, H_kv key heads, D head size.
 """
