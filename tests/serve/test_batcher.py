@@ -134,6 +134,46 @@ def test_cancelled_jobs_leave_and_others_do_not_notice(engine) -> None:
     assert tuple(stays.tokens) == alone(engine, stays).token_ids
 
 
+@pytest.mark.usefixtures("eager")
+def test_a_cancelled_job_of_which_nobody_hears_leaves_too(engine, monkeypatch) -> None:
+    asker, drawings, draw = Asker(), [], engine.generate
+    gone, stays = asker.job((5, 6), 1, 120), asker.job((7,), 2, 60)
+
+    def spied(requests, *rest):
+        drawings.append([request.drawn for request in requests])
+        gone.cancelled = True  # once it is being drawn
+        return draw(requests, *rest)
+
+    monkeypatch.setattr(engine, "generate", spied)
+    with Batcher(engine, ()) as batcher:
+        batcher.submit([gone, stays])
+        asker.wait([gone, stays])
+        asker.wait([stays])
+    monkeypatch.undo()
+    assert [len(drawing) for drawing in drawings] == [2, 1]
+    assert len(gone.tokens) < 120
+    assert tuple(stays.tokens) == alone(engine, stays).token_ids
+
+
+def test_who_was_answered_together_is_drawn_together_again(engine, monkeypatch) -> None:
+    monkeypatch.setattr(batching, "GATHER", 1e3)
+    asker, sizes, draw = Asker(), [], engine.generate
+
+    def spied(requests, *rest):
+        sizes.append(len(requests))
+        return draw(requests, *rest)
+
+    monkeypatch.setattr(engine, "generate", spied)
+    first, again = ([asker.job((5, i), i, 5) for i in range(3)] for _ in range(2))
+    with Batcher(engine, ()) as batcher:
+        batcher.submit(first)
+        asker.wait(first)
+        for job in again:  # one by one
+            batcher.submit([job])
+        asker.wait(again)
+    assert sizes == [3, 3]
+
+
 class Failing:
     """An engine that fails once."""
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from temper.rollout.draw import draw_tokens, uniform
-from temper.rollout.engine import Request, Sampling, Watch
+from temper.rollout.engine import Request, Sampling, StopRule, Watch
 from temper.types import Completion
 
 
@@ -55,6 +55,7 @@ class Flight:
     tokens: Tensor  # [rows of the wave, longest limit]
     logprobs: Tensor
     step: int = 0
+    asked: int = 0  # the step after which the sampling's rule was asked last
 
     @staticmethod
     def of(wave: Sequence[Pending], sampling: Sampling) -> Flight:
@@ -88,11 +89,16 @@ class Flight:
         if watch is not None:
             for row, token in zip(self.row_B.tolist(), tokens_B.tolist(), strict=True):
                 watch(self.wave[row].number, token)
-        if sampling.stop_rule is not None:
+        if sampling.stop_rule is not None and not self.until_asked(sampling.stop_rule):
+            self.asked = self.step
             drawn = zip(self.row_B.tolist(), self.tokens[self.row_B, : self.step].tolist(), strict=True)
             ends = [sampling.stop_rule.ends(self.wave[row].begun + tokens) for row, tokens in drawn]
             stopped |= torch.tensor(ends)
         return stopped, stopped | (self.limits_B <= self.step)
+
+    def until_asked(self, rule: StopRule) -> int:
+        """How many tokens may still be drawn before `rule` is asked; 0 after the first token of all."""
+        return max(0, self.asked + getattr(rule, "stride", 1) - self.step) if self.asked else 0
 
     def keep(self, rows: Tensor) -> None:
         """Row i is from now on what row `rows[i]` was."""

@@ -24,11 +24,11 @@ from temper.types import Completion
 STEPS = 16  # between two looks of the host, unless a row ends before
 
 
-def stride(sampling: Sampling, watch: Watch | None) -> int:
-    """How many tokens may be drawn of each row before somebody who listens is asked."""
+def room(flight: Flight, sampling: Sampling, watch: Watch | None) -> int:
+    """How many tokens may be drawn of each row before somebody is told or asked."""
     if watch is not None:
         return 1
-    return STEPS if sampling.stop_rule is None else min(STEPS, getattr(sampling.stop_rule, "stride", 1))
+    return STEPS if sampling.stop_rule is None else max(1, min(STEPS, flight.until_asked(sampling.stop_rule)))
 
 
 class NativeEngine:
@@ -105,7 +105,6 @@ class NativeEngine:
         flight = Flight.of(wave, sampling)
         tokens = flight.draw(logits, sampling)
         compiled = CompiledSteps.of(self.model, cache, len(wave))
-        steps = stride(sampling, watch)
         while True:
             stopped, ended = flight.ended(tokens, sampling, watch)
             living = flight.count - int(ended.sum())
@@ -118,7 +117,7 @@ class NativeEngine:
                 flight.keep(kept)
                 cache.keep(kept)
                 tokens = tokens[kept]
-            tokens = self._next(tokens, flight, cache, compiled, sampling, steps)
+            tokens = self._next(tokens, flight, cache, compiled, sampling, room(flight, sampling, watch))
 
     def _next(
         self, tokens: Tensor, flight: Flight, cache: Cache, compiled: CompiledSteps | None, sampling: Sampling,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from temper.serve.service import Choice, Service
 
 OBJECTS: dict[Kind, str] = {"chat": "chat.completion", "text": "text_completion"}
+DRAW = random.Random()  # names of answers: no secrets
 BODY_SECONDS = 30.0  # in which a body must have come
 
 
@@ -119,6 +120,10 @@ class Waiter:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
                 self._loop.call_soon_threadsafe(self._event.set)
 
+    def wake(self) -> None:
+        """Called on the loop's thread."""
+        self._event.set()
+
     async def wait(self) -> None:
         """Until something was told since the last call returned."""
         await self._event.wait()
@@ -143,7 +148,8 @@ async def complete(service: Service, kind: Kind, request: Request) -> Response:
     waiter = Waiter()
     choices = service.choices(ask, waiter.told)
     service.batcher.submit([choice.job for choice in choices if choice.job.done is None])
-    head = {"id": f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{uuid4().hex}", "created": int(time.time())}
+    name = f"{'chatcmpl' if kind == 'chat' else 'cmpl'}-{DRAW.getrandbits(128):032x}"
+    head = {"id": name, "created": int(time.time())}
     if ask.stream:
         return Events(service, ask, choices, waiter, {**head, "model": service.name})
     try:
@@ -166,12 +172,11 @@ def cancel(choices: Sequence[Choice]) -> None:
 async def _until_over(request: Request, choices: Sequence[Choice], waiter: Waiter) -> None:
     """Until every reply is. Raises ClientDisconnect where the client has gone, or what went wrong."""
     gone = asyncio.ensure_future(_disconnected(request.receive))
+    gone.add_done_callback(lambda _: waiter.wake())
     try:
         while not all(choice.job.is_over for choice in choices):
-            told = asyncio.ensure_future(waiter.wait())
-            await asyncio.wait((told, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not told.done():
-                told.cancel()
+            await waiter.wait()
+            if gone.done():
                 raise ClientDisconnect
     finally:
         gone.cancel()

@@ -21,6 +21,7 @@ from temper.types import Completion, FinishReason
 PAYS = 5.0  # a drawing is paused once it has gone on for so many times what beginning again will take
 STRIDE = 8  # tokens between two looks at who waits, where nobody hears of every token
 TURN = 0.5  # seconds after which rows with other settings get their turn
+GATHER = 0.05  # of the last drawing's time is waited for those it answered to ask again
 MAX_ROWS = 512  # drawn together
 MAX_TASKS = 256
 
@@ -66,6 +67,8 @@ class Batcher:
         self._drawn: Drawing | None = None
         self._change = threading.Condition()
         self._closing = False
+        self._recent: deque[int] = deque(maxlen=4)  # rows of the last drawings
+        self._took = 0.0  # seconds of the last one
         self._thread = threading.Thread(target=self._work, name="temper-batcher", daemon=True)
 
     def __enter__(self) -> Batcher:
@@ -124,6 +127,8 @@ class Batcher:
             with self._change:
                 while not self._waiting and not self._tasks and not self._closing:
                     self._change.wait()
+                if not self._tasks:
+                    self._gather()
                 if self._closing:
                     break
                 task = self._tasks.popleft() if self._tasks else None
@@ -132,7 +137,10 @@ class Batcher:
             if task:
                 _attempt(*task)
             elif self._drawn:
+                began = time.perf_counter()
                 left = self._drawn.run()
+                self._took = time.perf_counter() - began
+                self._recent.append(len(jobs))
                 with self._change:
                     self._waiting.extend(left)
                     self._drawn = None
@@ -140,6 +148,14 @@ class Batcher:
             _fail(job, RuntimeError("the server is closing"))
         for _, told in self._tasks:
             told(RuntimeError("the server is closing"))
+
+    def _gather(self) -> None:
+        """Wait a moment for as many as were drawn together of late: who was answered asks again, and rows that come one
+        by one would be drawn one by one."""
+        wanted = max(self._recent, default=0)
+        self._change.wait_for(
+            lambda: len(self._waiting) >= wanted or self._closing or bool(self._tasks), GATHER * self._took
+        )
 
     def _take(self) -> list[Job]:
         """Those that wait with the settings of the one that waits longest; nobody's are dropped."""

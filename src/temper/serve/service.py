@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
+import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +19,8 @@ from temper.serve.replies import ReplyPieces, chat_logprobs, text_logprobs, toke
 from temper.serve.scoring import ScoredText, score_text
 from temper.text.stops import StopStrings
 from temper.types import ReplyForm
+
+DRAW = random.Random()  # keys of replies without a seed: seeded by the system once, not asked for each
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,13 @@ class Service:
         if ask.model is not None and ask.model != self.name:
             what = f"there is no model {ask.model[:100]!r} here: it is {self.name!r}"
             raise BadRequest([("model", what)], 404, "model_not_found")
-        drawing = Sampling(1, ask.temperature, ask.top_p, max(0, ask.top_k), ask.min_p)
+        drawing = drawing_of(ask)
         rule = self._stops(ask.kind, ask.stop) if ask.stop else None
         found = []
         for number, prompt in enumerate(ask.prompts):
             ids = self._ids(ask, prompt)
             for i in range(ask.n):
-                key = secrets.randbits(63) if ask.seed is None else seed_for(ask.seed, "serve", i)
+                key = DRAW.getrandbits(63) if ask.seed is None else seed_for(ask.seed, "serve", i)
                 job = Job(ids, key, ask.max_tokens, drawing, told, rule.ends if rule else None, ask.stream)
                 job.done = "length" if ask.max_tokens == 0 else None
                 found.append(Choice(number * ask.n + i, job))
@@ -150,6 +152,13 @@ class Service:
         read = sum(len(choice.job.prompt_ids) for choice in choices[::n])
         drawn = sum(len(choice.job.tokens) for choice in choices)
         return {"prompt_tokens": read, "completion_tokens": drawn, "total_tokens": read + drawn}
+
+
+def drawing_of(ask: Ask) -> Sampling:
+    """How tokens are drawn. Where the likeliest is taken no cut of the tail matters: all such requests are alike."""
+    if ask.temperature == 0:
+        return Sampling(1, 0.0)
+    return Sampling(1, ask.temperature, ask.top_p, max(0, ask.top_k), ask.min_p)
 
 
 @contextlib.contextmanager

@@ -54,12 +54,19 @@
     return words.every((word) => text(card).includes(word));
   }
 
+  function named(card) { // a copy that says where it comes from
+    const copy = card.cloneNode(true), from = document.createElement("span");
+    from.textContent = card.dataset.stage + (card.dataset.step ? ", step " + card.dataset.step : "");
+    copy.querySelector(".ask").prepend(from);
+    return copy;
+  }
+
   function apply() {
     const active = Object.values(chosen).some(Boolean);
     const words = (chosen.search || "").toLowerCase().split(/\s+/).filter(Boolean);
     const fit = active ? cards.filter((card) => fits(card, words)) : cards;
     blocks.hidden = active;
-    found.replaceChildren(...(active ? fit.slice(0, limit).map((card) => card.cloneNode(true)) : []));
+    found.replaceChildren(...(active ? fit.slice(0, limit).map(named) : []));
     more.hidden = !active || fit.length <= limit;
     more.textContent = (fit.length - limit) + " more";
     count.textContent = fit.length + " of " + cards.length;
