@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rollout.test_sampler import STOPS, requests
 from tiny_models import tiny_model
 
 from temper.errors import ResourceError
+from temper.models.forks import start_fork
 from temper.rollout.engine import Request, Sampling
 from temper.rollout.native import NativeEngine
 from temper.rollout.workers import ParallelEngine, deal
@@ -139,3 +141,18 @@ def processes() -> list[int]:
         with contextlib.suppress(FileNotFoundError):  # a thread that has ended meanwhile
             found += map(int, (task / "children").read_text().split())
     return found
+
+
+def test_a_fork_is_started_without_the_warning_of_threads_and_with_all_others() -> None:
+    class Started:
+        def __init__(self, text: str):
+            self.text = text
+
+        def start(self) -> None:
+            warnings.warn(self.text, DeprecationWarning, stacklevel=2)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        start_fork(Started("This process (pid=1) is multi-threaded, use of fork() may lead to deadlocks in the child."))
+        with pytest.raises(DeprecationWarning):
+            start_fork(Started("something else"))

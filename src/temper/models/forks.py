@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,15 @@ _ended_seconds = [0.0]  # CPU seconds of forked processes that have ended
 def can_fork(model: Any) -> bool:
     """Whether processes that compute with `model` can be forked: Linux, and every weight in main memory."""
     return sys.platform == "linux" and all(weight.device.type == "cpu" for weight in model.parameters())
+
+
+def start_fork(process: Any) -> None:
+    """Start a process that is forked. Python 3.12 and later warn of other threads: here they are torch's, which wait
+    between two calls and hold no lock, and what is forked starts none and asks nothing of them (`settle_fork`)."""
+    with warnings.catch_warnings():
+        about = r".*use of fork\(\) may lead to deadlocks"
+        warnings.filterwarnings("ignore", message=about, category=DeprecationWarning)
+        process.start()
 
 
 def settle_fork(*kept: int) -> None:

@@ -161,7 +161,7 @@ def remedies(found: Sketch, stage: Stage, there: Elsewhere, ranks: int = 1) -> l
 
 
 def _more_devices(found: Sketch, stage: Stage, there: Elsewhere, before: int) -> list[Remedy]:
-    """The fewest of such devices that are enough, each holding its part; where none are, what each of the most needs."""
+    """The fewest of such devices that are enough, each with its part; where none are, what each of the most needs."""
     best: Remedy | None = None
     for ranks in DEVICES:
         for key, cost in SHARDED.items():
@@ -185,7 +185,7 @@ def _together(
 
     together: dict[str, Any] = {}
     for remedy in alone:
-        if _with(found, stage, together | remedy.values, there, ranks) is None:
+        if _with(found, stage, {**together, **remedy.values}, there, ranks) is None:
             continue  # it does not go with one before it
         together |= remedy.values
         if fits(together):

@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 import torch
 
 from temper.errors import Fault, ResourceError
-from temper.models.forks import can_fork, one_thread, settle_fork, shared_like
+from temper.models.forks import can_fork, one_thread, settle_fork, shared_like, start_fork
 from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.native import NativeEngine
 from temper.rollout.plain import PlainEngine
@@ -120,7 +120,7 @@ class Worker:
         context = multiprocessing.get_context("fork")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(engine, theirs, os.getpid(), first), daemon=True)
-        self._process.start()
+        start_fork(self._process)
         theirs.close()
 
     def ask(self, requests: Sequence[Request], sampling: Sampling, version: int) -> None:

@@ -22,7 +22,7 @@ import torch
 
 from temper.distributed.ranks import ranks
 from temper.errors import Fault, ResourceError
-from temper.models.forks import cpu_seconds, one_thread, settle_fork
+from temper.models.forks import cpu_seconds, one_thread, settle_fork, start_fork
 
 T = TypeVar("T")
 SHARE_SECONDS = 0.1  # with less work each, a second process saves little: half of that goes into pages it copies
@@ -142,7 +142,7 @@ class _Helper:
         context = multiprocessing.get_context("fork")
         self._answers, theirs = context.Pipe(duplex=False)
         self._process = context.Process(target=_help, args=(tasks, queue, theirs, os.getpid()), daemon=True)
-        self._process.start()
+        start_fork(self._process)
         theirs.close()
 
     def answer(self) -> tuple[dict[int, Any], float]:
