@@ -125,7 +125,8 @@ def test_more_devices_are_proposed_and_are_what_the_plan_of_that_machine_says(pl
     keys = "kl_penalty: 0, gradient_checkpointing: true"
     _, data, _ = plan("1x1.8GB", "--disk", "1TB", keys=keys)
     [more] = [remedy for remedy in rl_of(data)["remedies"] if remedy["ranks"]]
-    _, several, _ = plan(f"{more['ranks']}x1.8GB", "--disk", "1TB", "--set=rl.shard_optimizer=true", keys=keys)
+    assert more["values"] == {"fully_shard": True}
+    _, several, _ = plan(f"{more['ranks']}x1.8GB", "--disk", "1TB", "--set=rl.fully_shard=true", keys=keys)
     assert rl_of(several)["memory_bytes"] == more["memory_bytes"] == rl_of(several)["rank"]["memory_bytes"]
     assert more["memory_bytes"] < rl_of(data)["memory_bytes"]
 

@@ -11,13 +11,16 @@ import pytest
 from temper.cli import main
 
 PAGE = Path(__file__).parents[2] / "docs/real_models.md"
-MACHINES = {"smol_135m": "cpu:16GB", "qwen_0p5b_lora": "1x16GB", "qwen_1p5b": "1x80GB", "r1_distill": "1x80GB"}
+MACHINES = {
+    "smol_135m": "cpu:16GB", "qwen_0p5b_lora": "1x16GB", "qwen_1p5b": "1x80GB", "qwen_7b_8gpu": "8x80GB",
+    "r1_distill": "1x80GB",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MACHINES)
 def test_the_recipe_fits_the_machine_it_is_for_and_takes_what_its_page_says(name, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert main(["plan", name, "--for", MACHINES[name], "--disk", "100GB", "--strict", "--json"]) == 0
+    assert main(["plan", name, "--for", MACHINES[name], "--disk", "300GB", "--strict", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["fits"] is True
     row = next(line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith(f"| `{name}` |"))

@@ -24,6 +24,7 @@ from temper.recipe.reader import load_recipe
 from temper.recipe.recipe import Recipe, Stage
 
 SHARDED = {  # keys by which ranks share out what each would hold, with what it costs
+    "fully_shard": "each rank holds its part of weights, gradients and moments: docs/scale.md",
     "shard_optimizer": "each rank holds its part of the moments, the same bits; a third more is sent",
 }
 DEVICES = (2, 4, 8, 16)  # of the machines that are proposed
