@@ -118,3 +118,31 @@ def test_a_directory_without_weights_is_sized_by_its_config(tmp_path):
     (tmp_path / "config.json").write_text('{"hidden_size": 8}')
     assert model_size(tmp_path) is None
     assert size_by_config({"hidden_size": "many"}) is None
+
+
+MIXTURE = {"num_experts_per_tok": 2, "moe_intermediate_size": 24, "head_dim": 16}
+
+
+@pytest.mark.parametrize(("kind", "more"), [
+    ("qwen3", {"head_dim": 32}), ("starcoder2", {}), ("mixtral", {"num_local_experts": 4}),
+    ("qwen2_moe", MIXTURE | {"num_experts": 6, "shared_expert_intermediate_size": 40}),
+    ("glm4_moe", MIXTURE | {"n_routed_experts": 6, "n_shared_experts": 1, "first_k_dense_replace": 2}),
+])  # fmt: skip
+def test_configs_of_other_kinds_have_the_parameters_of_their_models(kind: str, more: dict):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"hidden_size": 64, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "vocab_size": 3000, "max_position_embeddings": 512}  # fmt: skip
+    special = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"), 0)
+    config = AutoConfig.for_model(kind, **sizes, **special, **more)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    told = size_by_config(json.loads(config.to_json_string()))
+    assert told is not None
+    assert told.parameters == pytest.approx(sum(weight.numel() for weight in model.parameters()), rel=0.01)
+
+
+def test_a_config_whose_layers_are_others_is_of_unknown_size():
+    config = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}
+    assert size_by_config(config) is not None
+    assert size_by_config(config | {"kv_lora_rank": 16}) is None

@@ -12,6 +12,8 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+UNGATED = {"gpt_neox", "phi", "starcoder2", "nemotron"}  # kinds whose MLP has two matrices, not three
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # how many a layer of a mixture has
 HEAD_CHUNKS = 2 * (16 << 20)  # two chunks of logits of `train/head.py`
 
 
@@ -30,7 +32,8 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes that memory depends on, named as in config.json."""
+    """The sizes that memory depends on, named as in config.json. In a mixture of experts `intermediate_size` is that of
+    the experts that a token goes through, together, and `apart` counts the weights of a layer that it does not."""
 
     hidden_size: int
     intermediate_size: int
@@ -41,6 +44,10 @@ class Shape:
     vocab_size: int
     max_position_embeddings: int
     tie_word_embeddings: bool = True
+    gated: bool = True
+    apart: int = 0
+    dense_layers: int = 0  # of the first layers, without experts, of `dense_size`
+    dense_size: int = 0
 
     @staticmethod
     def of(config: Mapping[str, Any]) -> Shape | None:
@@ -55,10 +62,21 @@ class Shape:
 
         try:
             hidden, heads = number("hidden_size"), number("num_attention_heads")
+            if config.get("kv_lora_rank"):  # keys and values are made of a narrow row: other layers than these
+                return None
+            inner, apart, dense = number("intermediate_size", 4 * hidden), 0, 0
+            size = inner
+            if experts := next((config[key] for key in EXPERTS if config.get(key)), 0):
+                one, used = number("moe_intermediate_size", inner), number("num_experts_per_tok")
+                shared = config.get("shared_expert_intermediate_size") or one * (config.get("n_shared_experts") or 0)
+                inner = used * one + shared
+                apart = hidden * (3 * one * (experts - used) + experts)  # the router is counted here, too
+                dense = config.get("first_k_dense_replace") or len(config.get("mlp_only_layers") or ())
             return Shape(
-                hidden, number("intermediate_size", 4 * hidden), number("num_hidden_layers"), heads,
+                hidden, inner, number("num_hidden_layers"), heads,
                 number("num_key_value_heads", heads), number("head_dim", hidden // heads), number("vocab_size"),
                 number("max_position_embeddings", 4096), config.get("tie_word_embeddings", True) is not False,
+                config.get("model_type") not in UNGATED, apart, dense, size,
             )  # fmt: skip
         except KeyError:
             return None
@@ -80,17 +98,19 @@ class Shape:
     def linears(self) -> dict[str, tuple[int, int]]:
         """The linear layers of a Llama-like layer, by name: size in, size out."""
         hidden, inner, query, key = self.hidden_size, self.intermediate_size, self.query_size, self.key_size
+        gate = {"gate_proj": (hidden, inner)} if self.gated else {}
         return {
             "q_proj": (hidden, query), "k_proj": (hidden, key), "v_proj": (hidden, key), "o_proj": (query, hidden),
-            "gate_proj": (hidden, inner), "up_proj": (hidden, inner), "down_proj": (inner, hidden),
+            **gate, "up_proj": (hidden, inner), "down_proj": (inner, hidden),
         }  # fmt: skip
 
     @property
     def parameters(self) -> int:
         """Of a Llama-like model, its norms and biases left out."""
-        of_layer = sum(size_in * size_out for size_in, size_out in self.linears.values())
+        of_layer = sum(size_in * size_out for size_in, size_out in self.linears.values()) + self.apart
         embeddings = 1 if self.tie_word_embeddings else 2
-        return self.num_hidden_layers * of_layer + embeddings * self.embedding
+        less = self.dense_layers * (3 * self.hidden_size * (self.intermediate_size - self.dense_size) + self.apart)
+        return self.num_hidden_layers * of_layer - less + embeddings * self.embedding
 
     def adapter_parameters(self, rank: int, targets: str | Sequence[str] = "all-linear") -> int:
         """Of low-rank adapters on the linear layers that `targets` names."""
