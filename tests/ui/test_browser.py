@@ -92,6 +92,24 @@ def test_every_view_by_clicks(browser, hostile, width) -> None:
     context.close()
 
 
+@pytest.mark.parametrize(
+    ("text", "like", "marked"),
+    [
+        ("a b c", "a b c", []), ("a x c", "a b c", ["x"]), ("a c", "a b c", []), ("new", "", ["new"]),
+        ("so 7 is it", "so 8 is it", ["7"]), ("one two", "two", ["one "]),
+        (" ".join(map(str, range(900))), " ".join(map(str, range(800))), None),
+    ],
+)  # fmt: skip
+def test_what_differs_is_marked_word_by_word(browser, hostile, text, like, marked) -> None:
+    tab = browser.new_page()
+    tab.goto(f"http://127.0.0.1:{hostile.port}/enter?token={hostile.links[-1]}")
+    tab.wait_for_selector(".card")
+    script = "async (given) => (await import('/reply.js')).departures(...given)"
+    found = [text[start:end] for start, end in tab.evaluate(script, [text, like])]
+    assert found == ([text.removeprefix(like)] if marked is None else marked)
+    tab.context.close()
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 def test_a_run_is_planned_started_watched_and_stopped(browser, serve_page, tmp_path, width) -> None:
     starts = make_starts(tmp_path)

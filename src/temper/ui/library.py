@@ -255,13 +255,18 @@ def details(number: str, path: Path, shot: Snapshot) -> Json:
     keys = ("name", "inputs", "harvest", "warnings")
     return {
         **summary(number, path, shot),
-        "command": shot.run.get("command"),
+        "command": _command(path, shot.run.get("command")),
         "versions": shot.run.get("versions"),
         "scores": shot.models,
         "settings": [{**{key: stage[key] for key in keys}, "config": _config(stage)} for stage in shot.stages],
         "told": [f"{problem.file.name} is damaged and is left out: {problem.reason}"
                  for problem in shot.files.damaged.values()],
     }  # fmt: skip
+
+
+def _command(path: Path, command: Any) -> list[str]:
+    """What was typed, without where on this machine the run is."""
+    return [str(part).replace(str(path), path.name) for part in command] if isinstance(command, list) else []
 
 
 def _config(stage: Json) -> list[Json]:

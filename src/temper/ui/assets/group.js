@@ -43,7 +43,7 @@ function places(rows, run, other, row) {
 
 function side(rows, title) {
   const like = String(rows[0].reply ?? "");
-  return h("section", {}, h("h2", {}, title), h("p.soft", {}, "Marked is what departs from the first reply."),
+  return h("section", {}, h("h2", {}, title), h("p.soft", {}, "Marked are words that the first reply does not have in their place."),
     h("div.group", {}, rows.map((row, i) => h(`article.completion.${verdict(row)}`, { "data-row": row.id },
       h("p.soft", {}, headline(row)), rewards(row), body(row, { open: true, like: i ? like : null })))));
 }

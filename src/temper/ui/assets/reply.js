@@ -10,29 +10,53 @@ export function parts(reply) {
   return [reply.slice(0, end).replace(/^\s*<think>/, ""), reply.slice(end + 8)];
 }
 
-// How many first characters two texts have in common, cut at a word.
-export function common(a, b) {
-  let n = 0;
-  while (n < a.length && n < b.length && a[n] === b[n]) n++;
-  if (n === a.length && n === b.length) return n;
-  while (n > 0 && /\w/.test(a[n - 1] || "") && /\w/.test(a[n] || b[n] || "")) n--;
-  return n;
+const WORDS = /\s+|[\p{L}\p{N}_]+|[^\s]/gu;
+const MOST = 400000; // pairs of words that are held against each other
+
+// [start, end] of each stretch of `text` whose words are not, in their order, words of `like`.
+export function departures(text, like) {
+  const a = text.match(WORDS) || [], b = like.match(WORDS) || [];
+  if (a.length * b.length > MOST) { // too long: all from the first difference on
+    let n = 0;
+    while (n < a.length && a[n] === b[n]) n++;
+    return n < a.length ? [[a.slice(0, n).join("").length, text.length]] : [];
+  }
+  const best = Array.from({ length: a.length + 1 }, () => new Uint32Array(b.length + 1)); // words in common from here on
+  for (let i = a.length - 1; i >= 0; i--)
+    for (let j = b.length - 1; j >= 0; j--) best[i][j] = a[i] === b[j] ? best[i + 1][j + 1] + 1 : Math.max(best[i + 1][j], best[i][j + 1]);
+  const found = [];
+  for (let i = 0, j = 0, at = 0; i < a.length; at += a[i++].length) {
+    while (j < b.length && a[i] !== b[j] && best[i][j + 1] >= best[i + 1][j]) j++;
+    if (j < b.length && a[i] === b[j]) j++;
+    else if (found.length && found.at(-1)[1] === at) found.at(-1)[1] += a[i].length;
+    else found.push([at, at + a[i].length]);
+  }
+  return found;
 }
 
-const text = (value, shared) => (shared !== null && value ? [h("span.same", {}, value.slice(0, shared)), h("mark", {}, value.slice(shared))] : value);
+// The part of a reply that begins at `offset`, with its departures marked.
+function text(value, offset, marked) {
+  const shown = [];
+  let at = 0;
+  for (const [from, to] of marked) {
+    const start = Math.max(at, from - offset), end = Math.min(value.length, to - offset);
+    if (end <= start) continue;
+    shown.push(value.slice(at, start), h("mark", {}, value.slice(start, end)));
+    at = end;
+  }
+  return [...shown, value.slice(at)];
+}
 
 export function body(row, { open = false, like = null } = {}) {
   const reply = String(row.reply ?? "");
-  const shared = like === null || like === reply ? null : common(reply, like); // null: nothing is marked
-  const of = (offset, length) => (shared === null ? null : Math.max(0, Math.min(length, shared - offset)));
+  const marked = like === null ? [] : departures(reply, like);
   const [thinking, rest] = parts(reply);
-  const offset = reply.length - rest.length;
   return h("div.reply", {},
     thinking !== null && thinking.trim()
       ? h("details.thinking", { open: open || !rest.trim() }, h("summary", {}, `thinking, ${number(thinking.length)} characters`),
-          h("pre", {}, text(thinking, of(reply.indexOf(thinking), thinking.length))))
+          h("pre", {}, text(thinking, reply.indexOf(thinking), marked)))
       : null,
-    rest.trim() ? h("pre", {}, text(rest, of(offset, rest.length))) : null,
+    rest.trim() ? h("pre", {}, text(rest, reply.length - rest.length, marked)) : null,
     program(row.code));
 }
 
