@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 
-from temper.distributed.ranks import Ranks, join
+from temper.distributed.ranks import TIMEOUT_VARIABLE, Ranks, join
 
 
-def at_every_rank(size: int, folder: Path, work: Callable[[Ranks], Any]) -> list[Any]:
+def at_every_rank(size: int, folder: Path, work: Callable[[Ranks], Any], timeout: float = 60) -> list[Any]:
     """What `work` returns, or raises, at each of `size` forked processes."""
     context = multiprocessing.get_context("fork")
     lines = [context.Pipe(duplex=False) for _ in range(size)]
@@ -24,8 +24,8 @@ def at_every_rank(size: int, folder: Path, work: Callable[[Ranks], Any]) -> list
             if other != rank:
                 theirs.close()
         torch.set_num_threads(1)
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"
-        joined = join(f"file://{folder}/meet", rank, size, timeout=60)
+        os.environ |= {"GLOO_SOCKET_IFNAME": "lo", TIMEOUT_VARIABLE: str(timeout)}
+        joined = join(f"file://{folder}/meet", rank, size)
         try:
             found = work(joined)
         except Exception as error:

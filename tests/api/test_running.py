@@ -55,3 +55,12 @@ def test_settings_are_those_of_the_command_line():
     assert first.model().name == second.model().name
     with pytest.raises(temper.TemperError, match="unknown key"):
         temper.run("my.yaml", {"sead": 5})
+
+
+def test_ranks_are_refused_below_one_and_where_a_launcher_has_started_some(monkeypatch):
+    with pytest.raises(temper.TemperError, match="at least one"):
+        temper.run("my.yaml", out="out", ranks=0)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(temper.TemperError, match="starts its ranks itself"):
+        temper.run("my.yaml", out="out")

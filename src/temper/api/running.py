@@ -59,6 +59,7 @@ def run(
     out: str | Path | None = None,
     on_step: Callable[[StepReport], object] | None = None,
     accept_changes: bool = False,
+    ranks: int = 1,
 ) -> Finished:
     """Run what is not done of a recipe, a shipped one by name or a file, as `temper run` does: killed and called again,
     it goes on where it stopped.
@@ -66,7 +67,8 @@ def run(
     `settings` are changes to it: `{"seed": 1, "rl.max_steps": 50}`, or `["seed=1"]`. `out` is the run directory.
     `on_step` is called after each step that is taken. What it raises stops the run and is raised here; where it returns
     False the run saves a checkpoint, and `Stopped` is raised: the same call goes on. `accept_changes`: stages that
-    stopped half-way start again where the recipe was changed.
+    stopped half-way start again where the recipe was changed. `ranks`: processes on this machine that share out every
+    step, this one among them (docs/scale.md).
 
     Raises TemperError with every fault before anything runs, or for what ended the run; Stopped.
     """
@@ -74,12 +76,19 @@ def run(
 
     go_offline()
     wait_passively()
+    from temper.distributed.ranks import given
+    from temper.errors import ConfigError, Fault
     from temper.pipeline.run import run_recipe
 
+    if ranks < 1:
+        raise ConfigError(Fault(f"ranks={ranks}: there is at least one"))
+    if given() is not None:
+        why = "RANK and WORLD_SIZE say that this process is one of several"
+        raise ConfigError(Fault("temper.run starts its ranks itself", why=why, fix="torchrun … -m temper run RECIPE"))
     texts = _settings(settings)
     tell = None if on_step is None else (lambda *seen: on_step(StepReport(*seen)))
     folder = None if out is None else Path(out)
-    result = run_recipe(str(recipe), texts, folder, accept_changes, ["temper.run", str(recipe), *texts], tell)
+    result = run_recipe(str(recipe), texts, folder, accept_changes, ["temper.run", str(recipe), *texts], tell, ranks)
     return Finished(result.plan.folder.root, result.ran, result.evaluation, write_report(result))
 
 

@@ -12,14 +12,17 @@ import contextlib
 import datetime
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from temper.errors import Fault, ResourceError
+from temper.errors import ConfigError, Fault, ResourceError
 
 T = TypeVar("T")
 TIMEOUT = 1800.0  # seconds that a rank waits for the others before it gives up
+TIMEOUT_VARIABLE = "TEMPER_RANK_TIMEOUT"  # of the environment: other seconds
+GRACE = 2.0  # seconds in which those who waited, too, say so
 BUCKET = 256 << 20  # bytes of tensors that are added up in one message, unless one alone has more
 
 
@@ -63,7 +66,7 @@ class Ranks:
         import torch.distributed as dist
 
         box = [value]
-        with self._waiting():
+        with self._waiting("what rank 0 tells"):
             dist.broadcast_object_list(box, src=0)
         return box[0]  # type: ignore[return-value]
 
@@ -76,7 +79,7 @@ class Ranks:
 
         for same in buckets(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in same])
-            with self._waiting():
+            with self._waiting("a sum of tensors"):
                 dist.all_reduce(flat)
             self.sent += summed_bytes(flat.nbytes, self.size)
             for tensor, part in zip(same, flat.split([tensor.numel() for tensor in same]), strict=True):
@@ -91,7 +94,7 @@ class Ranks:
 
         for same in buckets(tensors):
             flat = torch.cat([tensor.reshape(-1) for tensor in same])
-            with self._waiting():
+            with self._waiting("tensors of another rank"):
                 dist.broadcast(flat, src=source)
             self.sent += spread_bytes(flat.nbytes, self.size)
             if self.rank != source:
@@ -107,7 +110,7 @@ class Ranks:
         found = {name: tensor.detach().cpu() for name, tensor in tensors.items()} if self.rank == 0 else {}
         for rank, theirs in enumerate(self._exchange(told)):
             for name, shape, dtype, device in theirs if rank and self.rank in (0, rank) else ():
-                with self._waiting():
+                with self._waiting("state for rank 0"):
                     if self.rank == rank:
                         dist.send(tensors[name].detach().contiguous(), dst=0)
                     else:
@@ -123,7 +126,7 @@ class Ranks:
 
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         found = [torch.empty_like(flat) for _ in range(self.size)]
-        with self._waiting():
+        with self._waiting("tensors of all ranks"):
             dist.all_gather(found, flat)
         self.sent += told_bytes(flat.nbytes, self.size)
         sizes = [tensor.numel() for tensor in tensors]
@@ -133,20 +136,20 @@ class Ranks:
         import torch.distributed as dist
 
         found: list[Any] = [None] * self.size
-        with self._waiting():
+        with self._waiting("what each rank has done"):
             dist.all_gather_object(found, mine)
         return found
 
     @contextlib.contextmanager
-    def _waiting(self) -> Iterator[None]:
-        """A rank that has ended, or answers nothing in time, is a fault that names it."""
+    def _waiting(self, operation: str) -> Iterator[None]:
+        """A rank that has ended, or answers nothing in time, is a fault that names it and what it did not come to."""
         try:
             yield
         except RuntimeError as error:
-            raise self._loss(error) from None
+            raise self._loss(error, operation) from None
 
     @contextlib.contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self, operation: str) -> Iterator[None]:
         """For work in which torch itself waits for other ranks: what tells that one is gone is a fault that names it;
         other errors stay what they are."""
         try:
@@ -155,13 +158,27 @@ class Ranks:
             import torch.distributed as dist
 
             if isinstance(error, dist.DistError) or "gloo" in str(error):
-                raise self._loss(error) from None
+                raise self._loss(error, operation) from None
             raise
 
-    def _loss(self, error: RuntimeError) -> ResourceError:
-        why = self.lost() or " ".join(str(error).split())[:200]
+    def _loss(self, error: RuntimeError, operation: str) -> ResourceError:
+        why = self.lost() or self._absent(operation) or " ".join(str(error).split())[:200]
         fix = "see what it said last, then run the same command again: it goes on from the last checkpoint"
         return ResourceError(Fault(f"a rank of {self.size} was lost", why=why, fix=fix))
+
+    def _absent(self, operation: str) -> str:
+        """Which ranks did not come to an operation that failed: all others say so where they met."""
+        import torch.distributed as dist
+
+        with contextlib.suppress(Exception):  # the place where they meet may be gone, too
+            store = dist.distributed_c10d._get_default_store()
+            store.set(f"temper/left/{self.rank}", operation)
+            time.sleep(GRACE)
+            gone = [rank for rank in range(self.size) if not store.check([f"temper/left/{rank}"])]
+            if gone:
+                names = f"rank{'s' * (len(gone) > 1)} {', '.join(map(str, gone))}"
+                return f"{names} did not come to `{operation}`: gone, or hung for {timeout_seconds():g} seconds"
+        return ""
 
 
 def buckets(tensors: Sequence[Any]) -> Iterator[list[Any]]:
@@ -230,7 +247,19 @@ def ranks() -> Ranks:
     return _present
 
 
-def join(where: str, rank: int, size: int, local: int = 0, timeout: float = TIMEOUT) -> Ranks:
+def timeout_seconds() -> float:
+    """How long a rank waits for the others. Raises ConfigError where the environment names no such time."""
+    told = os.environ.get(TIMEOUT_VARIABLE, "")
+    try:
+        seconds = float(told or TIMEOUT)
+    except ValueError:
+        seconds = 0.0
+    if not 1.0 <= seconds <= 1e6:
+        raise ConfigError(Fault(f"{TIMEOUT_VARIABLE} is `{told}`", fix="seconds from 1 on, or leave it unset"))
+    return seconds
+
+
+def join(where: str, rank: int, size: int, local: int = 0) -> Ranks:
     """Become rank `rank` of `size`, that meet at `where` (`env://`, or `file://` a path that all can reach); `local` is
     the number of the device on this machine. Raises ResourceError where the others do not come in time."""
     global _present
@@ -241,10 +270,10 @@ def join(where: str, rank: int, size: int, local: int = 0, timeout: float = TIME
     if has_cuda:
         torch.cuda.set_device(local % torch.cuda.device_count())
     _present = Ranks(rank, size)
-    with _present._waiting():
+    with _present._waiting("the meeting of all ranks"):
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if has_cuda else "gloo",
-            init_method=where, rank=rank, world_size=size, timeout=datetime.timedelta(seconds=timeout),
+            init_method=where, rank=rank, world_size=size, timeout=datetime.timedelta(seconds=timeout_seconds()),
         )  # fmt: skip
     return _present
 

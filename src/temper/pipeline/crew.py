@@ -10,9 +10,11 @@ import contextlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from temper.distributed.ranks import Ranks, given, join, leave, ranks
 from temper.environment import go_offline, settle_torch, wait_passively
 from temper.errors import ConfigError, Exit, Fault, Preempted, ResourceError, TemperError
 from temper.kernels import choice
+from temper.masking import mask
 from temper.planning.given import inputs, tasks
 from temper.planning.plan import StagePlan, differences, make_plan
 from temper.planning.preflight import CheckLog
@@ -32,7 +35,7 @@ from temper.stages.context import StageContext
 
 SHARED = frozenset({"pretrain", "sft", "distill", "grpo", "ppo", "reward_model", "sample", "step_labels", "preferences",
                     "evaluate"})  # fmt: skip
-UNSHARED_FILES = shutil.ignore_patterns("rollouts", "metrics.jsonl", "log.txt", "weights", "checkpoints")
+UNSHARED_FILES = shutil.ignore_patterns("rollouts", "metrics.jsonl", "log.txt", "weights", "checkpoints", "ranks")
 
 
 @dataclass(frozen=True)
@@ -145,10 +148,33 @@ def _prepared(assignment: Assignment, scratch: Path) -> tuple[StagePlan, StageCo
         work=scratch / "work",
         inputs=inputs(mine.stage, artifacts),
         tasks=tasks(mine.stage, plan.recipe, artifacts),
-        log=CheckLog(),  # type: ignore[arg-type]
+        log=RankLog(assignment.work),  # type: ignore[arg-type]
         stopping=lambda: False,  # rank 0 says when, and the others end with it
         meant=mine.stage.meant,
     )
+
+
+class RankLog(CheckLog):
+    """What a rank other than the first has to say, with the time, in a file of its own beside the stage's log."""
+
+    def __init__(self, work: Path):
+        super().__init__()
+        self._path = work / "ranks" / f"{ranks().rank}.txt"
+        with contextlib.suppress(OSError):  # a directory that this rank may only read
+            self._path.parent.mkdir(exist_ok=True)
+        self.info(f"rank {ranks().rank} of {ranks().size} on {socket.gethostname()}, process {os.getpid()}")
+
+    def info(self, text: str) -> None:
+        with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {mask(text)}\n")
+
+    def warn(self, text: str, key: str = "") -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+            self.info(f"warning: {text}")
+
+    def step(self, step: int, total: int, metrics: Mapping[str, object]) -> None:
+        self.info(f"step {step}/{total}")
 
 
 def _other(assignment: Assignment, mine: StagePlan | None) -> Fault:

@@ -97,7 +97,7 @@ def _write_parts(parts: Mapping[str, Tensor], aside: Path) -> list[tuple[str, li
     from torch.distributed.checkpoint.state_dict_saver import save
 
     place = aside / PARTS
-    with ranks().watching(), _plainly():
+    with ranks().watching("a checkpoint in parts"), _plainly():
         save(dict(parts), storage_writer=HuggingFaceStorageWriter(str(place), save_distributed=True))
     files = sorted(place.iterdir())
     return ranks().together(lambda: [(f"{PARTS}/{file.name}", _settled(file)) for file in ranks().share(files)])
@@ -109,7 +109,7 @@ def read_parts(folder: Path, into: Mapping[str, Tensor]) -> None:
     from torch.distributed.checkpoint.state_dict_loader import load
 
     alone = ranks().size == 1
-    with ranks().watching(), _plainly():
+    with ranks().watching("a checkpoint in parts"), _plainly():
         load(dict(into), storage_reader=HuggingFaceStorageReader(str(folder)), no_dist=alone)
 
 

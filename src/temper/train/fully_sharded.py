@@ -84,14 +84,14 @@ class ShardedWeights(Weights):
     def within(self, work: Callable[[], Any]) -> Any:
         """What `work` with the model returns: a tensor from which gradients can go back, or anything else. All ranks
         call it together."""
-        with ranks().watching():
+        with ranks().watching("a pass of the model in parts"):
             found = self.root(work)
         self._count(self._dtype.itemsize)
         return found
 
     def back(self, loss: Tensor) -> None:
         """Gradients of `loss`: their mean over the ranks, which FSDP makes, is to be their sum."""
-        with ranks().watching():
+        with ranks().watching("the gradients of the model in parts"):
             (loss * ranks().size).backward()
         self._count(self._dtype.itemsize + 4)
 
@@ -130,7 +130,7 @@ class ShardedWeights(Weights):
         """Every weight in full, one after the other, at every rank."""
         self._count(dtype.itemsize)
         for name, part in self.parts.items():
-            with ranks().watching():
+            with ranks().watching("the whole of the model in parts"):
                 whole: Any = part.detach().to(dtype)
                 full = whole.full_tensor()
             yield name, full
