@@ -18,7 +18,7 @@ import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 Lengths = Callable[[int], Sequence[int]]  # of the completions of a step, in tokens
@@ -81,8 +81,10 @@ class Sampler:
         return found
 
 
-def simulate(lengths: Lengths, steps: int, machines: Machines, staleness: int = 0) -> Outcome:
-    """`steps` steps whose completions are as long as `lengths` says.
+def simulate(
+    lengths: Lengths, steps: int, machines: Machines, staleness: int = 0, training: Sequence[float] | None = None
+) -> Outcome:
+    """`steps` steps whose completions are as long as `lengths` says; updates may be given as `training`, in seconds.
 
     Completions of 10 and 30 tokens, a second a token, and an update of 40 tokens in 40 seconds: in turns a step takes
     70 seconds; one step off the longer of the two, and the first draw.
@@ -113,7 +115,8 @@ def simulate(lengths: Lengths, steps: int, machines: Machines, staleness: int = 
         for i in changed:
             heapq.heappush(ends, (pool[i].next_end, i, pool[i].ticks))
         if ready == math.inf and not left[updates]:
-            seconds = tokens[updates] * machines.token / machines.trainers
+            own = tokens[updates] * machines.token / machines.trainers
+            seconds = own if training is None else training[updates]
             ready, trained = now + seconds, trained + seconds
         while pool[ends[0][1]].ticks != ends[0][2] or pool[ends[0][1]].next_end != ends[0][0]:
             heapq.heappop(ends)  # said before others joined it
@@ -168,6 +171,23 @@ def _best(lengths: Lengths, steps: int, devices: int, staleness: int) -> Outcome
     return min(found, key=lambda one: one.seconds)
 
 
+# Published: a step in turns; one step off what sampling took by itself, what training took, and a step (all seconds)
+PUBLISHED = (
+    ("verl, 7B on 16 H20, FSDP2", 749, 458, 108 + 337, 520),
+    ("verl, 7B on 16 H20, Megatron", 699, 501, 120 + 347, 566),
+)  # https://verl.readthedocs.io/en/latest/advance/one_step_off.html
+
+
+def beside_published(steps: int = 100) -> str:
+    lines = ["| | in turns | one step off | gain | simulated from its sampling and training times | gain |"]
+    lines.append("|---|---|---|---|---|---|")
+    for name, turns, sampling, training, published in PUBLISHED:
+        _, off = foretold([sampling] * steps, [training] * steps)
+        gains = f"{turns / published:.2f} ×", f"{turns / off:.2f} ×"
+        lines.append(f"| {name} | {turns} s | {published} s | {gains[0]} | {off:.0f} s | {gains[1]} |")
+    return "\n".join(lines)
+
+
 # -- a run that took turns, one step off ------------------------------------------------------------------------------
 
 
@@ -178,13 +198,10 @@ def foretold(sampling: Sequence[float], training: Sequence[float]) -> tuple[floa
     >>> foretold([3.0, 3.0, 3.0, 3.0], [1.0, 1.0, 1.0, 1.0])
     (4.0, 3.25)
     """
-    scale = 1000  # tokens a second
-    machines = Machines(1, 1, rows=1, base=1 / scale, row=0.0, token=1.0, transfer=0.0)
-    lengths = [[round(seconds * scale)] for seconds in sampling]
-    # an update takes as long as it took: a token's share of it differs from step to step
-    share = sum(training) / sum(map(sum, lengths))
-    one = replace(machines, token=share)
-    return tuple(simulate(lambda n: lengths[n], len(lengths), one, k).seconds for k in (0, 1))  # type: ignore[return-value]
+    machines = Machines(1, 1, rows=1, base=0.001, row=0.0, transfer=0.0)
+    lengths = [[round(seconds / machines.base)] for seconds in sampling]
+    turns, off = (simulate(lambda n: lengths[n], len(lengths), machines, k, training).seconds for k in (0, 1))
+    return turns, off
 
 
 def told(stage: Path) -> str:
@@ -200,4 +217,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--run", type=Path, help="the directory of a stage that took turns")
     given = parser.parse_args()
-    print(told(given.run) if given.run else curves())
+    print(told(given.run) if given.run else f"{beside_published()}\n\n{curves()}")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint.state_dict_saver  # once, not in each forked rank
 import yaml
 from pydantic import ValidationError
 from rank_processes import at_every_rank
@@ -21,6 +22,7 @@ from temper.distributed.ranks import Ranks, ranks
 from temper.errors import ResourceError
 from temper.train.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from temper.train.forward import plan_batch, score_targets
+from temper.train.fully_sharded import ShardedWeights
 from temper.train.learner import Learner, OptimizerConfig
 from temper.train.losses import LossSum
 from temper.train.policy import policy_batches, with_old
@@ -76,8 +78,8 @@ def test_a_model_in_parts_is_trained_to_what_a_whole_one_is(size: int, tmp_path:
 def gradients_of(learner: Learner, passes: int) -> dict[str, torch.Tensor]:
     """Of one update, whole, before it is made."""
     learner._gather_gradients([lambda n=n: loss_of(learner, n) for n in range(passes)], 50.0)
-    if learner.turns is not None:
-        parts: dict[str, Any] = learner.turns.weights.parts  # type: ignore[assignment]
+    if isinstance(learner.weights, ShardedWeights):
+        parts: dict[str, Any] = learner.weights.parts  # type: ignore[assignment]
         return {name: part.grad.full_tensor() for name, part in parts.items()}
     return {name: master.grad for name, master in learner.weights.masters.items() if master.grad is not None}
 

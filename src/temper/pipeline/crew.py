@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -162,7 +162,7 @@ class RankLog(CheckLog):
         self._path = work / "ranks" / f"{ranks().rank}.txt"
         with contextlib.suppress(OSError):  # a directory that this rank may only read
             self._path.parent.mkdir(exist_ok=True)
-        self.info(f"rank {ranks().rank} of {ranks().size} on {socket.gethostname()}, process {os.getpid()}")
+        self.info(f"rank {ranks().rank} of {ranks().size} on {platform.node()}, process {os.getpid()}")
 
     def info(self, text: str) -> None:
         with contextlib.suppress(OSError), self._path.open("a", encoding="utf-8") as file:
