@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from temper.cli import main
 from temper.errors import ConfigError
 from temper.planning.known import KNOWN, known_size
-from temper.planning.machines import CARDS, read_machine
+from temper.planning.machines import CARDS, SPEEDS, read_machine
 
 CONFIG = {
     "model_type": "llama", "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12,
@@ -189,3 +189,16 @@ def test_any_text_is_a_machine_or_an_error(text):
 
 def test_cards_go_by_their_names():
     assert {name: read_machine(f"2x{name}").bytes // 10**9 for name in CARDS} == CARDS
+
+
+def test_on_a_card_that_is_known_the_time_that_rl_cannot_be_under_is_told(plan):
+    keys = "kl_penalty: 0, prompts_per_step: 4, num_generations: 8, max_completion_length: 100"
+    _, data, _ = plan("1xH100", "--disk", "1TB", keys=keys)
+    told = rl_of(data)["least_seconds"]
+    reading = 5 * 100 * 2 * PARAMETERS / 3350e9  # five steps of one wave
+    training = 6 * PARAMETERS * 5 * 32 * 100 / (0.4 * 989e12)  # without the prompts' tokens
+    assert reading + training < told < reading + 20 * training
+    _, checked, _ = plan("2xH100", "--disk", "1TB", keys=keys + ", gradient_checkpointing: true")
+    assert rl_of(checked)["least_seconds"] - reading == pytest.approx(8 / 6 / 2 * (told - reading))
+    assert rl_of(plan("1x80GB", "--disk", "1TB", keys=keys)[1])["least_seconds"] is None
+    assert set(CARDS) == set(SPEEDS)

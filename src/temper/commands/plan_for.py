@@ -47,6 +47,7 @@ def describe(
     """The plan as one JSON value; what cannot be known is None."""
     from temper.planning.elsewhere import remedies
     from temper.planning.estimate import UNKNOWN
+    from temper.planning.pace import least_seconds
     from temper.planning.preflight import disk_free
     from temper.planning.ranked import share
     from temper.record.cost import show_bytes
@@ -61,8 +62,11 @@ def describe(
             "disk_bytes": need.disk_bytes, "assumed": need.assumed, "fits": fits,
             "remedies": [vars(remedy) for remedy in remedies(found, stage, there, ranks)] if fits is False else [],
         })  # fmt: skip
+        size = found.sizes.get(getattr(stage.config, "model", ""))
+        tokens = found.tokens.get(stage.name, UNKNOWN)
+        stages[-1]["least_seconds"] = least_seconds(stage, size, tokens, there, ranks)
         if ranks > 1:
-            rank = share(stage, found.sizes, found.tokens.get(stage.name, UNKNOWN), there.machine, ranks)
+            rank = share(stage, found.sizes, tokens, there.machine, ranks)
             stages[-1]["rank"] = vars(rank)
     needs = [stage["memory_bytes"] for stage in stages if stage["memory_bytes"] is not None]
     writes = sum(stage["disk_bytes"] or 0 for stage in stages)
@@ -110,7 +114,7 @@ def render(data: Mapping[str, Any]) -> str:
         f"machine: {data['machine']}: {show_bytes(data['memory_available_bytes'])} ({kind}), by arithmetic: {verdict}",
         *([f"         told of each device, with `temper run --ranks {data['ranks']}`"] if data["ranks"] > 1 else []),
         f"disk:    {show_bytes(data['disk_bytes'])} at most, {show_bytes(data['disk_free_bytes'])} {disk}{too_much}",
-        "time:    not told: nothing was measured there; `temper plan --probe` on that machine does",
+        *_time_lines(data["stages"]),
     ]
     lines += [f"ranks:   {text}" for text in rank_lines(data["stages"], data["ranks"])]
     for assumed in dict.fromkeys(stage["assumed"] for stage in data["stages"] if stage["assumed"]):
@@ -120,6 +124,17 @@ def render(data: Mapping[str, Any]) -> str:
     for stage in data["stages"]:
         lines += _remedies(stage, data["memory_available_bytes"])
     return "\n".join(lines)
+
+
+def _time_lines(stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    from temper.record.lines import duration
+
+    told = [stage for stage in stages if stage["least_seconds"] is not None]
+    lines = [f"time:    {stage['stage']}: {duration(stage['least_seconds'])} or more, with replies as below" for stage in told]
+    if told:
+        why = "by arithmetic: products at 40 % of the card's data sheet, weights read once a token; nothing was measured"
+        return [*lines, f"         ({why}; `temper plan --probe` on that machine does)"]
+    return ["time:    not told: nothing was measured there; `temper plan --probe` on that machine does"]
 
 
 def rank_lines(stages: Sequence[Mapping[str, Any]], ranks: int) -> list[str]:

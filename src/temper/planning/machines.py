@@ -14,6 +14,13 @@ CARDS = {
     "a10": 24, "a100": 80, "a40": 48, "a6000": 48, "b200": 180, "h100": 80, "h200": 141, "l4": 24, "l40s": 48,
     "rtx3090": 24, "rtx4090": 24, "rtx5090": 32, "t4": 16, "v100": 32,
 }  # fmt: skip
+# Products a second of dense bfloat16 matrices (float16 where there is none), and bytes of memory a second, by data sheet
+SPEEDS = {
+    "a10": (125e12, 600e9), "a100": (312e12, 2039e9), "a40": (150e12, 696e9), "a6000": (155e12, 768e9),
+    "b200": (2250e12, 8000e9), "h100": (989e12, 3350e9), "h200": (989e12, 4800e9), "l4": (121e12, 300e9),
+    "l40s": (362e12, 864e9), "rtx3090": (71e12, 936e9), "rtx4090": (165e12, 1008e9), "rtx5090": (209e12, 1792e9),
+    "t4": (65e12, 320e9), "v100": (125e12, 900e9),
+}  # fmt: skip
 _FORM = re.compile(
     r"(?:(cpu)[:\s]\s*)?(?:(\d{1,4})\s*[x×*]\s*)?(?:(\d{1,5}(?:\.\d{1,3})?)\s*(?:GB|GiB)|([A-Za-z]\w*))", re.I
 )
@@ -22,12 +29,14 @@ _SIZE = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)\s*(TB|GB|MB)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """A machine that is not this one: `count` accelerators of `bytes` each, or the main memory of one without any."""
+    """A machine that is not this one: `count` accelerators of `bytes` each, or the main memory of one without any;
+    `card` is their name in CARDS, where it was said."""
 
     text: str
     count: int
     bytes: int
     accelerator: bool
+    card: str | None = None
 
     @property
     def machine(self) -> Machine:
@@ -38,7 +47,7 @@ def read_machine(text: str) -> Elsewhere:
     """Raises ConfigError for what names no machine.
 
     >>> read_machine("8x80GB")
-    Elsewhere(text='8x80GB', count=8, bytes=80000000000, accelerator=True)
+    Elsewhere(text='8x80GB', count=8, bytes=80000000000, accelerator=True, card=None)
     >>> read_machine("1xH100").bytes == read_machine("80 GB").bytes, read_machine("cpu:16GB").accelerator
     (True, False)
     """
@@ -47,12 +56,13 @@ def read_machine(text: str) -> Elsewhere:
     if found is None:
         raise ConfigError(Fault(f"--for `{text}` names no machine", fix=fix))
     cpu, count, size, card = found.groups()
-    known = CARDS.get(re.sub(r"[-_\s]", "", card).lower()) if card else float(size)
+    name = re.sub(r"[-_\s]", "", card).lower() if card else None
+    known = CARDS.get(name) if name else float(size)
     if known is None or (cpu and card):
         raise ConfigError(Fault(f"--for `{text}`: the card `{card}` is not known", fix=fix))
     if not known or (count is not None and int(count) < 1) or (cpu and count):
         raise ConfigError(Fault(f"--for `{text}` names no machine", fix=fix))
-    return Elsewhere(text.strip(), int(count or 1), int(known * 1e9), not cpu)
+    return Elsewhere(text.strip(), int(count or 1), int(known * 1e9), not cpu, name)
 
 
 def read_disk(text: str) -> int:
