@@ -130,9 +130,10 @@ def _time_lines(stages: Sequence[Mapping[str, Any]]) -> list[str]:
     from temper.record.lines import duration
 
     told = [stage for stage in stages if stage["least_seconds"] is not None]
-    lines = [f"time:    {stage['stage']}: {duration(stage['least_seconds'])} or more, with replies as below" for stage in told]
+    least = [(stage["stage"], duration(stage["least_seconds"])) for stage in told]
+    lines = [f"time:    {name}: {time} or more, with replies as below" for name, time in least]
     if told:
-        why = "by arithmetic: products at 40 % of the card's data sheet, weights read once a token; nothing was measured"
+        why = "by arithmetic: products at 40 % of the card's data sheet, weights read once a token; not measured"
         return [*lines, f"         ({why}; `temper plan --probe` on that machine does)"]
     return ["time:    not told: nothing was measured there; `temper plan --probe` on that machine does"]
 

@@ -14,7 +14,7 @@ CARDS = {
     "a10": 24, "a100": 80, "a40": 48, "a6000": 48, "b200": 180, "h100": 80, "h200": 141, "l4": 24, "l40s": 48,
     "rtx3090": 24, "rtx4090": 24, "rtx5090": 32, "t4": 16, "v100": 32,
 }  # fmt: skip
-# Products a second of dense bfloat16 matrices (float16 where there is none), and bytes of memory a second, by data sheet
+# Products a second of dense matrices in 16 bits, and bytes of memory a second, by data sheet
 SPEEDS = {
     "a10": (125e12, 600e9), "a100": (312e12, 2039e9), "a40": (150e12, 696e9), "a6000": (155e12, 768e9),
     "b200": (2250e12, 8000e9), "h100": (989e12, 3350e9), "h200": (989e12, 4800e9), "l4": (121e12, 300e9),
