@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import string
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from temper.serve.guard import Rules, bears, refusal
+from temper.serve.guard import Guard, Rules, bears, refusal
 from temper.serve.protocol import BadRequest, Defaults, parse
 from temper.serve.replies import ReplyPieces, StopCut, joined, token_texts
 
@@ -168,3 +169,26 @@ def test_only_the_token_is_the_token(text) -> None:
     given = [(b"authorization", f"Bearer {text}".encode())]
     assert bears("secret", given) == (text.strip() == "secret")
     assert not bears("secret", [])
+
+
+def test_more_requests_than_the_rate_are_told_to_come_again() -> None:
+    async def app(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    answers: list[tuple[int, dict]] = []
+
+    async def send(message) -> None:
+        if message["type"] == "http.response.start":
+            answers.append((message["status"], dict(message["headers"])))
+
+    async def ask() -> None:
+        guard = Guard(app, Rules(rate=1.0))
+        for host in (*[b"evil.example"] * 9, *[b"localhost"] * 9):
+            await guard({"type": "http", "method": "GET", "path": "/", "headers": [(b"host", host)]}, None, send)
+
+    asyncio.run(ask())
+    statuses = [status for status, _ in answers]
+    assert statuses[:9] == [421] * 9  # of another site: not counted
+    assert statuses[9:12] == [200] * 3
+    assert statuses[-1] == 429
+    assert answers[-1][1][b"retry-after"] == b"1"

@@ -10,12 +10,13 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from demo_runs import HOSTILE, add_evaluation, completion, make_run
+from demo_runs import HOSTILE, RECIPE, add_evaluation, completion, make_run
 from model_zoo import make
 
 from temper.artifacts import begin, seal
 from temper.cli import main
 from temper.record.rollouts import write_rows
+from temper.sealed import seal_text
 from temper.ui.library import id_of
 
 ASSETS = Path(__file__).parents[2] / "src/temper/ui/assets"
@@ -137,6 +138,16 @@ def test_settings_come_with_their_origin_and_without_secrets(page, run) -> None:
     assert "origin" in settings["learning_rate"]
     assert "hunter22" not in json.dumps(told)
     assert "hf_abcdefghijklmnop" not in json.dumps(told)
+
+
+def test_settings_that_json_has_no_number_for_are_told_as_text(serve_page, tmp_path) -> None:
+    path = make_run(tmp_path / "demo")
+    text = RECIPE.replace("max_steps: 30", "max_steps: 30, max_grad_norm: .inf, clip_range: .nan")
+    (path / "recipe.resolved.yaml").write_bytes(seal_text("recipe.resolved.yaml", text))
+    page = serve_page(tmp_path)
+    page.enter()
+    [stage] = page.get(f"/api/runs/{id_of(path.resolve())}")["settings"]
+    assert {"inf", "nan"} <= {entry["value"] for entry in stage["config"] if isinstance(entry["value"], str)}
 
 
 def test_completions_are_filtered_paged_and_exported(page, run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
@@ -87,8 +88,21 @@ class Desk:
 
 def answer(value: Any, status: int = 200) -> Response:
     """JSON without anything that looks like a secret."""
-    body = json.dumps(masked(value), ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":"))
+    body = json.dumps(plain(masked(value)), ensure_ascii=False, allow_nan=False, default=str, separators=(",", ":"))
     return Response(body.encode("utf-8", "backslashreplace"), status, media_type="application/json")
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: an infinity, or what is no number, as a text.
+
+    >>> plain({"a": [1.5, float("-inf")], 3: float("nan")})
+    {'a': [1.5, '-inf'], '3': 'nan'}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def make_app(desk: Desk) -> Starlette:
