@@ -21,7 +21,7 @@ from temper.kernels.compiler import cache_folder, processor
 
 PLAIN, ONEDNN = WAYS = ("default", "onednn")
 GAIN = 0.9  # of the plain way's time, for the other to be taken: what is alike stays plain
-SECONDS = 0.04  # CPU time to try a way for, and at least twice
+SECONDS, TURNS = 0.04, 5  # CPU time to try a way for; and so often at least, or a busy moment would decide for good
 
 _pinned: list[str] = []  # the way that a recipe asks for, if it does
 _known: dict[str, dict[str, Any]] = {}  # what this process has looked up, by shape
@@ -66,7 +66,7 @@ def _measure(plain: Callable[[], object], onednn: Callable[[], object]) -> dict[
     for way in ways:
         way()  # what is made once is made
     turns = 0
-    while turns < 2 or spent < 2 * SECONDS:
+    while turns < TURNS or spent < 2 * SECONDS:
         for number, way in enumerate(ways):
             began = time.process_time()
             way()
