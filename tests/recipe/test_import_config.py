@@ -311,6 +311,7 @@ def test_a_mixture_a_repeated_key_and_a_rate_that_does_not_fall(made):
     found = made("mixed.yaml")
     assert found["recipe"]["tasks"]["train"]["train"] == "hf://org/sums?split=train&name=main"
     assert "min_lr_ratio" not in stage(found)
+    assert stage(found)["num_train_epochs"] == 3  # TRL's own
     told = [line["reason"] for line in found["keys"] if line["key"] == "packing"]
     assert len(told) == 2
     assert "again" in told[0]

@@ -164,6 +164,7 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     },
 }  # fmt: skip
 
+EPOCHS = {"trl": 3, "verl": 30, "openrlhf": 1}  # of RL, likewise
 LOSSES = {
     "grpo": "sequence_mean", "dr_grpo": "constant", "dapo": "token_mean", "bnpo": "token_mean",
     "token-mean": "token_mean", "seq-mean-token-mean": "sequence_mean", "seq-mean-token-sum-norm": "constant",

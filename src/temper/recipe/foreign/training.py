@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from temper.recipe.foreign.book import Book, number, numbers, whole
-from temper.recipe.foreign.read import Setting
-from temper.recipe.foreign.tables import DEFAULTS, ESTIMATORS, LOSSES, POLICY_LOSSES
+from temper.recipe.foreign.read import TOOLS, Setting
+from temper.recipe.foreign.tables import DEFAULTS, EPOCHS, ESTIMATORS, LOSSES, POLICY_LOSSES
 
-STEPS = 100  # of RL where a config counts in epochs and nothing else is known
+STEPS = 100  # of PPO where a config counts in epochs and nothing else is known
 
 
 class Training(Book):
@@ -93,6 +93,8 @@ class Training(Book):
             self._give_up("epochs", "`max_steps` counts")
         elif isinstance(epochs, (int, float)) and epochs > 0 and "num_train_epochs" in fields:
             self._put("epochs", "num_train_epochs", epochs if self.kind == "grpo" else max(1, round(epochs)))
+        elif "num_train_epochs" in fields and self.kind == "grpo":
+            self._default("num_train_epochs", EPOCHS[self.tool], f"what {TOOLS[self.tool]} does where nothing is said")
         elif "max_steps" in fields:
             why = "RL is counted in steps here; an epoch has (rows / prompts_per_step) of them"
             self._default("max_steps", STEPS, why if epochs else "nothing says how long")
