@@ -122,7 +122,8 @@ def kl_zero(config: Config, rows: Rows) -> Finding | None:
 
 
 def kl_high(config: Config, rows: Rows) -> Finding | None:
-    drift = _recent(rows, "policy/kl_divergence")
+    """Over more steps than others: k3 is e^u, and one completion in hundreds can double a step's mean."""
+    drift = _mean(rows[-EARLY:], "policy/kl_divergence")
     if drift is None or drift <= HIGHEST_KL or len(rows) < RECENT or _kl_penalty(config) == 0:
         return None
     penalty = _kl_penalty(config)
