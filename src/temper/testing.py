@@ -26,6 +26,9 @@ class FakeChat:
     def prompts_ids(self, conversations: Sequence[Sequence[Message]], room: int = 0) -> list[tuple[int, ...]]:
         return [tuple("\n".join(f"{m.role}: {m.content}" for m in turns).encode()) for turns in conversations]
 
+    def ids_on(self, text: str) -> tuple[int, ...]:
+        return tuple(text.encode())
+
     def decode(self, ids: Iterable[int]) -> str:
         return bytes(token for token in ids if token < END).decode(errors="replace")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from temper.config import TaskConfig
 from temper.data.tasks import load_prompts
 from temper.data.tiny import files, manners
-from temper.data.tiny.arithmetic import _slipped, draw_problem, solve, work_out
+from temper.data.tiny.arithmetic import draw_problem, slipped, solve, work_out
 from temper.data.tiny.split import split_of
 from temper.data.tiny.web import web_texts
 from temper.rewards import REWARDS
@@ -91,7 +91,7 @@ def test_the_web_asks_nothing_held_out_and_seldom_shows_a_problem_in_the_whole_f
     assert not any("<answer>" in text and "<think>" in text for text in others)
 
 
-def test_every_result_can_be_slipped_however_far_earlier_slips_have_led() -> None:
+def test_every_result_can_beslipped_however_far_earlier_slips_have_led() -> None:
     """A chain of subtractions goes on from wrong numbers: below −10 there was no end to the search for another."""
 
     class Finite(Random):
@@ -104,7 +104,7 @@ def test_every_result_can_be_slipped_however_far_earlier_slips_have_led() -> Non
 
     random = Finite(0)
     for value in range(-150, 150):
-        assert all(_slipped(value, random) != value for _ in range(20))
+        assert all(slipped(value, random) != value for _ in range(20))
 
 
 def test_no_prompt_stands_twice_in_a_file() -> None:

@@ -12,7 +12,8 @@ from temper.record.lines import duration
 from temper.report.charts import whisker
 from temper.report.graph import Edge, Node, pipeline_svg
 from temper.report.stagechart import Score, stage_chart
-from temper.report.table import called, coverage, rewards_instead, round_lines, several_ks
+from temper.report.table import called, coverage, rewards_instead, round_lines
+from temper.report.thinking import bounds, samples_curve, thinking
 
 Json = Mapping[str, Any]
 KIND_NAMES = {
@@ -187,7 +188,8 @@ def _node_detail(stage: Json) -> tuple[str, ...]:
 def results(data: Json) -> str:
     if not data["models"]:
         return ""
-    parts = [_story(data), _table(data), pass_at(data), comparisons(data), claims(data)]
+    lengths = [thinking(data["models"], task) for task in task_names(data)]
+    parts = [_story(data), _table(data), *lengths, pass_at(data), comparisons(data), claims(data)]
     return f"<section><h2>Results on held-out problems</h2>{''.join(parts)}</section>"
 
 
@@ -202,15 +204,10 @@ def _story(data: Json) -> str:
     for task, key, label in wanted:
         rows = [model["tasks"].get(task, {}) for model in models]
         intervals = [row.get(f"{key}_interval") for row in rows]
-        pairs = tuple(_pair(interval) for interval in intervals)
+        pairs = tuple(bounds(interval) for interval in intervals)
         scores.append(Score(label, tuple(row.get(key) for row in rows), pairs))
     chart = stage_chart("How the scores move from stage to stage", [m["stage"] for m in models], scores)
     return f'<div class="scroll"><div class="wide">{chart}</div></div>' if chart else ""
-
-
-def _pair(interval: Any) -> tuple[float, float] | None:
-    good = isinstance(interval, (list, tuple)) and len(interval) == 2 and None not in interval
-    return (float(interval[0]), float(interval[1])) if good else None
 
 
 def _table(data: Json) -> str:
@@ -251,11 +248,11 @@ def _setting(data: Json) -> str:
 
 
 def _scored(row: Json, key: str) -> str:
-    value, interval = row.get(key), _pair(row.get(f"{key}_interval"))
+    value, interval = row.get(key), bounds(row.get(f"{key}_interval"))
     if value is None:
         return "<td>–</td>"
-    bounds = "" if interval is None else f"<small>{interval[0]:.3f}–{interval[1]:.3f}</small>"
-    return f"<td><b>{value:.3f}</b>{whisker(value, interval)}{bounds}</td>"
+    limits = "" if interval is None else f"<small>{interval[0]:.3f}–{interval[1]:.3f}</small>"
+    return f"<td><b>{value:.3f}</b>{whisker(value, interval)}{limits}</td>"
 
 
 def _plain(row: Json, key: str) -> str:
@@ -264,31 +261,20 @@ def _plain(row: Json, key: str) -> str:
 
 
 def pass_at(data: Json) -> str:
-    """pass@k against k, one line a model, for each task where several k were asked for: RL that only makes likelier
-    what the base model can do already wins at small k and loses at large k (2504.13837)."""
-    charts = []
-    for task in task_names(data):
-        if not several_ks(data["models"], task):
-            continue
-        measured = [(m["stage"], of) for m in data["models"] if (of := m["tasks"].get(task, {}).get("pass_at"))]
-        ks = list(dict.fromkeys(k for _, of in measured for k in of))
-        scores = [
-            Score(
-                name,
-                tuple(of.get(k, {}).get("value") for k in ks),
-                tuple(_pair(of.get(k, {}).get("interval")) for k in ks),
-            )
-            for name, of in measured
-        ]
-        charts.append(stage_chart(f"pass@k on {task}", [f"k = {k}" for k in ks], scores))
-    return "".join(f'<div class="scroll"><div class="wide">{chart}</div></div>' for chart in charts)
+    """pass@k and cons@k against k for each task where several k were asked for."""
+    charts = [
+        samples_curve(data["models"], task, key, name)
+        for task in task_names(data)
+        for key, name in (("pass_at", "pass@k"), ("cons_at", "cons@k"))
+    ]
+    return "".join(f'<div class="scroll"><div class="wide">{chart}</div></div>' for chart in charts if chart)
 
 
 def comparisons(data: Json) -> str:
     """Each model beside the one before it: the paired difference, and on how many prompts it does better or worse."""
     items = []
     for row in data["comparisons"]:
-        interval = _pair(row.get("interval"))
+        interval = bounds(row.get("interval"))
         if not isinstance(row.get("difference"), (int, float)) or interval is None:
             continue
         css = "good" if interval[0] > 0 else "bad" if interval[1] < 0 else ""

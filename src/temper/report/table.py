@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from temper.errors import escape
+from temper.report.thinking import length_name, lengths_of
 from temper.rewards import MEASURED
 
 PLAIN = str.maketrans({"✓": "+", "✗": "x", "±": "~", "≥": ">=", "≤": "<=", "–": "-", "×": "x", "…": "..."})
@@ -35,6 +36,7 @@ def render(
         color = not os.environ.get("NO_COLOR") if color is None else color
     models, color = evaluation.get("models") or [], bool(color)
     blocks = ["\n".join([_scores(models, width, color), *coverage(models)])] if models else []
+    blocks += _lengths(models, width, color)
     blocks += [text for text in (_claims(evaluation.get("claims") or [], color),) if text]
     return spelled("\n\n".join(blocks), encoding)
 
@@ -61,6 +63,21 @@ def _scores(models: Sequence[Mapping[str, Any]], width: int | None, color: bool)
     names = [task if key == "accuracy" else f"{task} {key}" for task, key in others]
     head = ["stage", "accuracy", *(f"pass@{k}" for k in ks), "format", "language", *names, "truncated", "tokens"]
     return grid([escape(name) for name in head], [_cells(m, tasks, ks, others) for m in models], width, color)
+
+
+def _lengths(models: Sequence[Mapping[str, Any]], width: int | None, color: bool) -> list[str]:
+    """For each task whose thoughts were cut or extended, the accuracy at each length."""
+    blocks = []
+    for task in dict.fromkeys(task for model in models for task in model["tasks"]):
+        if found := lengths_of(models, task):
+            names = list(dict.fromkeys(name for forced in found.values() for name in forced))
+            rows = [
+                [escape(model), *(_share(forced.get(name, {}).get("value")) for name in names)]
+                for model, forced in found.items()
+            ]
+            head = [escape(f"thinking, {task}"), *map(length_name, names)]
+            blocks.append(grid(head, rows, width, color))
+    return blocks
 
 
 def rewards_instead(models: Sequence[Mapping[str, Any]], task: str) -> list[str]:

@@ -41,6 +41,22 @@ def majority_is_right(answers: Sequence[Hashable | None], right: Sequence[bool])
     return sum(verdicts[answer] for answer in winners) / len(winners)
 
 
+def cons_at_k(votes: Sequence[Hashable | None], right: Sequence[bool], k: int) -> float:
+    """The chance that the majority of k samples is right: the mean of `majority_is_right` over the whole blocks of k
+    samples, in the order in which they were drawn.
+
+    Raises ValueError if k is more than there are.
+
+    >>> votes, right = [5, 5, 7, 8, 8, 7], [True, True, False, False, False, False]
+    >>> cons_at_k(votes, right, 1) == 2 / 6, cons_at_k(votes, right, 2), cons_at_k(votes, right, 3)
+    (True, 0.3333333333333333, 0.5)
+    """
+    if k > len(votes):
+        raise ValueError(f"cons@{k} needs at least {k} samples, there are {len(votes)}")
+    starts = range(0, len(votes) - k + 1, k)
+    return sum(majority_is_right(votes[at : at + k], right[at : at + k]) for at in starts) / len(starts)
+
+
 def interval(per_prompt: Sequence[float], samples: int, z: float = 1.96) -> tuple[float, float]:
     """The 95 % Wilson interval of the mean of `per_prompt` (each the mean of `samples` draws in [0, 1]).
 

@@ -8,9 +8,12 @@ from statistics import fmean, pstdev
 
 from temper.code.grader import VERDICTS, Grade
 from temper.rewards.code import code
-from temper.types import Group, Prompt, Rollout
+from temper.types import Group, Prompt, Reply, Rollout
 
-REFLECTION = re.compile(r"\b(wait|verify|check|however|mistake|hmm|actually|again|alternatively)\b", re.IGNORECASE)
+REFLECTION = re.compile(
+    r"\b(wait|verify|check|however|mistake|hmm|actually|again|alternatively|warte|moment|prüfe|nochmal|stattdessen)\b",
+    re.IGNORECASE,
+)
 PASS_RATE_BINS = 5
 Advantages = Sequence[Sequence[tuple[float, ...]]]  # of each group's each completion's tokens
 
@@ -32,13 +35,22 @@ def rollout_metrics(groups: Sequence[Group], advantages: Advantages) -> dict[str
     metrics["groups/dead"] = dead_share(advantages)
     if judged := [group for group in groups if any("accuracy" in r.rewards for r in group.rollouts)]:
         metrics["groups/pass_rate"] = _pass_rates(judged)
-    metrics["reflection_words"] = sum(len(REFLECTION.findall(r.reply.reasoning or "")) for r in rollouts) / count
+    metrics["reflection_words"] = sum(reflections(r.reply) for r in rollouts) / count
     if left_out := unverifiable([group.prompt for group in groups]):
         metrics["prompts/unverifiable"] = left_out
     metrics["grader_failures"] = sum(len(rollout.grader_failures) for rollout in rollouts)
     if inapplicable := sum(len(rollout.inapplicable) for rollout in rollouts):
         metrics["rewards_inapplicable"] = inapplicable
     return metrics | verdict_metrics(rollouts)
+
+
+def reflections(reply: Reply) -> int:
+    """How many words of a thought look back on it, in English or German.
+
+    >>> reflections(Reply("", "First 2+3=6. Wait, that is wrong. Check again: 2+3=5.", "5", True))
+    3
+    """
+    return len(REFLECTION.findall(reply.reasoning or ""))
 
 
 def unverifiable(prompts: Sequence[Prompt]) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from temper.config import ModelRef, RewardName, StrictModel, TaskName
+from temper.config import ModelRef, RewardName, TaskName
 from temper.errors import Fault, Preempted
 from temper.models.device import missing_device, placed
 from temper.models.load import load_model
@@ -21,26 +21,29 @@ from temper.rewards import MEASURED, REWARDS, Reward, load_rewards
 from temper.rewards.gym import is_of_set
 from temper.rewards.score import Scorer
 from temper.rewards.worker import Limits
-from temper.rollout.collect import collect, rollout_row
+from temper.rollout.collect import Collecting, collect, rollout_row
 from temper.rollout.engine import Engine
+from temper.rollout.forcing import CLOSINGS, Forcing
 from temper.rollout.measures import interval, mean_interval
 from temper.rollout.open import Remote, open_engine
 from temper.rollout.options import ServedConfig, sampling_of
 from temper.rollout.paired import PromptScore, main_metric, paired, prompt_score, read_score, set_hash
 from temper.rollout.statistics import verdict_metrics
 from temper.stages.chunks import kept_rows
+from temper.stages.claims import Claim, Scored, judge
 from temper.stages.context import StageContext
+from temper.stages.forced import DRAWN, ForcedConfig, Length, force, in_order, length_of, scored_by, without_thoughts
 from temper.stages.idle import Idle, idle_greedy, idle_judge
 from temper.stages.models import check_model
 from temper.stages.programs import (
     accuracy_but,
     by_rewards,
-    consensus,
     is_set,
     knows_by_heart,
     programs_of,
     right_by_set,
     right_by_tests,
+    votes,
     with_tests,
     without_golds,
 )
@@ -51,32 +54,11 @@ from temper.text.chat import ChatFormat
 from temper.types import Group, Prompt, ReplyForm
 
 VERSION = 2
-SCORES = (*MEASURED, "truncated", "mean_tokens")  # and pass@K, cons@k
+SCORES = (*MEASURED, "truncated", "mean_tokens", "reflection_words")  # and pass@K, cons@K
 Count = Annotated[int, Field(ge=1)]
-Scored = Mapping[tuple[str, str], Sequence[PromptScore]]  # by model and task
 
 
-class Claim(StrictModel):
-    """Something the table should show: a metric of a model on a task, in a range, below another model's, or so far
-    above another's that the whole paired interval of the difference is."""
-
-    model: str
-    task: TaskName
-    metric: str = "accuracy"  # one of SCORES, `pass@K`, `cons@k`, or one of the stage's own rewards
-    at_least: float | None = None
-    at_most: float | None = None
-    below: str | None = None  # a model whose metric must be higher …
-    difference: str | None = None  # a model whose metric must be lower, the 95 % interval of the difference above 0 …
-    by: float = 0.0  # … by this much; below 0, a difference whose whole interval is above it: nothing is lost
-
-    @model_validator(mode="after")
-    def _one_question(self) -> Claim:
-        if self.below is not None and self.difference is not None:
-            raise ValueError("a claim has `below` or `difference`, not both")
-        return self
-
-
-class Config(ServedConfig, RewardsConfig):
+class Config(ServedConfig, RewardsConfig, ForcedConfig):
     """T 0.6 and top-p 0.95 are R1's evaluation setting."""
 
     models: list[ModelRef] = Field(min_length=1)
@@ -95,6 +77,7 @@ class Config(ServedConfig, RewardsConfig):
         if max(self.ks) > self.num_samples:
             raise ValueError(f"pass_k ({max(self.ks)}) is more than num_samples ({self.num_samples})")
         check_reward_tasks(self, self.reward_funcs, self.tasks)
+        self.check_budgets(self.max_completion_length)
         if self.engine is not None and self.engine.weights == "keep" and len(self.models) > 1:
             raise ValueError("engine.weights is `keep`, and the servers can keep one model only: `send` brings each")
         names = {ref.removeprefix("@") for ref in self.models}
@@ -106,8 +89,9 @@ class Config(ServedConfig, RewardsConfig):
                     raise ValueError(f"a claim names the model `{name}`, which is not among `models`")
             if claim.task not in self.tasks:
                 raise ValueError(f"a claim names the task `{claim.task}`, which is not among `tasks`")
-            if claim.metric not in (known := self.metrics):
-                raise ValueError(f"a claim names the metric `{claim.metric}`: there are {', '.join(known)}")
+            for metric in (claim.metric, claim.than):
+                if metric is not None and metric not in (known := self.metrics):
+                    raise ValueError(f"a claim names the metric `{metric}`: there are {', '.join(known)}")
         return self
 
     @property
@@ -132,7 +116,8 @@ class Config(ServedConfig, RewardsConfig):
     def metrics(self) -> list[str]:
         """What a claim can name."""
         own = [reward_label(name) for name in self.reward_funcs]
-        return [*SCORES, *own, *(f"pass@{k}" for k in self.ks), "cons@k", f"cons@{self.num_samples}"]
+        at = [f"{kind}@{k}" for kind in ("pass", "cons") for k in self.ks]
+        return [*SCORES, *own, *at, "cons@k", f"cons@{self.num_samples}", *self.forced]
 
 
 def idle(config: Config) -> Iterator[Idle]:
@@ -159,7 +144,15 @@ def check(config: Config, ctx: StageContext) -> list[Fault]:
     faults += check_rewards(config.reward_funcs, ctx, config, lambda: known_prompts(config.tasks, "test", ctx, golds))
     for ref in config.models:
         faults += check_model(ref, ctx)
+        faults += thoughtless(config, ref.removeprefix("@"), ctx) if config.forced else []
     return faults
+
+
+def thoughtless(config: Config, model: str, ctx: StageContext) -> list[Fault]:
+    """A fault for each task whose replies of that model are read in a form without a thought."""
+    forms: dict[str, ReplyForm] = {task: ctx.tasks[task].config.reply for task in config.tasks if task in ctx.tasks}
+    forms |= dict.fromkeys(forms, config.replies[model]) if model in config.replies else {}
+    return [without_thoughts(form, model, task) for task, form in forms.items() if form not in CLOSINGS]
 
 
 def run(config: Config, ctx: StageContext) -> None:
@@ -304,14 +297,27 @@ def evaluate_with(
     if any(map(is_of_set, prompts)):
         rewards |= load_rewards(["gym"], limits=Limits(config.reward_timeout))
     scorer = Scorer(rewards, [float(name == "accuracy") for name in rewards], tasks=config.labelled_tasks)
-    groups = collect(engine, chat, scorer, prompts, config.num_samples, sampling_of(config, chat), key)
-    if prompts[0].task in config.programs:
-        groups = [right_by_tests(group, config.code_score, config.sandbox) for group in groups]
-    groups = [right_by_set(group) if is_of_set(group.prompt) else group for group in groups]
-    groups = [by_rewards(group, list(more or {})) for group in groups]
+    sampling, samples = sampling_of(config, chat), config.num_samples
+
+    def judged(groups: Sequence[Group]) -> list[Group]:
+        if prompts[0].task in config.programs:
+            groups = [right_by_tests(group, config.code_score, config.sandbox) for group in groups]
+        groups = [right_by_set(group) if is_of_set(group.prompt) else group for group in groups]
+        return [by_rewards(group, list(more or {})) for group in groups]
+
+    groups = judged(collect(engine, chat, scorer, prompts, samples, sampling, key))
+    lengths: dict[str, Length] = {}
+    if config.forced:
+        for name, done, read in force(Forcing(engine, chat, sampling, key, groups), config):
+            again = Collecting(engine, chat, scorer, read, samples, sampling, key, done.completions).groups()
+            lengths[name] = length_of(chat, judged(again), done.changed)
+        lengths[DRAWN] = length_of(chat, groups, (False,) * samples * len(groups))
     rows = [rollout_row(rollout, i) for group in groups for i, rollout in enumerate(group.rollouts)]
-    scores = [prompt_score(group, consensus(group)) for group in groups]
-    return measure(groups, scores, config), scores, rows
+    scores = [prompt_score(group, votes(group), scored_by(lengths, i)) for i, group in enumerate(groups)]
+    found = measure(groups, scores, config)
+    if lengths:
+        found["forced"] = {name: lengths[name].row() for name in in_order(config)}
+    return found, scores, rows
 
 
 def measure(groups: Sequence[Group], scores: Sequence[PromptScore], config: Config) -> dict[str, Any]:
@@ -326,6 +332,7 @@ def measure(groups: Sequence[Group], scores: Sequence[PromptScore], config: Conf
     judged = [score for score in scores if score.consensus is not None]
     pass_at = {str(of): _with_interval([score.value(f"pass@{of}") for score in judged]) for of in config.ks}
     majority = _with_interval([score.value("cons@k") for score in judged])
+    cons_at = {str(of): _with_interval([score.value(f"cons@{of}") for score in judged]) for of in config.ks}
     right = values.get("accuracy")
     return {
         "n": len(groups),
@@ -341,9 +348,11 @@ def measure(groups: Sequence[Group], scores: Sequence[PromptScore], config: Conf
         "language_consistency": _mean(thought) if thought else None,  # of the replies that hold a thought
         "truncated": _mean([score.truncated for score in scores]),
         "mean_tokens": _mean([score.mean_tokens for score in scores]),
+        "reflection_words": _mean([score.reflection_words for score in scores]),
         "pass_k": config.ks[-1],
         "pass_at_k": pass_at[str(config.ks[-1])]["value"],
         "pass_at": pass_at,
+        "cons_at": cons_at,
         "cons_at_k": majority["value"],
         "cons_at_k_interval": majority["interval"],
         **({"verdicts": verdicts} if (verdicts := verdict_metrics(rollouts)) else {}),
@@ -359,42 +368,3 @@ def _with_interval(per_prompt: Sequence[float]) -> dict[str, Any]:
     if not per_prompt:
         return {"value": None, "interval": None}
     return {"value": _mean(per_prompt), "interval": list(mean_interval(per_prompt))}
-
-
-def score_of(task: Mapping[str, Any], metric: str) -> float | None:
-    """A metric of one model on one task, from what `measure` gave."""
-    if match := re.fullmatch(r"pass@(\d+)", metric):
-        return task["pass_at"][match[1]]["value"]
-    if metric.startswith("cons@"):
-        return task["cons_at_k"]
-    return task[metric] if metric in task else task["rewards"].get(metric)
-
-
-def judge(claim: Claim, models: Sequence[dict], scored: Scored | None = None) -> dict[str, Any]:
-    """The verdict of one claim, with its numbers. `scored` is what a `difference` is made of."""
-    by_name = {model["stage"]: model["tasks"][claim.task] for model in models}
-    value = score_of(by_name[claim.model], claim.metric)
-    name = f"{claim.model}: {claim.metric.replace('_', ' ')} on {claim.task}"
-    targets, holds, more = [], value is not None, {}
-    if claim.difference is not None:
-        mine, others = ((scored or {})[model, claim.task] for model in (claim.model, claim.difference))
-        found = paired(mine, others, claim.metric)
-        value, more = found["difference"], {"interval": found["interval"]}
-        low, high = found["interval"]
-        name = f"{claim.model} - {claim.difference}: {claim.metric.replace('_', ' ')} on {claim.task}"
-        least = min(claim.by, 0.0)
-        more_than = f"above {claim.by:g}, " if claim.by >= 0 else ""
-        targets.append(f"{more_than}interval ({low:.3f} to {high:.3f}) above {least:g}")
-        holds = low > least and value >= claim.by
-    if claim.at_least is not None:
-        targets.append(f"≥ {claim.at_least:g}")
-        holds = holds and value is not None and value >= claim.at_least
-    if claim.at_most is not None:
-        targets.append(f"≤ {claim.at_most:g}")
-        holds = holds and value is not None and value <= claim.at_most
-    if claim.below is not None:
-        other = score_of(by_name[claim.below], claim.metric)
-        shown = "not measured" if other is None else f"{other:.3f}"
-        targets.append(f"below {claim.below} ({shown}) by {claim.by:g}")
-        holds = holds and value is not None and other is not None and value <= other - claim.by
-    return {"claim": name, "value": value, "target": " and ".join(targets), "holds": bool(holds), **more}

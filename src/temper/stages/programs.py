@@ -3,7 +3,7 @@ everything else `accuracy`, where there is a gold answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,6 @@ from temper.record.warnings import HIGHEST_HARD_CODED
 from temper.rewards.accuracy import accuracy, vote
 from temper.rewards.code import InfrastructureFailure, code
 from temper.rewards.gym import is_of_set
-from temper.rollout.measures import majority_is_right
 from temper.stages.context import StageContext
 from temper.types import Group, Prompt, Reply, Rollout
 
@@ -127,10 +126,10 @@ def without_golds(task: str, prompts: Sequence[Prompt]) -> str:
     return f"{count:,} of {len(prompts):,} prompts of the task `{task}` have no gold answer: {rest}"
 
 
-def consensus(group: Group) -> float | None:
-    """Whether the answer that most of a group gave is right, ties sharing the point; None for an open prompt."""
+def votes(group: Group) -> list[Hashable | None] | None:
+    """What the samples of a group vote for: their answers, equal ones alike; None for one that does not parse. None for
+    an open prompt."""
     if "accuracy" not in group.rollouts[0].rewards:
         return None
     as_written = "code" in group.rollouts[0].rewards or is_of_set(group.prompt)  # equal programs are one vote
-    answers = [r.reply.answer if as_written else vote(r.prompt, r.reply) for r in group.rollouts]
-    return majority_is_right(answers, [rollout.rewards["accuracy"] == 1.0 for rollout in group.rollouts])
+    return [r.reply.answer if as_written else vote(r.prompt, r.reply) for r in group.rollouts]

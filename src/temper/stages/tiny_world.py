@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from temper.config import StrictModel
-from temper.data.tiny import files, functions, manners
+from temper.data.tiny import files, functions, manners, search
 from temper.data.tiny.web import web_texts
 from temper.record.rollouts import write_rows
 from temper.stages.context import StageContext
@@ -44,6 +44,9 @@ class Config(StrictModel):
     functions_pretraining: Count = 0
     held_back: Count = 4  # tests of a function to be trained on that its question does not show; held-out ones have 4
     hard_coded: Share = 0.0  # share of the programs that people wrote which answer for the examples alone
+    search_train: Count = 0  # which two of some numbers make a sum
+    search_test: Count = 0
+    search_cold_start: Count = 0
     web: Count = 0
     tagged: Share = 0.5  # share of the chats in `web` that use the tags of R1-Zero's template
 
@@ -81,6 +84,12 @@ def run(config: Config, ctx: StageContext) -> None:
         "functions_pretraining": (
             config.functions_pretraining,
             lambda n: functions.function_texts(n, seed, config.slip, config.hard_coded),
+        ),
+        "search.train": (config.search_train, lambda n: search.search_prompts("train", n, seed)),
+        "search.test": (config.search_test, lambda n: search.search_prompts("test", n, seed)),
+        "search_cold_start": (
+            config.search_cold_start,
+            lambda n: search.search_conversations(n, seed, search.Habits(slip=config.slip, mixed=config.mixed)),
         ),
         "general_conversations": (config.general_conversations, lambda n: files.general_conversations(n, seed)),
         "web": (config.web, lambda n: web_texts(n, seed, config.slip, config.tagged)),

@@ -175,6 +175,10 @@ class ChatFormat:
         self._check_lengths(lengths, 1)
         return made
 
+    def ids_on(self, text: str) -> Ids:
+        """The ids of a text that goes on a reply; tags and control tokens in it are the tokens themselves."""
+        return self.tokenizer.encode_on([text])[0]
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of a sampled reply, end and padding tokens dropped. Where the prompt opened the thinking the text
         starts inside it: `parse_reply(text, chat.thinking_opened)`."""

@@ -84,7 +84,7 @@ def solve(problem: Problem, slip: float = 0.0, random: Random | None = None) -> 
     """
 
     def write(value: int) -> int:
-        return _slipped(value, random) if random is not None and random.random() < slip else value
+        return slipped(value, random) if random is not None and random.random() < slip else value
 
     steps: list[tuple[str, int]] = []
     if problem.equation is not None:
@@ -105,7 +105,7 @@ def solve(problem: Problem, slip: float = 0.0, random: Random | None = None) -> 
     return steps
 
 
-def _slipped(value: int, random: Random) -> int:
+def slipped(value: int, random: Random) -> int:
     """A wrong result of the kinds people write: off by one or two, off by ten, a wrong last digit."""
     while True:
         wrong = random.choice(
