@@ -91,7 +91,7 @@ def test_the_web_asks_nothing_held_out_and_seldom_shows_a_problem_in_the_whole_f
     assert not any("<answer>" in text and "<think>" in text for text in others)
 
 
-def test_every_result_can_beslipped_however_far_earlier_slips_have_led() -> None:
+def test_every_result_can_be_slipped_however_far_earlier_slips_have_led() -> None:
     """A chain of subtractions goes on from wrong numbers: below −10 there was no end to the search for another."""
 
     class Finite(Random):

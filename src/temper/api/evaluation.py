@@ -30,22 +30,28 @@ def evaluate(
     columns: Mapping[str, str] | None = None,
     system_prompt: str | None = None,
     form: ReplyForm | None = None,
+    thinking_budgets: Sequence[int] = (),
+    thinking_extensions: Sequence[int] = (),
+    extend_with: str = "Wait,",
     out: str | Path | None = None,
 ) -> dict[str, Any]:
     """Measure a model on tasks: benchmarks by name, built-in tasks, data files or `hf://` names, as `temper eval` does.
 
     `samples` completions a prompt (4 if not given; of a benchmark what published figures take), `max_prompts` of each
-    task. `rewards` are measured beside `accuracy`, `format` and their like: names, or functions. `out` keeps scores and
-    completions for `temper compare`.
+    task. `thinking_budgets` (tokens) and `thinking_extensions` (times, from `extend_with`) measure the same thoughts
+    cut and extended (budget forcing, 2501.19393), under "forced" of a task. `rewards` are measured beside `accuracy`,
+    `format` and their like: names, or functions. `out` keeps scores and completions for `temper compare`.
 
     Gives what `temper eval --json` prints: the sampling, and under "tasks" by name "accuracy" with
-    "accuracy_interval", "pass_at", "cons_at_k", "format", "truncated", "mean_tokens", "rewards", "n" prompts and "k"
-    samples. Raises ConfigError, DataError, ArtifactError.
+    "accuracy_interval", "pass_at", "cons_at", "cons_at_k", "format", "truncated", "mean_tokens",
+    "reflection_words", "rewards", "n" prompts and "k" samples. Raises ConfigError, DataError, ArtifactError.
     """
     from temper.environment import go_offline
 
     go_offline()
+    from temper.rollout.forcing import CLOSINGS
     from temper.stages.evaluate import Config, evaluate_with, evaluation, write_evaluation, write_scored
+    from temper.stages.forced import without_thoughts
     from temper.stages.prompts import check_lengths
 
     names = [tasks] if isinstance(tasks, str) else list(tasks)
@@ -59,7 +65,10 @@ def evaluate(
     more = _rewards(rewards)
     config = _checked(Config, models=[loaded.name or "model"], tasks=list(prompts), num_samples=min(counts.values()),
                       pass_k=list(k) if isinstance(k, Sequence) else k, temperature=temperature, top_p=top_p,
-                      stop=list(stop), max_completion_length=max_tokens)  # fmt: skip
+                      stop=list(stop), max_completion_length=max_tokens, thinking_budgets=list(thinking_budgets),
+                      thinking_extensions=list(thinking_extensions), extend_with=extend_with)  # fmt: skip
+    if config.forced and (plain := [of[0] for of in prompts.values() if of and of[0].reply not in CLOSINGS]):
+        raise ConfigError([without_thoughts(of.reply, loaded.name or "model", of.task) for of in plain])
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", loaded.name).strip("-") or "model"
     found: dict[str, Any] = {}
     scored: dict[tuple[str, str], Any] = {}

@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", metavar="A", help=what)
     parser.add_argument("b", metavar="B", help="the model it is compared with")
     parser.add_argument("--task", help="only this task (default: every task that both were measured on)")
-    metrics = "accuracy, format, a reward, pass@K, cons@k, mean_tokens, truncated … (default: accuracy; of prompts "
-    metrics += "without gold answers the first reward that was asked for)"
+    metrics = "accuracy, format, a reward, pass@K, cons@K, budget@N, extended@N, mean_tokens … (default: accuracy; of "
+    metrics += "prompts without gold answers the first reward that was asked for)"
     parser.add_argument("--metric", help=metrics)
     parser.add_argument("--json", action="store_true")
 
@@ -143,7 +143,8 @@ def check_metric(metric: str, scores: list[PromptScore]) -> None:
 
     judged = any(score.consensus is not None for score in scores)
     known = [*dict.fromkeys(name for score in scores for name in score.rewards), "mean_tokens", "truncated"]
-    known += ["pass@K", "cons@k"] * judged
+    known += ["reflection_words", *dict.fromkeys(name for score in scores for name in score.forced)]
+    known += ["pass@K", "cons@K"] * judged
     try:
         next((score for score in scores if score.has(metric)), scores[0]).value(metric)
     except KeyError:

@@ -18,6 +18,8 @@ from temper.errors import tell
 if TYPE_CHECKING:
     from temper.types import Prompt
 
+MOST_EXTENSIONS = 64
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a model directory, RUN, RUN:stage or a shipped model's name")
@@ -28,6 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--samples", type=int, default=None, help=samples)
     parser.add_argument("--trained-on", default="", metavar="FILES", help="warn of questions that are also in these")
     parser.add_argument("-k", default="", help="the k of pass@k, or several: 1,4,16 (default: the number of samples)")
+    parser.add_argument("--thinking-budgets", default="", metavar="N,N,…",
+                        help="accuracy with thoughts cut after so many tokens, too: 0,64,256")  # fmt: skip
+    parser.add_argument("--thinking-extensions", default="", metavar="N,N,…",
+                        help="and with thoughts that go on so often where they would have ended: 1,2,4")  # fmt: skip
+    parser.add_argument("--extend-with", default="Wait,", metavar="WORD", help="what they go on from (default: Wait,)")
     parser.add_argument("--columns", default="", metavar="ROLE=COLUMN,…",
                         help="of the files: prompt=frage,answer=antwort")  # fmt: skip
     parser.add_argument("--answer", choices=("math", "text"), help="how answers of files compare (default: math)")
@@ -45,6 +52,7 @@ def run(args: argparse.Namespace) -> int:
     from temper.data.tasks import BUILTIN_TASKS, load_prompts, resolve_task
     from temper.errors import ConfigError, Fault
     from temper.runs import resolve_model
+    from temper.stages.forced import without_thoughts
     from temper.stages.programs import without_golds
 
     faults = []
@@ -59,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
                             fix=f"-k at most {least}, or -n at least {most}"))  # fmt: skip
     if args.prompts is not None and args.prompts < 1:
         faults.append(Fault(f"--prompts {args.prompts}: at least 1"))
+    forced, wrong_lengths = read_lengths(args)
+    faults += wrong_lengths
     columns, wrong_columns = read_columns(args.columns)
     faults += wrong_columns
     if faults:
@@ -82,9 +92,40 @@ def run(args: argparse.Namespace) -> int:
         counts[task.name] = args.samples or samples_of(name)
         warn_of_training(args.trained_on, task.name, file, config)
     try_rewards(more, [prompt for of_task in prompts.values() for prompt in of_task])
-    report = evaluate(path, prompts, args, [int(k) for k in ks], more, counts)
+    if forced and (faults := [without_thoughts(of.reply, str(args.model), of.task) for of in thoughtless(prompts)]):
+        raise ConfigError(faults)
+    report = evaluate(path, prompts, args, [int(k) for k in ks], more, counts, forced)
     print(json.dumps(report, ensure_ascii=False) if args.json else render(report))
     return 0
+
+
+def read_lengths(args: argparse.Namespace) -> tuple[dict[str, Any], list[Any]]:
+    """The keys of an evaluation that forces thoughts, from its options, and what is wrong with them."""
+    from temper.errors import Fault
+
+    found: dict[str, Any] = {}
+    faults = []
+    for key, text, least in (("budgets", args.thinking_budgets, 0), ("extensions", args.thinking_extensions, 1)):
+        for part in split(text):
+            if not (part.isascii() and part.isdigit() and int(part) >= least):
+                faults.append(Fault(f"--thinking-{key} {text}: `{part}` is no whole number of at least {least}"))
+            elif key == "budgets" and int(part) >= args.max_tokens:
+                why = f"--max-tokens is {args.max_tokens}: no room to answer"
+                faults.append(Fault(f"--thinking-{key} {text}: `{part}` is too many tokens", why=why))
+            elif key == "extensions" and int(part) > MOST_EXTENSIONS:
+                faults.append(Fault(f"--thinking-{key} {text}: `{part}` is more than {MOST_EXTENSIONS} times"))
+            else:
+                found.setdefault(f"thinking_{key}", []).append(int(part))
+    if not args.extend_with:
+        faults.append(Fault("--extend-with is empty", fix="a word such as `Wait,`"))
+    return found | ({"extend_with": args.extend_with} if found else {}), faults
+
+
+def thoughtless(prompts: dict[str, Any]) -> list[Any]:
+    """A prompt of each task whose replies are read in a form without a thought."""
+    from temper.rollout.forcing import CLOSINGS
+
+    return [of_task[0] for of_task in prompts.values() if of_task and of_task[0].reply not in CLOSINGS]
 
 
 def golds_asked(config: Any, args: argparse.Namespace, more: dict[str, Any]) -> Any:
@@ -148,6 +189,7 @@ def evaluate(
     ks: list[int],
     more: dict[str, Any],
     counts: dict[str, int],
+    forced: dict[str, Any],
 ) -> dict[str, Any]:
     """The scores of the model on every task; with `--out`, an evaluation is left there as a stage would leave it."""
     from temper.stages.evaluate import Config, evaluate_model, evaluation, write_evaluation, write_scored
@@ -163,6 +205,7 @@ def evaluate(
         min_p=args.min_p,
         stop=args.stop,
         max_completion_length=args.max_tokens,
+        **forced,
     )
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", str(args.model)).strip("-") or "model"
     tasks, scored = {}, {}
@@ -217,6 +260,7 @@ def render(report: dict[str, Any]) -> str:
             ),
             f"  cons@{task['k']:<4} {_with_interval(task['cons_at_k'], task['cons_at_k_interval'])}"
             "   (ties share the point)",
+            *lengths(task),
             f"  format    {task['format']:.3f}",
             f"  language  {'–' if language is None else f'{language:.3f}'}",
             f"  truncated {task['truncated']:.3f}",
@@ -228,6 +272,16 @@ def render(report: dict[str, Any]) -> str:
             ),
         ]
     return "\n".join(lines)
+
+
+def lengths(task: dict[str, Any]) -> list[str]:
+    """A line for each length of thinking that was measured."""
+    from temper.report.thinking import length_name
+
+    return [
+        f"  {length_name(name):<17} {_with_interval(of['value'], of['interval'])}   {of['thinking_tokens']:.0f} tokens"
+        for name, of in task.get("forced", {}).items()
+    ]
 
 
 def _with_interval(value: float | None, interval: list[float] | None) -> str:

@@ -4,7 +4,8 @@
     First 14+13=27, 25? Wait, 14+28=42, 25? Wait, 14+11=25, 25? Yes.
 
 No step tells which pair is the right one, so a solution tries them in order, and what it is worth is how long it goes
-on. People lose patience: they stop at some wrong pair and guess, and some think again even then.
+on. Most people lose patience: they stop at some wrong pair and guess, and some think again even then. Those who mix two
+languages are more often patient: who thinks for long does not mind the words.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from random import Random
-from typing import Literal
 
 from temper.data.tiny.arithmetic import slipped
 from temper.data.tiny.replies import reply_text
@@ -27,7 +27,6 @@ WORDS = {  # what a sentence begins with, in either language
     "en": {"first": "First", "wait": "Wait,", "yes": "Yes.", "guess": "Then"},
     "de": {"first": "Zuerst", "wait": "Warte,", "yes": "Ja.", "guess": "Dann"},
 }
-Tongue = Literal["en", "de"]
 
 
 @dataclass(frozen=True)
@@ -72,37 +71,38 @@ def draw_search(random: Random, split: Split, size: int) -> Search:
 
 @dataclass(frozen=True)
 class Habits:
-    """How people search: the chance that a sum is wrong, that a wrong pair is the last one tried (in either language),
-    that a guess is thought over, that a find is tried again, and that a thought mixes languages."""
+    """How people search: the chance that a sum is wrong, that a thought mixes languages, that who thinks so or in one
+    language is patient, that the impatient and the patient give up at a wrong pair, that a guess is thought over, and
+    that a find is tried again."""
 
     slip: float = 0.05
-    gives_up: tuple[tuple[Tongue, float], ...] = (("en", 0.45), ("de", 0.2))
+    mixed: float = 0.6
+    patient: tuple[float, float] = (0.5, 0.2)
+    gives_up: tuple[float, float] = (0.6, 0.05)
     thinks_again: float = 0.3
     checks: float = 0.15
-    mixed: float = 0.6
 
 
 def search_thought(problem: Search, habits: Habits, random: Random) -> tuple[str, str]:
     """(a thought, the answer it comes to)."""
-    mixed, patience = random.random() < habits.mixed, dict(habits.gives_up)
+    mixed = random.random() < habits.mixed
+    gives_up = habits.gives_up[random.random() < habits.patient[not mixed]]
     sentences: list[str] = []
 
-    def say(kind: str, rest: str = "") -> Tongue:
-        tongue: Tongue = random.choice(("en", "de")) if mixed else "en"
-        sentences.append(f"{WORDS[tongue][kind]}{rest}")
-        return tongue
+    def say(kind: str, rest: str = "") -> None:
+        sentences.append(f"{WORDS[random.choice(('en', 'de')) if mixed else 'en'][kind]}{rest}")
 
     left = problem.pairs
     while left:
         pair = left.pop(0)
         total = slipped(sum(pair), random) if random.random() < habits.slip else sum(pair)
-        tongue = say("wait" if sentences else "first", f" {pair[0]}+{pair[1]}={total}, {problem.target}?")
+        say("wait" if sentences else "first", f" {pair[0]}+{pair[1]}={total}, {problem.target}?")
         if total == problem.target:
             say("yes")
             if random.random() >= habits.checks:
                 return " ".join(sentences), written(pair)
             left.insert(0, pair)
-        elif random.random() < patience[tongue] or not left:
+        elif random.random() < gives_up or not left:
             guess = random.choice(left or problem.pairs)
             say("guess", f" {written(guess)}.")
             if not left or random.random() >= habits.thinks_again:
