@@ -11,7 +11,7 @@ from temper.planning.lengths import Tokens
 from temper.planning.shapes import ModelSize
 from temper.recipe.recipe import Stage
 from temper.train.learner import OptimizerConfig
-from temper.train.sizes import by_processes, even_budget
+from temper.train.sizes import by_processes, even_budget, shared_budget
 from temper.train.summing import sharded_bytes, update_bytes
 
 LINK = 12_500_000_000  # bytes a second from one rank to the next: 100 Gbit/s
@@ -81,7 +81,9 @@ def _gradients(
     apart = in_processes and not machine.accelerator and not config.fully_shard
     context = size.shape.max_position_embeddings if size.shape is not None else 1 << 30
     most, _ = step_tokens(vars(config), context, tokens)
-    passes = -(-most // even_budget(most, config.micro_batch_tokens, 1 if apart else ranks))
+    most_each = config.micro_batch_tokens
+    budget = even_budget(most, most_each) if apart else shared_budget(most, most_each, ranks)
+    passes = -(-most // budget)
     count = trained_count(vars(config), size)
     in_parts = _in_parts(stage, size, machine, ranks, passes) if config.fully_shard else None
     return _Gradients(4 * count, passes, apart, (2 if config.optim == "adamw_8bit" else 8) * count, in_parts)

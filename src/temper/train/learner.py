@@ -28,7 +28,7 @@ from temper.train.losses import LossSum
 from temper.train.optimizers import OptimizerName, load_optimizer_state, make_optimizer, optimizer_state
 from temper.train.precision import Weights
 from temper.train.sharding import Shards
-from temper.train.sizes import by_processes, even_budget
+from temper.train.sizes import by_processes, even_budget, shared_budget
 from temper.train.summing import GradientSum
 from temper.train.team import Team
 from temper.train.turns import Turns
@@ -162,9 +162,9 @@ class Learner:
     def budget(self, tokens: int) -> int:
         """The most tokens of a micro-batch, in a step of `tokens`."""
         most = self.config.micro_batch_tokens
-        if self.team is None and ranks().size == 1:
-            return most
-        return even_budget(tokens, most, ranks().size if self.team is None else 1)
+        if self.team is not None:
+            return even_budget(tokens, most)
+        return most if ranks().size == 1 else shared_budget(tokens, most, ranks().size)
 
     def update(self, losses: Iterable[Callable[[], LossSum]], divisor: float) -> dict[str, float]:
         """Back-propagate each loss divided by `divisor`, clip, step. An empty `losses` is a step with gradient 0.

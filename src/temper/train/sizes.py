@@ -21,16 +21,30 @@ def by_processes(parallel: str, compiled: bool, weights: int) -> bool:
     return parallel == "processes" or weights <= SMALL_MODEL
 
 
-def even_budget(tokens: int, most: int, ranks: int = 1) -> int:
-    """Tokens of a micro-batch, where processes share out a step of `tokens`: pieces of one size, as many for one
-    process as for sixty, and some for each of the `ranks`.
+def even_budget(tokens: int, most: int) -> int:
+    """Tokens of a micro-batch, where one-thread processes share out a step of `tokens`: pieces of one size, as many for
+    one process as for sixty.
 
     >>> even_budget(16_832, 8192), even_budget(5000, 8192), even_budget(300, 8192), even_budget(5000, 500)
     (2168, 1030, 300, 500)
     """
     usual = EVEN * round(tokens / USUAL_TOKENS / EVEN)
-    pieces = max(usual, min(PIECES, -(-tokens // FEWEST_TOKENS)), ranks)
-    return max(1, min(most, -(-tokens // pieces) if pieces == 1 else math.ceil(SLACK * tokens / pieces)))
+    return _budget(tokens, most, max(usual, min(PIECES, -(-tokens // FEWEST_TOKENS))))
+
+
+def shared_budget(tokens: int, most: int, ranks: int) -> int:
+    """The same where `ranks` share it out, each with a device or all its threads: as large as may be, and as many for
+    each rank.
+
+    >>> shared_budget(16_832, 8192, 1), shared_budget(16_832, 8192, 2), shared_budget(16_832, 8192, 8)
+    (5779, 4335, 2168)
+    """
+    return _budget(tokens, most, ranks * -(-tokens // (most * ranks)))
+
+
+def _budget(tokens: int, most: int, pieces: int) -> int:
+    size = -(-tokens // max(1, pieces)) if pieces < 2 else math.ceil(SLACK * tokens / pieces)
+    return max(1, min(most, size))
 
 
 def places_for(gradient_bytes: int) -> int:
