@@ -113,3 +113,21 @@ def test_a_cut_keeps_the_beginning_of_the_thought_and_nothing_else(thought: str,
     assert found.changed[0] == (len(whole) > budget)
     ids = found.completions[0].token_ids[kept.start : kept.start + min(budget, len(whole))]
     assert bytes(ids) == whole[:budget]
+
+
+def test_what_is_written_to_extend_is_encoded_together_with_what_stands_before_it() -> None:
+    class Merging(FakeChat):
+        """A full stop and the space after it are one token."""
+
+        def ids_on(self, text: str) -> tuple[int, ...]:
+            return tuple(text.replace(". ", "\x01").encode())
+
+        def decode(self, ids) -> str:
+            return super().decode(ids).replace("\x01", ". ")
+
+    asked = Continuing(lambda begun: "</think><answer>4</answer>")
+    force = forcing(asked, "<think>It is 4.</think><answer>4</answer>")
+    merging = Forcing(asked, Merging(), force.sampling, force.key, force.groups)
+    once = merging.extend([completion("<think>It is 4.</think><answer>4</answer>")], " Wait,", 1)
+    written = bytes(once.completions[0].token_ids[:-1]).decode()
+    assert written.startswith("<think>It is 4\x01Wait,")

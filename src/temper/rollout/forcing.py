@@ -74,13 +74,21 @@ class Forcing:
     def extend(self, completions: Sequence[Completion], word: str, time: int) -> Forced:
         """Every thought that is closed goes on, from `word` in the place of `</think>`, for the `time`-th time: the
         completions are as the time before left them."""
-        on = self.chat.ids_on(word)
         begun = {}
         for i, completion in enumerate(completions):
             thought = find_thought(self.chat, completion)
             if thought.closed:
-                begun[i] = completion.token_ids[: thought.end], on
+                begun[i] = self._joined(completion.token_ids[: thought.end], word)
         return self._go_on(completions, begun, f"extended {time}")
+
+    def _joined(self, head: Ids, word: str) -> tuple[Ids, Ids]:
+        """What stays of `head`, and the rest with `word` after it: the last token is written anew together with the
+        word, since a full stop and the space after it can be one token, which is what the model knows."""
+        last = self.chat.decode(head[-1:])
+        written = self.chat.ids_on(last + word)
+        if last and self.chat.decode(written) == last + word:
+            return head[:-1], written
+        return head, self.chat.ids_on(word)
 
     def _go_on(self, completions: Sequence[Completion], begun: Mapping[int, tuple[Ids, Ids]], how: str) -> Forced:
         """The completions that are begun anew (what stays of each, what is written after it) drawn to their ends."""
