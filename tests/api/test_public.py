@@ -16,12 +16,12 @@ PUBLIC = {
     "Message": "class", "Model": "class", "Prompt": "class", "Reply": "class", "Score": "class", "StepReport": "class",
     "Stopped": "class", "TemperError": "class", "__version__": "str",
     "evaluate": "(model, tasks, *, samples, k, temperature, top_p, max_tokens, stop, seed, max_prompts, rewards, "
-    "answer, columns, system_prompt, form, out)",
+    "answer, columns, system_prompt, form, thinking_budgets, thinking_extensions, extend_with, out)",
     "grade": "(reply, gold, *, tests, question, answer, form)",
     "load": "(model, *, device, dtype)",
     "parse_reply": "(text, thinking_opened, form)",
     "rewards": "module",
-    "run": "(recipe, settings, *, out, on_step, accept_changes)",
+    "run": "(recipe, settings, *, out, on_step, accept_changes, ranks)",
     "score": "(replies, rewards, *, weights, question, gold, answer, form, row)",
     "testing": "module",
 }  # fmt: skip

@@ -63,7 +63,7 @@ def judge(recipe: Recipe, block: Block, artifacts: Mapping[str, Path]) -> Verdic
 
 
 def _score(evaluation: Mapping[str, Any], until: Until, block: Block, round: int) -> float | None:
-    from temper.stages.evaluate import score_of
+    from temper.stages.claims import score_of
 
     model = numbered(until.model, round) if until.model in block.names else until.model
     found = [of for of in evaluation.get("models") or [] if model in (None, of.get("stage"))]

@@ -150,7 +150,7 @@ def write_tensors(tensors: Mapping[str, Tensor], file: Path) -> None:
         out.write(len(text).to_bytes(8, "little") + text)
         for _, tensor in ordered:
             here = tensor.detach().cpu().contiguous().reshape(-1)
-            out.write(memoryview(here.view(torch.uint8).numpy()))
+            out.write(here.view(torch.uint8).numpy().data)
 
 
 def latest_checkpoint(folder: Path, warn: Callable[[str], None]) -> Checkpoint | None:

@@ -58,7 +58,7 @@ def draw_search(random: Random, split: Split, size: int) -> Search:
     """A problem of `size` numbers on that side of the split.
 
     >>> draw_search(Random(1), "train", 3).text
-    'Two of 10, 38, 6 make 44'
+    'Two of 18, 46, 14 make 32'
     """
     while True:
         numbers = tuple(random.sample(range(SMALLEST, LARGEST + 1), size))
