@@ -47,7 +47,7 @@ def chosen(shape: str, ways: Callable[[], tuple[Callable[[], object], Callable[[
     if _pinned:
         return _pinned[0]
     if shape not in _known:
-        _known[shape] = _remembered(shape) or _remember(shape, _measure(*ways()))
+        _known[shape] = remembered().get(shape) or _remember(shape, _measure(*ways()))
     return _known[shape]["way"]
 
 
@@ -75,10 +75,6 @@ def _measure(plain: Callable[[], object], onednn: Callable[[], object]) -> dict[
         turns += 1
     way = ONEDNN if best[1] < GAIN * best[0] else PLAIN
     return {"way": way, **{f"{name}_ms": round(1000 * took, 3) for name, took in zip(WAYS, best, strict=True)}}
-
-
-def _remembered(shape: str) -> dict[str, Any] | None:
-    return remembered().get(shape)
 
 
 def _remember(shape: str, found: dict[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,15 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from temper.config import StrictModel
-from temper.errors import Fault
+from temper.data.shapes import check_mapping
+from temper.errors import ConfigError, Fault
 from temper.recipe.document import Entry, Items, Node, Place, Scalar, Table, leaves, plain, read_scalar, type_name
 from temper.recipe.meanings import meaning, normal
 from temper.recipe.words import ALIASES, did_you_mean, nearest, renamed
@@ -363,3 +365,20 @@ def _mend(node: Node | None, errors: Sequence[Any]) -> str:
     if value is None:
         return "give a value, or remove the key to use the default"
     return ""
+
+
+def column_faults(table: Table) -> list[Fault]:
+    """What is wrong with the `columns` of a task or a stage, whatever its files have; each fault at its own line."""
+    columns = table.get("columns")
+    if not isinstance(columns, Table):
+        return []
+    try:
+        check_mapping(plain(columns), None, "")
+        return []
+    except ConfigError as error:
+        found = []
+        for fault in error.faults:
+            words = re.findall("`([^`]*)`", fault.what)
+            named = [columns.entries[word].key for word in words if word in columns.entries]
+            found.append(replace(fault, where=str(named[0] if named else columns.place)))
+        return found

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from temper.config import StrictModel, TaskConfig
 from temper.data.columns import LANGUAGE
-from temper.data.shapes import check_mapping
 from temper.errors import ConfigError, Fault
 from temper.recipe.aliases import with_our_names
 from temper.recipe.document import Entry, Node, Place, Scalar, Table, leaves, plain, plain_shallow, type_name
-from temper.recipe.faults import build, in_order
+from temper.recipe.faults import build, column_faults, in_order
 from temper.recipe.foreign.read import TOOLS, tool_of
 from temper.recipe.graph import (
     Ref,
@@ -126,23 +124,6 @@ def _written(table: Table, key: str) -> Entry | None:
     return inner.entries.get(name) if isinstance(inner, Table) else None
 
 
-def _column_faults(table: Table) -> list[Fault]:
-    """What is wrong with the `columns` of a task or a stage, whatever its files have; each fault at its own line."""
-    columns = table.get("columns")
-    if not isinstance(columns, Table):
-        return []
-    try:
-        check_mapping(plain(columns), None, "")
-        return []
-    except ConfigError as error:
-        found = []
-        for fault in error.faults:
-            words = re.findall("`([^`]*)`", fault.what)
-            named = [columns.entries[word].key for word in words if word in columns.entries]
-            found.append(replace(fault, where=str(named[0] if named else columns.place)))
-        return found
-
-
 class _Reader:
     """Reads a recipe's tree part by part and gathers what is wrong."""
 
@@ -175,7 +156,7 @@ class _Reader:
                 self.faults.append(Fault(f"`{key}` is {what}", str(entry.node.place), why))
         for name, table in self._named("tasks"):
             task, faults = build(TaskConfig, table, ("tasks", name), table.place, lambda key: self.homes(key, "task"))
-            self.faults += faults or (faults := _column_faults(table))
+            self.faults += faults or (faults := column_faults(table))
             if task is not None and not faults and self._has_language(name, task, table):
                 self.tasks[name] = task
             self.task_references[name] = references(task or _as_written(TaskConfig, table), table, ("tasks", name))
@@ -313,7 +294,7 @@ class _Reader:
         table = one.table
         bare = _without(table, "stage")
         config, faults = build(config_class(kind), bare, one.path, table.place, lambda key: self.homes(key, kind))
-        self.faults += faults or (faults := _column_faults(table))
+        self.faults += faults or (faults := column_faults(table))
         if config is not None and not faults:
             self._tell_idle(".".join(one.path), kind, config, table)
             return config

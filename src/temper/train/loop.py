@@ -55,13 +55,12 @@ def resumable_steps(
     """
     others = others or {}
     total = learner.total_steps if total is None else total
-    start = 0
     found = latest_checkpoint(folder, log.warn)
+    start = 0 if found is None else found.step
     if found is not None:
         learner.load_state(found.tensors, found.meta["updates"], found.parts)
         for name, other in others.items():
             _load(other, name, found)
-        start = found.step
         log.info(f"resuming after step {start} of {total}{_other_size(found.meta.get('ranks', ranks().size), learner)}")
     log.resume_at(start, found.folder if found is not None else None)
     kept = [other for other in others.values() if isinstance(other, Kept)]

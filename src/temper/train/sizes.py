@@ -43,7 +43,7 @@ def shared_budget(tokens: int, most: int, ranks: int) -> int:
 
 
 def _budget(tokens: int, most: int, pieces: int) -> int:
-    size = -(-tokens // max(1, pieces)) if pieces < 2 else math.ceil(SLACK * tokens / pieces)
+    size = tokens if pieces < 2 else math.ceil(SLACK * tokens / pieces)
     return max(1, min(most, size))
 
 
