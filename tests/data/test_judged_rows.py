@@ -18,6 +18,7 @@ from temper.types import Message
 GOOD: dict[str, dict[str, Any]] = {
     "preference": {"prompt": "q", "chosen": "a", "rejected": "b"},
     "rated": {"prompt": "q", "completion": "a", "label": 1},
+    "ranked": {"prompt": "q", "ranking": ["a", "b", "c"]},
     "steps": {"prompt": "q", "steps": ["a.", " b."], "labels": [1, 0.5]},
 }
 ASKED = (Message("user", "q"),)
@@ -40,6 +41,45 @@ def test_each_shape_becomes_its_rows(tmp_path):
     assert load(tmp_path, "steps", GOOD["steps"]) == [LabelledSteps(ASKED, ("a.", " b."), (1.0, 0.5))]
 
 
+REPLY = {"role": "assistant", "content": "a"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"ranking": ["a", "b", "c"]},
+        {"ranking": ["c", "a", "b"], "ranks": [3, 1, 2]},
+        {"ranking": [{"text": "b", "rank": 2}, {"text": "c", "rank": 7}, {"text": "a", "rank": 1}]},
+        {"ranking": [{"response": "c", "overall_score": 1.5}, {"response": "a", "overall_score": 9},
+                     {"response": "b", "overall_score": "3"}]},
+        {"Ranked responses": [[{"role": "user", "content": "q"}, REPLY], "b", {"answer": "c"}]},
+    ],
+)  # fmt: skip
+def test_a_ranking_is_every_pair_that_it_says(row, tmp_path):
+    wanted = [Pair(ASKED, "a", "b"), Pair(ASKED, "a", "c"), Pair(ASKED, "b", "c")]
+    assert load(tmp_path, "preference", {"prompt": "q"} | row) == wanted
+
+
+@given(ranks=st.lists(st.integers(1, 4), min_size=2, max_size=8).filter(lambda ranks: len(set(ranks)) > 1))
+def test_ties_make_no_pair_and_the_better_rank_is_chosen(ranks, tmp_path_factory):
+    replies = [f"reply {i}" for i in range(len(ranks))]
+    row = {"prompt": "q", "ranking": replies, "ranks": ranks}
+    pairs = load(tmp_path_factory.mktemp("rows"), "preference", row)
+    place = dict(zip(replies, ranks, strict=True))
+    found = {(pair.chosen, pair.rejected) for pair in pairs}
+    assert found == {(a, b) for a in replies for b in replies if place[a] < place[b]}
+    assert len(found) == len(pairs)
+
+
+def test_a_ranking_under_another_name_is_offered_and_mapped(tmp_path):
+    row = {"prompt": "q", "answers": [{"answer": "b", "rank": 2}, {"answer": "a", "rank": 1}]}
+    with pytest.raises(DataError) as caught:
+        load(tmp_path, "preference", row)
+    assert "columns: {ranking: answers}" in caught.value.faults[0].fix
+    found = load_judged(tmp_path / "rows.jsonl", "preference", {"ranking": "answers"}, tell=lambda note: None)
+    assert found == [Pair(ASKED, "a", "b")]
+
+
 def test_a_csv_file_has_its_numbers_as_text(tmp_path):
     (tmp_path / "rows.csv").write_text("prompt,completion,label\nq,a,0.5\n")
     assert load_judged(tmp_path / "rows.csv", "rated", tell=lambda note: None) == [Rated(ASKED, "a", 0.5)]
@@ -54,6 +94,16 @@ def test_a_csv_file_has_its_numbers_as_text(tmp_path):
         ("preference", {"margin": "big"}, "`margin` is not a number of 0 or more"),
         ("preference", {"chosen": [{"role": "user", "content": "a"}]}, "`chosen` is not one reply to the prompt"),
         ("preference", {"rejected": None}, "`rejected` is not text"),
+        ("ranked", {"ranking": ["a", "a", "b"]}, "`ranking` is no ranking"),
+        ("ranked", {"ranking": ["a"]}, "`ranking` is no ranking"),
+        ("ranked", {"ranking": ["a", " "]}, "`ranking` is no ranking"),
+        ("ranked", {"ranking": ["a", {"role": "user", "content": "b"}]}, "`ranking` is no ranking"),
+        ("ranked", {"ranking": [{"text": "a", "rank": 1}, "b"]}, "`ranking` is no ranking"),
+        ("ranked", {"ranks": [1, 2]}, "`ranking` is no ranking"),
+        ("ranked", {"ranks": [1, 1, 1]}, "`ranking` is no ranking"),
+        ("ranked", {"ranks": [1, 2, "x"]}, "`ranking` is no ranking"),
+        ("ranked", {"ranking": [str(i) for i in range(65)]}, "`ranking` is no ranking"),
+        ("ranked", {"ranking": "a > b"}, "`ranking` is not a list"),
         ("rated", {"label": 2}, "`label` is not a number from 0 to 1"),
         ("rated", {"label": None}, "`label` is not a number from 0 to 1"),
         ("rated", {"label": "good"}, "`label` is not a number from 0 to 1"),
@@ -69,8 +119,10 @@ def test_a_csv_file_has_its_numbers_as_text(tmp_path):
     ],
 )
 def test_a_row_that_cannot_be_used_is_told_by_its_line(shape, change, what, tmp_path):
+    more = {"margin": {"margin": 1}, "ranks": {"ranks": [1, 2, 2]}}.get(next(iter(change)), {})
+    read = "preference" if shape == "ranked" else shape
     with pytest.raises(DataError) as caught:
-        load(tmp_path, shape, GOOD[shape] | ({"margin": 1} if "margin" in change else {}), GOOD[shape] | change)
+        load(tmp_path, read, GOOD[shape] | more, GOOD[shape] | change)
     (fault,) = caught.value.faults
     assert fault.what == f"row 2: {what}"
     assert fault.where.endswith("rows.jsonl:2")
@@ -81,7 +133,8 @@ def test_a_row_that_cannot_be_used_is_told_by_its_line(shape, change, what, tmp_
 def test_anything_in_a_column_is_read_or_told(shape, value, data, tmp_path_factory):
     column = data.draw(st.sampled_from(sorted(GOOD[shape])))
     with suppress(DataError):
-        assert len(load(tmp_path_factory.mktemp("rows"), shape, GOOD[shape] | {column: value})) == 1
+        read = "preference" if shape == "ranked" else shape
+        assert load(tmp_path_factory.mktemp("rows"), read, GOOD[shape] | {column: value})
 
 
 def test_pairs_that_length_alone_explains_are_warned_of(tmp_path):

@@ -121,7 +121,8 @@ def test_only_verified_readable_and_whole_completions_are_kept() -> None:
     assert verdicts(rollout(good(), reason="length")) == ["truncated"]
     assert verdicts(rollout(good("```python\n2+2\n```"))) == ["code block"]
     assert verdicts(rollout(good("word " * 600))) == ["long paragraph"]
-    assert verdicts(rollout(good("\x00"))) == ["broken text"]  # the next stage would refuse the file
+    for broken in ("\x00", "2+2\ufffd=4", "\ufffd\ufffd"):  # a file would not hold it; pieces of characters
+        assert verdicts(rollout(good(broken))) == ["broken text"]
 
 
 def test_a_program_that_was_run_may_stand_in_its_answer_but_not_in_the_thought() -> None:

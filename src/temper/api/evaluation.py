@@ -49,9 +49,7 @@ def evaluate(
     from temper.environment import go_offline
 
     go_offline()
-    from temper.rollout.forcing import CLOSINGS
-    from temper.stages.evaluate import Config, evaluate_with, evaluation, write_evaluation, write_scored
-    from temper.stages.forced import without_thoughts
+    from temper.stages.evaluate import Config
     from temper.stages.prompts import check_lengths
 
     names = [tasks] if isinstance(tasks, str) else list(tasks)
@@ -67,24 +65,42 @@ def evaluate(
                       pass_k=list(k) if isinstance(k, Sequence) else k, temperature=temperature, top_p=top_p,
                       stop=list(stop), max_completion_length=max_tokens, thinking_budgets=list(thinking_budgets),
                       thinking_extensions=list(thinking_extensions), extend_with=extend_with)  # fmt: skip
+    whole = _measured(loaded, prompts, config, counts, seed, more, folder)
+    setting = {key: whole[key] for key in ("temperature", "top_p", "top_k", "min_p")}
+    of_tasks = whole["models"][0]["tasks"]
+    return {"model": loaded.name, **setting, "system_prompt": system_prompt, "rewards": list(more), "tasks": of_tasks}
+
+
+def _measured(
+    model: Model,
+    prompts: Mapping[str, Sequence[Prompt]],
+    config: Any,
+    counts: Mapping[str, int],
+    seed: int,
+    more: Mapping[str, Any],
+    folder: Path | None,
+) -> dict[str, Any]:
+    """What evaluation.json says of one model, `counts` completions a prompt of each task; kept in `folder` if there is
+    one. Raises ConfigError where thoughts are to be forced and replies have none."""
+    from temper.rollout.forcing import CLOSINGS
+    from temper.stages.evaluate import evaluate_with, evaluation, write_evaluation, write_scored
+    from temper.stages.forced import without_thoughts
+
     if config.forced and (plain := [of[0] for of in prompts.values() if of and of[0].reply not in CLOSINGS]):
-        raise ConfigError([without_thoughts(of.reply, loaded.name or "model", of.task) for of in plain])
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", loaded.name).strip("-") or "model"
+        raise ConfigError([without_thoughts(of.reply, model.name or "model", of.task) for of in plain])
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", model.name).strip("-") or "model"
     found: dict[str, Any] = {}
     scored: dict[tuple[str, str], Any] = {}
-    with loaded.open_engine() as engine:
+    with model.open_engine() as engine:
         for task, of_task in prompts.items():
             of = config.model_copy(update={"num_samples": counts[task]})
-            found[task], scored[name, task], rows = evaluate_with(
-                engine, loaded.chat, of_task, of, (seed, "eval"), more
-            )
+            found[task], scored[name, task], rows = evaluate_with(engine, model.chat, of_task, of, (seed, "eval"), more)
             if folder is not None:
                 write_scored(folder, name, task, scored[name, task], rows)
     whole = evaluation(config, [{"stage": name, "tasks": found}], scored, prompts)
     if folder is not None:
         write_evaluation(folder, whole)
-    setting = {key: whole[key] for key in ("temperature", "top_p", "top_k", "min_p")}
-    return {"model": loaded.name, **setting, "system_prompt": system_prompt, "rewards": list(more), "tasks": found}
+    return whole
 
 
 def _prompts(names: Sequence[str], given: Mapping[str, Any], most: int | None) -> dict[str, list[Prompt]]:

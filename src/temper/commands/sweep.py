@@ -163,6 +163,7 @@ def gather(
     data: dict[str, Any], points: list[Point], codes: dict[str, int], root: Path, models: list[str]
 ) -> dict[str, Any]:
     """What sweep.json holds: the numbers of every run, and of every combination of values over its seeds."""
+    from temper.report.best import best_settings
     from temper.report.seeds import differences
     from temper.report.sweep import measure, merge_seeds
 
@@ -178,7 +179,8 @@ def gather(
             "exit_code": code,
             **(measure(root / point.name, data["stage"], models, data["at"], data["window"]) if code == 0 else {}),
         })  # fmt: skip
-    return {**data, "points": found, "rows": merge_seeds(found), "differences": differences(found)}
+    said = {"differences": differences(found), "best": best_settings(found, data["stage"])}
+    return {**data, "points": found, "rows": merge_seeds(found), **said}
 
 
 def state_of(code: int | None) -> str:

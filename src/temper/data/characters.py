@@ -13,6 +13,7 @@ _BEYOND = "[^\x00-\x7f]"
 ODD = re.compile(f"[{_ODD}]|(?<!{_BEYOND})[{_JOINERS}]|[{_JOINERS}](?!{_BEYOND})")
 MAYBE = re.compile(f"[{_ODD}{_JOINERS}]")
 BROKEN = frozenset({"NUL character", "lone surrogate"})  # tokenizers and files cannot carry these
+_UNWRITABLE = BROKEN | {"replacement character"}  # of a model's reply: a piece of a character, which no one meant
 
 
 def kind_of(character: str) -> str:
@@ -57,9 +58,10 @@ def odd_characters(text: str) -> Iterator[tuple[str, str]]:
 
 
 def is_writable(text: str) -> bool:
-    r"""Whether a text that a model wrote can stand in a data file: it says something, and no character breaks the row.
+    r"""Whether a text that a model wrote can stand in a data file: it says something, no character breaks the row, and
+    none is a piece of one (U+FFFD, which tokens of bytes that make no character decode to).
 
-    >>> is_writable("4\ufffd"), is_writable("4\x00"), is_writable(" ")
-    (True, False, False)
+    >>> is_writable("4"), is_writable("4\ufffd"), is_writable("4\x00"), is_writable(" ")
+    (True, False, False, False)
     """
-    return bool(text.strip()) and BROKEN.isdisjoint(kind for kind, _ in odd_characters(text))
+    return bool(text.strip()) and _UNWRITABLE.isdisjoint(kind for kind, _ in odd_characters(text))

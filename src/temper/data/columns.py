@@ -91,6 +91,27 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (bool, Number))
 
 
+def number_of(value: Any) -> float | None:
+    """Numbers, true and false, and numbers written as text (all that a CSV file has).
+
+    >>> number_of(True), number_of("0.5"), number_of("good")
+    (1.0, 0.5, None)
+    """
+    if isinstance(value, bool):
+        return float(value)
+    text = value.text if isinstance(value, Number) else value
+    try:
+        return float(text) if isinstance(text, str) and text.strip() else None
+    except ValueError:
+        return None
+
+
+def share_of(value: Any) -> float | None:
+    """A number from 0 to 1: how right a reply or a step is."""
+    number = number_of(value)
+    return number if number is not None and 0 <= number <= 1 else None
+
+
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and all(map(_is_text, value))
 
@@ -101,6 +122,11 @@ def _is_tests(value: Any) -> bool:
         with contextlib.suppress(ValueError, RecursionError):
             value = json.loads(value)
     return any(name in value for name in _OF_TESTS) if isinstance(value, dict) else bool(value)
+
+
+def _is_ranking(value: Any) -> bool:
+    items = value if isinstance(value, list) else []
+    return len(items) > 1 and all(_is_text(item) or isinstance(item, dict | list) for item in items)
 
 
 _OF_TESTS = ("test_cases", "tests", "inputs", "input", "functional", "fn_name")
@@ -116,6 +142,8 @@ PLAYS: dict[str, Callable[[Any], bool]] = {
     "rejected": lambda value: _is_text(value) or is_messages(value) or is_message(value),
     "label": _is_number,
     "labels": lambda value: isinstance(value, list) and bool(value),
+    "ranking": _is_ranking,
+    "ranks": lambda value: isinstance(value, list) and bool(value),
     "steps": _is_texts,
     "tests": _is_tests,
     "text": _is_text,

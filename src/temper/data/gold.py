@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 from temper.data.findings import clip
 from temper.rewards.answers import read_gold, same_gold
+from temper.rewards.answers.values import Words
+from temper.rewards.answers.words import numerals_in
 
 _BOX = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])")
 _BARE = re.compile(r"\s*([^\s\\{}$]+)")  # MATH has a few `\boxed 5`
@@ -34,6 +36,17 @@ def gold_of(text: str, answer_type: str = "math") -> str:
     if answer_type == "math":
         read_gold(gold)
     return gold
+
+
+def number_in_words(gold: str) -> str:
+    """The words of a "math" gold answer where they hold a number in words, which only the same words match; else "".
+
+    >>> number_in_words("one half maybe"), number_in_words("no solution"), number_in_words("1/2")
+    ('one half maybe', '', '')
+    """
+    value = read_gold(gold).value
+    said = value.parts[0] if isinstance(value, Words) and value.form == "words" else ""
+    return said if numerals_in(said) else ""
 
 
 def agree(one: str, other: str) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 from temper.data.choices import LETTERS, TEMPLATE, as_python, laid_out, stand_in
 from temper.data.columns import value_at
 from temper.data.findings import Findings, clip
-from temper.data.gold import gold_of
+from temper.data.gold import gold_of, number_in_words
 from temper.data.rows import Number, Row, type_name
 from temper.data.shapes import Shape, text_of
 from temper.types import AnswerType, Message
@@ -97,7 +97,12 @@ def _gold(row: Row, shape: Shape, answer_type: AnswerType, refuse: Callable[...,
             return None
         return text_of(row, shape, "answer", found)
     try:
-        return gold_of(text, answer_type)
+        gold = gold_of(text, answer_type)
+        if answer_type == "math" and (said := number_in_words(gold)):
+            kind, fix = "the gold answer is words with a number among them", "write the number in digits"
+            detail = f"only the same words are right: `{clip(said, 40)}`"
+            found.odd(row.number, row.place(found.path), kind, detail, f"{fix}; `answer: text` if words are meant")
+        return gold
     except ValueError as error:
         fix = "give one final answer: `#### 42`, `\\boxed{42}` or the answer alone"
         if answer_type == "math":

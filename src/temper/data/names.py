@@ -8,6 +8,7 @@ SHAPES: dict[str, tuple[str, ...]] = {
     "completion": ("prompt", "completion"),
     "reasoned": ("prompt", "thinking", "answer"),
     "preference": ("prompt", "chosen", "rejected"),
+    "ranked": ("prompt", "ranking"),
     "rated": ("prompt", "completion", "label"),
     "steps": ("prompt", "steps", "labels"),
     "verifiable": ("prompt", "answer"),
@@ -23,6 +24,7 @@ OPTIONAL_OF: dict[str, tuple[str, ...]] = {
     "open": ("id", "language", "answer_type", *_ASKED),
     "code": ("id", "system"),  # its `language` is the programs'
     "preference": ("margin", *_ASKED),
+    "ranked": ("ranks", *_ASKED),
     "completion": _ASKED,
     "reasoned": _ASKED,
     "messages": ("system",),
@@ -63,6 +65,7 @@ AFTER: dict[str, tuple[tuple[str, ...], ...]] = {
     "messages": (("dialogue", "dialog", "chat", "turns"),),
     "chosen": (("chosen_response", "response_chosen", "preferred", "better", "winner"),),
     "rejected": (("rejected_response", "response_rejected", "dispreferred", "worse", "loser"),),
+    "ranking": (("ranked", "ranked_replies", "ranked_responses", "ranked_completions"),),
     "steps": (("completions",),),
     "tests": (
         ("test_cases", "test_list", "input_output", "public_test_cases", "official_tests", "unit_tests"),
@@ -81,6 +84,7 @@ ELSEWHERE: dict[str, tuple[str, ...]] = {
     "thinking": ("chain_of_thought", "complex_cot", "cot", "rationale", "think", "reasoning_content"),
     "text": ("content", "document", "body"),
     "label": ("rating", "score"),
+    "ranking": ("responses", "completions", "answers", "replies", "outputs"),
 }
 
 # Columns that hold the options of a choice, one name or one name for each option; and the letter, number or text of the

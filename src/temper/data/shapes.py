@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from temper.data import advice
 from temper.data.choices import Choices, find_choices
-from temper.data.columns import Table, value_at
+from temper.data.columns import Table, share_of, value_at
 from temper.data.findings import Findings, clip
 from temper.data.gold import disagree
 from temper.data.messages import ends_answered, is_messages, written_turns
@@ -99,6 +99,8 @@ def _detect(table: Table, mapping: dict[str, str], wanted: tuple[str, ...], wher
     if not fitting:
         raise DataError(advice.no_shape(table, mapping, wanted, where, _whole(table), offers))
     fitting, also = _of_conversations(fitting, players, wanted)
+    if fitting == ["completion", "rated"] and _rates(table, players["label"][0]):
+        fitting, also = ["rated"], "completion"
     if len(fitting) > 1:
         if not advise:
             raise DataError(())
@@ -183,6 +185,12 @@ def _of_conversations(fitting: list[str], players: Players, wanted: Sequence[str
     if players["prompt"] == players["messages"] or not others:
         return ["messages"], others[0] if others else ""
     return others, "messages"
+
+
+def _rates(table: Table, label: str) -> bool:
+    """Whether most labels say how right a reply is: numbers from 0 to 1, true and false."""
+    rated = sum(share_of(value) is not None for value in table.values(label))
+    return 2 * rated > len(table.rows)
 
 
 def _is_apart(role: str, players: Players, roles: Sequence[str]) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from temper.record.lines import shown_metrics
 from temper.record.runfiles import stage_work
 from temper.record.trust import RunFiles
+from temper.report.best import sentences
 from temper.report.gather import held_out
 from temper.report.seeds import mean_interval
 from temper.report.table import grid, spelled
@@ -129,6 +130,7 @@ def render(data: Json, width: int | None = None, color: bool = False) -> str:
         blocks.append(f"{title}\n{grid(head, rows, width, color)}")
     failed = [f"failed:  {p['run']} (exit code {p['exit_code']})" for p in data["points"] if p["state"] == "failed"]
     waiting = sum(p["state"] in ("waiting", "stopped") for p in data["points"])
+    blocks += ["\n".join(of_best)] if (of_best := which_is_best(data)) else []
     blocks += ["\n".join(failed)] if failed else []
     blocks += [f"{waiting} of {len(data['points'])} runs are still to be done"] if waiting else []
     return spelled("\n\n".join(blocks))
@@ -173,6 +175,13 @@ def difference_table(data: Json, keys: Sequence[str]) -> list[tuple[str, list[st
     ]
     title = f"held-out scores less those of {against} (same seeds; 95 % interval over {max(r['seeds'] for r in rows)})"
     return [(title, [*short_names(keys), *names], cells)]
+
+
+def which_is_best(data: Json) -> list[str]:
+    """Sentences on the best setting, each setting named by the keys that tell it."""
+    keys = telling_keys([row["values"] for row in data["rows"]])
+    named = list(zip(short_names(keys), keys, strict=True))
+    return sentences(data.get("best", ()), lambda of: ", ".join(f"{name} {shown(of.get(key))}" for name, key in named))
 
 
 def _gain(found: Mapping[str, Any] | None) -> str:

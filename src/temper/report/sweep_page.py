@@ -12,7 +12,7 @@ from temper.record.trust import RunFiles
 from temper.report.charts import Series, line_chart
 from temper.report.html import document
 from temper.report.seeds import drawn_by_step
-from temper.report.sweep import columns_of, short_names, shown, tables, telling_keys
+from temper.report.sweep import columns_of, short_names, shown, tables, telling_keys, which_is_best
 
 Json = Mapping[str, Any]
 SHARES = ("reward/accuracy", "reward/format", "groups/dead", "completion/truncated")
@@ -22,7 +22,7 @@ def page(data: Json) -> str:
     """The page of what `report/sweep.py` gathered; the curves are read from the runs."""
     what = " × ".join(", ".join(axis["keys"]) for axis in data["over"])
     head = f'<header><p class="over">temper sweep</p><h1>{escape(data["recipe"])}: {escape(what)}</h1></header>'
-    parts = [head, *(_table(*table) for table in tables(dict(data))), _curves(data), _runs(data)]
+    parts = [head, *(_table(*table) for table in tables(dict(data))), _best(data), _curves(data), _runs(data)]
     return document(f"{data['recipe']}: temper sweep", "".join(parts))
 
 
@@ -31,6 +31,12 @@ def _table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> st
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     table = f'<table class="cost"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>'
     return f'<section><h2>{escape(title)}</h2><div class="scroll">{table}</div></section>'
+
+
+def _best(data: Json) -> str:
+    """Which setting is best, in a sentence a score."""
+    said = "".join(f"<p>{escape(line)}</p>" for line in which_is_best(dict(data)))
+    return f"<section><h2>Which is best</h2>{said}</section>" if said else ""
 
 
 def _curves(data: Json) -> str:

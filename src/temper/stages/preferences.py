@@ -36,7 +36,7 @@ from temper.stages.served import check_served, remote_of
 from temper.text.chat import ChatFormat
 from temper.types import Group, Prompt
 
-VERSION = 1
+VERSION = 2
 PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again after a kill
 
 
@@ -110,7 +110,7 @@ def run(config: Config, ctx: StageContext) -> None:
 
 def options_row(group: Group, config: Config) -> dict:
     """The pairs that a prompt offers, or why it offers none. Truncated replies are no part of a pair, nor are
-    empty ones and those with a NUL, which no data file holds."""
+    empty ones and those with a NUL or a piece of a character, which no data file should hold."""
     replies: dict[str, Scored] = {}
     for rollout in group.rollouts:
         if rollout.completion.finish_reason == "stop" and is_writable(rollout.reply.text):

@@ -32,7 +32,7 @@ from temper.text.chat import ChatFormat
 from temper.text.languages import LANGUAGES, language_share
 from temper.types import Group, Message, Prompt, Rollout
 
-VERSION = 2
+VERSION = 3
 PROMPTS_A_CHUNK = 128  # sampled together; a finished chunk is not sampled again after a kill
 
 

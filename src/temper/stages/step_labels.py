@@ -32,7 +32,6 @@ from temper.stages.models import check_model
 from temper.stages.prompts import check_tasks, open_limited_prompts
 from temper.text.chat import ChatFormat
 from temper.text.reply import parse_reply
-from temper.text.stops import PIECE
 from temper.types import Completion, Group, Prompt, Rollout
 
 VERSION = 1
@@ -172,6 +171,6 @@ class Labeller:
 def distinct(group: Group) -> list[Rollout]:
     """The first rollout of each text of a group that a data file can hold and that reads back as the tokens it came
     from; an empty one teaches nothing."""
-    whole = [r for r in group.rollouts if is_writable(r.reply.text) and PIECE not in r.reply.text]
+    whole = [r for r in group.rollouts if is_writable(r.reply.text)]
     by_text = {rollout.reply.text: rollout for rollout in reversed(whole)}
     return [rollout for rollout in group.rollouts if by_text.get(rollout.reply.text) is rollout]

@@ -108,7 +108,7 @@ def gold_words(text: str) -> str:
     parts = plain.split()
     if not 1 <= len(parts) <= MAX_WORDS or len(plain) > MAX_CHARACTERS:
         return ""
-    if NUMERALS.intersection(parts) and len(parts) == 1:
+    if numerals_in(plain) and NUMERALS.issuperset(_pieces(plain)):
         return ""
     named = False
     for part in parts:
@@ -122,6 +122,20 @@ def gold_words(text: str) -> str:
         else:
             return ""
     return plain if named else ""
+
+
+def numerals_in(text: str) -> list[str]:
+    """The words of a text that are numbers or parts of one.
+
+    >>> numerals_in("one half maybe"), numerals_in("Three-Mile Island"), numerals_in("no solution")
+    (['one', 'half'], ['three'], [])
+    """
+    return [piece for piece in _pieces(text.casefold()) if piece in NUMERALS]
+
+
+def _pieces(text: str) -> list[str]:
+    """The words of a number in words: `twenty-five`, `one hundred and five`."""
+    return [piece for piece in re.split(r"[\s,-]+", text) if piece and piece != "and"]
 
 
 @lru_cache(maxsize=512)
