@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint site release clean
+.PHONY: demo test lint site news release clean
 
 demo: .venv/.installed
 	$(BIN)/temper run tiny
@@ -18,6 +18,11 @@ lint: .venv/.dev
 site: .venv/bin/python
 	$(BIN)/python -m pip install --quiet "zensical>=0.0.70,<0.2"
 	$(BIN)/zensical build --clean --strict
+
+# what the fragments in news/ come to; with VERSION=0.2.0 they are moved into CHANGELOG.md
+news: .venv/bin/python
+	$(BIN)/python -m pip install --quiet "towncrier>=24.8"
+	$(BIN)/towncrier build $(if $(VERSION),--yes --version $(VERSION),--draft --version next)
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -8,19 +8,18 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from doc_pages import PAGES, ROOT, commands_shown, snippets
 
 from temper.cli import COMMANDS, Parser, load_command
 from temper.commands.doctor import OPTIONAL
 from temper.errors import ConfigError, Exit, Fault
 from temper.recipe.document import read_document
-from temper.recipe.foreign.shell import read_commands
 from temper.recipe.reader import load_recipe
 from temper.rewards import REWARDS
 
-ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 NOT_FOR_RUNNING = {"bench", "docs", "test", "dev", "cuda"}  # of this project's own work, or part of torch's CUDA builds
 SITE = tomllib.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]
+COMMANDS_SHOWN = [(page, words[1:]) for page, words in commands_shown() if words[0].endswith("temper")]
 RECIPES = {path.stem for path in (ROOT / "src/temper/recipes").glob("*.yaml")}
 
 
@@ -106,30 +105,6 @@ def test_the_site_asks_no_other_host():
     assert "http" not in str(SITE)
 
 
-def shell_blocks() -> list[tuple[str, str]]:
-    """Every block of commands in the pages: (page, text)."""
-    found = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        found += [(page.name, block) for block in re.findall(r"^```(?:sh|bash|console)\n(.*?)^```", text, re.M | re.S)]
-        found += [(page.name, block) for block in re.findall(r"(?:^    \S.*\n(?:^     .*\n)*)+", text, re.MULTILINE)]
-    return found
-
-
-def commands_shown() -> list[tuple[str, list[str]]]:
-    """Every `temper …` in those blocks: (page, words)."""
-    shown = []
-    for page, block in shell_blocks():
-        text = re.sub(r"(?m)^(    |\$ )", "", block)
-        if not re.search(r"(?m)^(\.venv/bin/)?temper [a-z]", text):
-            continue
-        for command in read_commands(text, page):
-            words = [word.text for word in command]
-            if words[0].endswith("temper"):
-                shown.append((page, words[1:]))
-    return shown
-
-
 def test_pictures_are_of_a_run_and_ask_no_other_host():
     svg, report = text_of("docs/assets/terminal.svg"), text_of("docs/assets/sample_report.html")
     assert "reasoning_rl" in svg
@@ -137,17 +112,8 @@ def test_pictures_are_of_a_run_and_ask_no_other_host():
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", report)
 
 
-def snippets(language: str) -> list[tuple[str, str]]:
-    """Every fenced block in a language: (page, text)."""
-    return [
-        (page.name, block)
-        for page in PAGES
-        for block in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
-    ]
-
-
 def test_snippets_can_be_read():
-    """Those of docs/python.md are run by tests/api/test_docs_python.py."""
+    """They are also run, by tests/test_docs_run.py and the tests that it names."""
     for page, text in snippets("yaml"):
         assert read_document(text, page)
     for page, text in snippets("jsonl"):
@@ -156,7 +122,7 @@ def test_snippets_can_be_read():
         compile("" if ">>>" in text else text, page, "exec")
 
 
-@pytest.mark.parametrize(("page", "words"), commands_shown(), ids=lambda part: part if type(part) is str else part[0])
+@pytest.mark.parametrize(("page", "words"), COMMANDS_SHOWN, ids=lambda part: part if type(part) is str else part[0])
 def test_commands_shown_are_taken_and_their_keys_are_keys(page: str, words: list[str]):
     parser = Parser(prog="temper", allow_abbrev=False)
     load_command(words[0]).add_arguments(parser)

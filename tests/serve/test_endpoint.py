@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from doc_pages import snippets
 from model_zoo import make
 
 from temper.cli import main
@@ -248,6 +249,18 @@ def test_the_official_client(port) -> None:
             client.chat.completions.create(model="other", **ASK)
         with pytest.raises(openai.BadRequestError, match="no such key"):
             client.chat.completions.create(model="m", **ASK, extra_body={"no_such_key": 1})
+
+
+def test_the_example_of_the_page(port, capsys) -> None:
+    pytest.importorskip("openai")
+    (text,) = (text for page, text in snippets("python") if page == "serve.md")
+    here = text.replace("127.0.0.1:8000", f"127.0.0.1:{port}").replace("tiny-…", "m")
+    assert here.count(str(port)) == 1
+    names: dict[str, Any] = {}
+    exec(compile(here, "serve.md", "exec"), names)
+    names["client"].close()
+    message = names["reply"].choices[0].message
+    assert capsys.readouterr().out == f"{message.reasoning_content} {message.content}\n"
 
 
 def test_our_own_judge_can_ask(port) -> None:

@@ -37,6 +37,11 @@ def pin(way: str, recalled: Mapping[str, Any] | None = None) -> None:
             _known[shape] = found
 
 
+def asked() -> str:
+    """What `pin` was told last."""
+    return _pinned[0] if _pinned else "auto"
+
+
 def table() -> dict[str, dict[str, Any]]:
     """What was chosen in this process: for each shape the way, and the milliseconds of both."""
     return {} if _pinned else dict(_known)

@@ -19,9 +19,15 @@ ALIGNMENT = 64  # bytes
 _ended_seconds = [0.0]  # CPU seconds of forked processes that have ended
 
 
-def can_fork(model: Any) -> bool:
-    """Whether processes that compute with `model` can be forked: Linux, and every weight in main memory."""
-    return sys.platform == "linux" and all(weight.device.type == "cpu" for weight in model.parameters())
+def may_fork() -> bool:
+    """Whether processes are forked here: on Linux, unless TEMPER_FORK=0 forbids it. macOS' own libraries do not bear
+    it."""
+    return sys.platform == "linux" and os.environ.get("TEMPER_FORK") != "0"
+
+
+def in_main_memory(model: Any) -> bool:
+    """Whether other processes can share all weights of `model`."""
+    return all(weight.device.type == "cpu" for weight in model.parameters())
 
 
 def start_fork(process: Any) -> None:
@@ -62,14 +68,18 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def shared_like(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Zeros like each of `tensors`, in memory that processes forked later share with this one.
+def shared_like(tensors: Sequence[Tensor], file: int = -1) -> list[Tensor]:
+    """Tensors like each of `tensors`, in memory that processes forked later share with this one, zeros at first; or
+    what lies in `file`, a descriptor, for who maps it with tensors of these shapes.
 
     >>> [tensor.shape for tensor in shared_like([torch.ones(2, 3), torch.ones(0)])]
     [torch.Size([2, 3]), torch.Size([0])]
     """
     sizes = [-(-tensor.nbytes // ALIGNMENT) * ALIGNMENT for tensor in tensors]
-    memory = mmap.mmap(-1, max(ALIGNMENT, sum(sizes)))
+    whole = max(ALIGNMENT, sum(sizes))
+    if file >= 0 and os.fstat(file).st_size < whole:
+        os.ftruncate(file, whole)
+    memory = mmap.mmap(file, whole)
     made, start = [], 0
     for tensor, size in zip(tensors, sizes, strict=True):
         place = torch.empty(0, dtype=tensor.dtype)

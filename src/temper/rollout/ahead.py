@@ -15,12 +15,13 @@ import torch
 from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.native import NativeEngine
 from temper.rollout.plain import PlainEngine
-from temper.rollout.workers import ROWS_A_PROCESS, Worker, deal
+from temper.rollout.worker import Worker, fork_worker
+from temper.rollout.workers import ROWS_A_PROCESS, deal
 from temper.types import Completion
 
 
 class SnapshotEngine:
-    """Implements `AheadEngine` over an engine whose model lies in main memory (`models/forks.py: can_fork`).
+    """Implements `AheadEngine` over an engine whose model lies in main memory on Linux (`models/forks.py: may_fork`).
 
     Use as a context: leaving it ends the processes. `cpu_seconds` is what they have used.
     """
@@ -76,7 +77,7 @@ class SnapshotDrawing:
         try:
             for share in shares:
                 question = ([requests[i] for i in share], sampling, self._version)
-                self._workers.append(Worker(owner.engine, question))
+                self._workers.append(fork_worker(owner.engine, question))
         except BaseException:
             self.end()
             raise

@@ -7,7 +7,6 @@ holds those that were drawn ahead; a resumed run trains on them, and draws what 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from temper.errors import Fault
 from temper.models.device import DeviceName
+from temper.models.forks import may_fork
 from temper.rollout.collect import Collecting
 from temper.rollout.engine import Engine
 from temper.rollout.statistics import Advantages
@@ -45,11 +45,12 @@ class StaleConfig(RolloutConfig, PolicyConfig):
 
 def check_ahead(config: StaleConfig, device: DeviceName) -> list[Fault]:
     """Faults of sampling ahead where there is nobody to do it."""
-    in_forks = sys.platform == "linux" and (device == "cpu" or not torch.cuda.is_available())
+    in_forks = may_fork() and (device == "cpu" or not torch.cuda.is_available())
     if not config.max_staleness or config.engine is not None or in_forks:
         return []
     what = f"max_staleness {config.max_staleness}: nobody here can sample while the policy is trained"
-    why = "without servers, processes forked from this one do it, on Linux and for a model in main memory"
+    why = "without servers, processes forked from this one do it: on Linux, for a model in main memory, and where "
+    why += "TEMPER_FORK=0 does not forbid it"
     return [Fault(what, why=why, fix="name servers (`engine`), or leave it out")]
 
 

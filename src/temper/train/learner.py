@@ -20,7 +20,7 @@ from temper.kernels.fast import Forwards
 from temper.kernels.layers import in_place, training_forwards
 from temper.models.adapters import LoraConfig, dropouts, dropping_out
 from temper.models.device import DeviceConfig, pick_dtype
-from temper.models.forks import can_fork
+from temper.models.forks import in_main_memory
 from temper.text.tokenizer import one_line
 from temper.train.checkpoint import read_whole
 from temper.train.head import forget
@@ -277,7 +277,7 @@ class Learner:
 
 def in_processes(model: Any, config: OptimizerConfig) -> bool:
     """Whether `model` is trained by one-thread processes."""
-    if torch.cuda.is_available() or not can_fork(model):  # where autograd has threads for a device, no fork can use it
+    if torch.cuda.is_available() or not in_main_memory(model):  # autograd's threads for a device bear no fork
         return False
     return by_processes(config.parallel, config.compile, sum(weight.numel() for weight in model.parameters()))
 

@@ -22,7 +22,7 @@ import torch
 
 from temper.distributed.ranks import ranks
 from temper.errors import Fault, ResourceError
-from temper.models.forks import cpu_seconds, one_thread, settle_fork, start_fork
+from temper.models.forks import cpu_seconds, may_fork, one_thread, settle_fork, start_fork
 
 T = TypeVar("T")
 SHARE_SECONDS = 0.1  # with less work each, a second process saves little: half of that goes into pages it copies
@@ -32,6 +32,7 @@ MOST = 8192  # tasks in the queue: a pipe takes 64 kB without waiting
 
 class Team:
     """Up to `processes` that do tasks together, this one among them; by default one for each thread torch may use.
+    Where nothing may be forked this one does all of them, with the same results.
 
     How many take part depends on how long tasks of the `kind` took the last time.
     """
@@ -61,7 +62,7 @@ class Team:
         return max(1, min(self._most(), tasks, worth))
 
     def _most(self) -> int:
-        return self._processes or torch.get_num_threads()
+        return (self._processes or torch.get_num_threads()) if may_fork() else 1
 
     def _run(self, tasks: Sequence[Callable[[], T]], kind: str) -> list[T]:
         processes, began, theirs = self.processes(len(tasks), kind), time.thread_time(), 0.0
