@@ -37,13 +37,16 @@ def threads_as_they_were() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def imports_are_no_garbage() -> Iterator[None]:
+def imports_are_no_garbage() -> None:
     """By the end of the suite millions of objects belong to imported libraries and collected tests. The collector would
-    walk them all after each stage of each little pipeline, two seconds a run."""
+    walk them all after each stage of each little pipeline, two seconds a run; what is set aside stays so, or it would
+    walk them here, before each of the modules."""
     gc.collect()
     gc.freeze()
-    yield
-    gc.unfreeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or extensions would complain of what is left when the process ends
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -245,6 +245,11 @@ def test_the_command_line_answers_without_importing_anything_heavy(module):
     assert not reached(module) & HEAVY
 
 
+@pytest.mark.parametrize("module", ["pipeline.run", "pipeline.sweep", "api.running"])
+def test_a_plan_an_error_and_a_report_wait_for_no_torch(module):
+    assert not reached(module) & {"torch", "transformers"}
+
+
 def test_following_imports_finds_what_is_imported_indirectly():
     assert {"yaml", "pydantic"} <= reached("pipeline.run")
     assert "torch" in reached("stages.sft")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import fakes
 import pytest
+from forked import Command
 
 from temper import __version__, cli
 from temper.errors import Exit
@@ -22,11 +23,15 @@ ENVIRONMENT = {
 }
 
 
-def temper(*arguments: str | Path, env: dict[str, str] | None = None, **options) -> subprocess.CompletedProcess[str]:
+def temper(*arguments: str | Path, cwd: str | Path = ".") -> subprocess.CompletedProcess[str]:
+    return subprocess.CompletedProcess(arguments, *Command(*arguments, cwd=cwd).finish())
+
+
+def python(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """As a user starts it, Python's own start and end included."""
     command = [sys.executable, "-m", "fakes", *map(str, arguments)]
-    return subprocess.run(
-        command, env={**ENVIRONMENT, **(env or {})}, capture_output=True, text=True, timeout=120, check=False, **options
-    )
+    env = {**ENVIRONMENT, **environment}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.fixture
@@ -42,7 +47,7 @@ def recipe(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("arguments", [["--help"], [], ["run", "--help"], ["--version"]])
 def test_help_costs_little(arguments):
     began = os.times()
-    done = temper(*arguments)
+    done = python(*arguments)
     ended = os.times()
     assert done.returncode == 0
     assert done.stderr == ""
@@ -172,7 +177,7 @@ def test_it_works_without_a_home_in_the_c_locale_with_a_tight_umask(recipe, tmp_
 
 def test_messages_survive_a_terminal_that_cannot_show_them(recipe):
     recipe.write_text("name: 'größer\u2009als'\nstages: {a: {stage: fake_train}}\n", encoding="utf-8")
-    done = temper("run", recipe, env={"PYTHONIOENCODING": "ascii"})
+    done = python("run", recipe, PYTHONIOENCODING="ascii")
     assert done.returncode == 2
     assert "is not allowed" in done.stderr
 
@@ -266,5 +271,5 @@ def test_a_plan_as_json_has_every_stage(recipe, tmp_path):
 def test_an_error_comes_soon(recipe):
     recipe.write_text("a: " + "[" * 100_000)
     before = os.times()
-    assert temper("plan", recipe).returncode == 2
+    assert python("plan", recipe).returncode == 2
     assert os.times().children_user - before.children_user < 5

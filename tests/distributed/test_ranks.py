@@ -184,13 +184,18 @@ def test_a_rank_that_hangs_is_named_with_what_it_did_not_come_to(tmp_path: Path)
     def work(mine: Ranks) -> Any:
         mine.send(1)
         if mine.rank == 2:
-            time.sleep(13)
-        mine.add_up([torch.ones(3)])
+            while len(list(tmp_path.glob("left-*"))) < 2:
+                time.sleep(0.05)
+            return
+        try:
+            mine.add_up([torch.ones(3)])
+        finally:
+            (tmp_path / f"left-{mine.rank}").touch()
 
-    found = at_every_rank(3, tmp_path, work, timeout=5)[:2]
+    found = at_every_rank(3, tmp_path, work, timeout=4)[:2]
     for error in found:
         assert isinstance(error, ResourceError)
-        assert error.faults[0].why == "rank 2 did not come to `a sum of tensors`: gone, or hung for 5 seconds"
+        assert error.faults[0].why == "rank 2 did not come to `a sum of tensors`: gone, or hung for 4 seconds"
 
 
 def test_a_deadline_that_is_no_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,29 +13,11 @@ from pathlib import Path
 
 import fakes
 import pytest
+from forked import Command, wait_for
 
 from temper.artifacts import hash_file
 
 TESTS = Path(__file__).parent.parent
-
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
-    command = [sys.executable, "-m", "fakes", *map(str, arguments)]
-    return subprocess.Popen(
-        command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
-
-
-def wait_for(condition, process: subprocess.Popen[str], seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not condition() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.005)
 
 
 def paths(folder: Path) -> set[str]:
@@ -57,23 +39,22 @@ def recipe(tmp_path: Path) -> Path:
 
 
 def test_killed_at_any_moment_the_same_command_ends_in_the_same_bytes(recipe, tmp_path):
-    code, _, err = finish(start("run", recipe, "--out", tmp_path / "whole"))
+    code, _, err = Command("run", recipe, "--out", tmp_path / "whole").finish()
     assert code == 0, err
     whole, out = hashes(tmp_path / "whole"), tmp_path / "killed"
     dice, killed = random.Random(0), 0
     for _ in range(40):
-        process = start("run", recipe, "--out", out)
+        process = Command("run", recipe, "--out", out)
         wait_for(lambda: (out / "run.json").exists(), process)
         mark = paths(out)
         wait_for(lambda mark=mark: len(paths(out) - mark) > dice.randint(0, 3), process, 1)
         time.sleep(dice.random() * 0.05)
         process.kill()
-        killed += process.wait() == -signal.SIGKILL
-        for stream in (process.stdout, process.stderr):
-            stream.close()
-        if process.returncode == 0:
+        code, _, _ = process.finish()
+        killed += code == -signal.SIGKILL
+        if code == 0:
             break
-    code, text, err = finish(start("run", recipe, "--out", out))
+    code, text, err = Command("run", recipe, "--out", out).finish()
     assert code == 0, err
     assert killed >= 2
     assert hashes(out) == whole
@@ -91,40 +72,40 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_bytes(recipe, tm
 def test_signals_end_with_their_code_and_lose_nothing(tmp_path, numbers, code):
     recipe, out = tmp_path / "my.yaml", tmp_path / "out"
     recipe.write_text("stages:\n  a: {stage: fake_train, steps: 8, sleep: 0.15}\n")
-    process = start("run", recipe, "--out", out)
+    process = Command("run", recipe, "--out", out)
     wait_for(lambda: (out / "stages/01-a/metrics.jsonl").exists(), process)
     for number in numbers:
         process.send_signal(number)
         time.sleep(0.03)
-    ended, text, err = finish(process)
+    ended, text, err = process.finish()
     assert ended == code, err
     assert text == ""
     assert "Traceback" not in err
     if len(numbers) == 1:
         assert "run the same command again" in err
         assert list(out.glob("stages/01-a/checkpoints/step-*"))
-    ended, _, err = finish(start("run", recipe, "--out", out))
+    ended, _, err = Command("run", recipe, "--out", out).finish()
     assert ended == 0, err
-    finish(start("run", recipe, "--out", tmp_path / "whole"))
+    Command("run", recipe, "--out", tmp_path / "whole").finish()
     assert hashes(out) == hashes(tmp_path / "whole")
 
 
 def test_a_second_process_is_refused_while_the_first_lives_and_not_after_a_kill(tmp_path):
     recipe, out = tmp_path / "my.yaml", tmp_path / "out"
     recipe.write_text("stages:\n  a: {stage: fake_train, steps: 400, sleep: 0.05, save_steps: 1}\n")
-    first = start("run", recipe, "--out", out)
+    first = Command("run", recipe, "--out", out)
     wait_for(lambda: (out / "stages/01-a/checkpoints").exists(), first)
-    code, _, err = finish(start("run", recipe, "--out", out))
+    code, _, err = Command("run", recipe, "--out", out).finish()
     assert code == 6, err
     assert f"pid {first.pid}" in err
-    code, _, err = finish(start("plan", recipe, "--out", out))
+    code, _, err = Command("plan", recipe, "--out", out).finish()
     assert code == 0, err
     first.kill()
-    finish(first)
-    process = start("run", recipe, "--out", out)
+    first.finish()
+    process = Command("run", recipe, "--out", out)
     wait_for(lambda: (out / "stages/01-a/log.txt").read_text().count("stage 1/1") > 1, process)
-    process.terminate()
-    assert finish(process)[0] == 75
+    process.send_signal(signal.SIGTERM)
+    assert process.finish()[0] == 75
 
 
 def test_a_run_directory_deleted_under_a_run_ends_it_with_the_code_of_resources(tmp_path):
@@ -132,11 +113,11 @@ def test_a_run_directory_deleted_under_a_run_ends_it_with_the_code_of_resources(
 
     recipe, out = tmp_path / "my.yaml", tmp_path / "out"
     recipe.write_text("stages:\n  a: {stage: fake_train, steps: 400, sleep: 0.05, save_steps: 1}\n")
-    process = start("run", recipe, "--out", out)
+    process = Command("run", recipe, "--out", out)
     wait_for(lambda: (out / "stages/01-a/checkpoints").exists(), process)
     out.rename(tmp_path / "gone")
     shutil.rmtree(tmp_path / "gone", ignore_errors=True)
-    code, _, err = finish(process)
+    code, _, err = process.finish()
     assert code == 4, err
     assert "the run directory is gone" in err
     assert "Traceback" not in err

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,8 +12,12 @@ from pathlib import Path
 import pytest
 
 from temper.artifacts import hash_file
+from temper.cli import main
+from temper.stages.rollouts import Rollouts
+from temper.train.learner import Learner
 
-SOURCE = Path(__file__).parents[2] / "src"
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+
 RECIPE = """\
 name: slow
 threads: 1
@@ -27,54 +30,57 @@ stages:
        dtype: float32}
 """
 # What takes long at real sizes, made to take long here: the second step's sampling or its gradient.
-SLOW = """
-import sys, time
-where = sys.argv.pop(1)
-if where == "sampling":
-    from temper.stages.rollouts import Rollouts as of; name = "collect"
-else:
-    from temper.train.learner import Learner as of; name = "_gather_gradients"
-inner, calls = getattr(of, name), []
-def slowly(*args):
-    calls.append(1)
-    if len(calls) == 2:
-        open("slow", "w").close()
-        for _ in range(600):
-            time.sleep(0.1)
-    return inner(*args)
-setattr(of, name, slowly)
-from temper.cli import main
-sys.exit(main())
-"""
+SLOW = {"sampling": (Rollouts, "collect"), "gradient": (Learner, "_gather_gradients")}
 
 
-def start(*command: str) -> subprocess.Popen[str]:
-    env = {**os.environ, "PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, *command], env=env, stdout=-1, stderr=-1, text=True)
-
-
-@pytest.mark.parametrize(("where", "times", "code"), [("sampling", 1, 75), ("gradient", 2, 75)])
-def test_a_long_step_is_given_up_within_seconds_and_taken_again(tmp_path, monkeypatch, where, times, code):
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of runs; that in `whole` is nowhere slow."""
+    folder = tmp_path_factory.mktemp("slow")
     rows = [{"prompt": f"What is {n} + 2?", "answer": str(n + 2)} for n in range(8)]
-    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    Path("my.yaml").write_text(RECIPE)
-    process = start("-c", SLOW, where, "run", "my.yaml", "--out", "out")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "my.yaml").write_text(RECIPE)
+    assert main(["run", str(folder / "my.yaml"), "--out", str(folder / "whole")]) == 0
+    return folder
+
+
+def run_slowly(where: str, folder: Path) -> None:
+    """A process that says on standard error what a run says, and that the slow call has begun in the file `slow`."""
+    os.dup2(os.open(folder / f"{where}.txt", os.O_WRONLY | os.O_CREAT), 2)
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    of, name = SLOW[where]
+    inner, calls = getattr(of, name), []
+
+    def slowly(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            (folder / f"{where}-began").touch()
+            for _ in range(600):
+                time.sleep(0.1)
+        return inner(*args)
+
+    setattr(of, name, slowly)
+    sys.exit(main(["run", str(folder / "my.yaml"), "--out", str(folder / where)]))
+
+
+@pytest.mark.parametrize(("where", "times"), [("sampling", 1), ("gradient", 2)])
+def test_a_long_step_is_given_up_within_seconds_and_taken_again(folder, where, times):
+    process = multiprocessing.get_context("fork").Process(target=run_slowly, args=(where, folder), daemon=True)
+    process.start()
     until = time.monotonic() + 90
-    while not Path("slow").exists() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.05)
+    while not (folder / f"{where}-began").exists() and process.is_alive() and time.monotonic() < until:
+        time.sleep(0.02)
     began = time.monotonic()
     for _ in range(times):
-        process.send_signal(signal.SIGTERM)
+        process.terminate()
         time.sleep(0.2)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == code, said
+    process.join(60)
+    said = (folder / f"{where}.txt").read_text()
+    assert process.exitcode == 75, said
     assert time.monotonic() - began < 20
     assert "step 2 of 3 was given up" in said
     assert "checkpoint after step 1" in said
-    assert [path.name for path in Path("out").glob("stages/*/checkpoints/*")] == ["step-000001"]
-    for out in ("out", "whole"):
-        process = start("-m", "temper", "run", "my.yaml", "--out", out)
-        _, said = process.communicate(timeout=90)
-        assert process.returncode == 0, said
-    assert len({hash_file(path) for path in Path().glob("*/artifacts/*/model.safetensors")}) == 2  # base and rl
+    assert [path.name for path in (folder / where).glob("stages/*/checkpoints/*")] == ["step-000001"]
+    assert main(["run", str(folder / "my.yaml"), "--out", str(folder / where)]) == 0
+    made = {hash_file(path) for out in (where, "whole") for path in folder.glob(f"{out}/artifacts/*/model.safetensors")}
+    assert len(made) == 2  # base and rl

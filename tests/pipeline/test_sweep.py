@@ -6,34 +6,25 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import fakes
 import pytest
+from forked import Command
 from hypothesis import given
 from hypothesis import strategies as st
 
 from temper.errors import ConfigError
 from temper.pipeline.points import parse_over, points_of, split_outside
 
-TESTS = Path(__file__).parent.parent
 
-
-def start(*arguments: str | Path) -> subprocess.Popen[str]:
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent / "src")])
-    return subprocess.Popen(
-        [sys.executable, "-m", "fakes", "sweep", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def start(*arguments: str | Path) -> Command:
+    return Command("sweep", *arguments)
 
 
 def sweep(*arguments: str | Path) -> tuple[int, str, str]:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    return start(*arguments).finish()
 
 
 @pytest.fixture
@@ -111,7 +102,7 @@ def test_killed_the_same_command_goes_on(recipe, tmp_path):
         assert process.poll() is None
         time.sleep(0.02)
     process.kill()
-    process.communicate()
+    process.finish()
     code, text, err = sweep(recipe, *ask, "--out", out)
     assert code == 0, err
     assert "goes on after step 2" in err
@@ -131,8 +122,8 @@ def test_asked_to_stop_it_saves_stops_and_says_how_to_go_on(recipe, tmp_path):
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 75
+    code, _, err = process.finish()
+    assert code == 75
     assert "checkpoint saved" in err
     assert "the same command again" in err
     points = json.loads((tmp_path / "out" / "sweep.json").read_text())["points"]

@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 from temper.data.conversations import placed_conversations
 from temper.data.tasks import load_prompts, placed_prompts
 from temper.errors import DataError, Exit, Fault, TemperError
-from temper.models.adapters import adapter_faults
-from temper.models.load import blank_model
 from temper.recipe.graph import Ref
 from temper.recipe.recipe import Recipe, Stage
 from temper.text.chat import ChatFormat
@@ -165,6 +163,9 @@ class Fit:
         origin = origin_of(stage, getattr(stage.config, "model", None), made)
         if lora is None or lora.target_modules == "all-linear" or origin is None:
             return []
+        from temper.models.adapters import adapter_faults  # torch, which takes longer than all of a plan
+        from temper.models.load import blank_model
+
         try:
             found = adapter_faults(blank_model(origin.path), lora)
         except TemperError:  # told by the check of who names the model
