@@ -12,8 +12,9 @@ from temper.benchmarks import BENCHMARKS
 from temper.cli import main
 from temper.config import TaskConfig
 from temper.data.tasks import load_prompts, resolve_task
-from temper.errors import ConfigError
+from temper.errors import ConfigError, DataError, Fault
 from temper.hub.names import data_name
+from temper.hub.resolve import Resolved
 
 # A row of each as its public copy writes them; ours in words.
 ROWS = {
@@ -85,6 +86,15 @@ def test_a_recipe_names_a_benchmark_and_is_warned_of_what_was_trained_on(
     )
     assert main(["plan", str(tmp_path / "my.yaml")]) == 0
     assert "1 of 1 test prompts are also in the training set" in capsys.readouterr().err
+
+
+def test_without_the_hub_a_file_of_ones_own_is_offered(monkeypatch, capsys: pytest.CaptureFixture) -> None:
+    def unreachable(source: str) -> Resolved:
+        raise DataError(Fault(f"`{source}` is not in the cache", fix="where there is a network: fetch it"))
+
+    monkeypatch.setattr("temper.data.tasks.resolve_data", unreachable)
+    assert main(["eval", "tiny-base", "--tasks", "aime24"]) == 3
+    assert "fetch it; a file of yours will do: `aime24=FILE.jsonl`" in capsys.readouterr().err
 
 
 def test_eval_takes_a_benchmark_and_says_what_it_was_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -9,8 +9,10 @@ import pytest
 from temper.cli import main
 from temper.code import SandboxError, Script
 from temper.code.rows import read_tests
+from temper.config import TaskConfig
 from temper.data.rows import Row
 from temper.data.shapes import detect_shape
+from temper.data.tasks import load_prompts
 from temper.errors import Fault
 
 ADD = "assert add(1, 2) == 3"
@@ -46,6 +48,31 @@ def test_mbpp_plus_has_its_lines_and_its_script():
     tests = read_tests({"test_list": [ADD], "test": "for a, b in [(1, 3), (2, 4)]:\n    assert add(a, 2) == b"})
     assert [type(case) for case in tests.cases] == [Script, Script]
     assert tests.cases[1].bound == ("add",)
+
+
+def asked(tmp_path, row):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    return load_prompts(file, "t", TaskConfig(), golds="none")[0].text
+
+
+def test_a_statement_in_several_columns_is_asked_as_a_whole(tmp_path):
+    row = {
+        "description": "Add them.", "input_format": "Two integers.", "output_format": "Their sum.", "note": "Easy.",
+        "examples": [{"input": "1 2\n", "output": "3\n"}], "official_tests": [{"input": "4 5", "output": "9"}],
+    }  # fmt: skip
+    text = asked(tmp_path, row)
+    shown = ["Input\nTwo integers.", "Output\nTheir sum.", "Example\nInput:\n1 2\nOutput:\n3", "Note\nEasy."]
+    assert text == "\n\n".join(["Add them.", *shown])
+    assert asked(tmp_path, row | {"description": text}).count("Two integers.") == 1
+
+
+def test_a_function_that_nobody_names_is_shown_by_one_test(tmp_path):
+    more = "assert add(5, 5) == 10"
+    text = asked(tmp_path, ROWS["MBPP"] | {"test_list": [ADD, more]})
+    assert ADD in text
+    assert more not in text
+    assert asked(tmp_path, ROWS["MBPP"] | {"text": "Write add(a, b)."}) == "Write add(a, b)."
 
 
 def test_columns_of_tests_are_not_said_to_be_ignored(tmp_path, capsys):

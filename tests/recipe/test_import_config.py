@@ -242,6 +242,15 @@ def test_trl_grpo(made):
     assert dropped["a_key_of_nobody"] == "temper has no such key"
 
 
+def test_the_names_of_tutorials_are_taken_for_what_they_are(tmp_path, capsys):
+    config = "model_name_or_path: org/name\ndataset_name: sums.jsonl\nreward_funcs: [accuracy]\nclip_range: 0.3\n"
+    (tmp_path / "tutorial.yaml").write_text(config + "kl_penalty: 0.01\nmax_steps: 5\n")
+    assert cli.main(["import-config", str(tmp_path / "tutorial.yaml"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert not [line for line in found["keys"] if line["key"] == "kl_penalty" and line["fate"] != "converted"]
+    assert (stage(found)["clip_range"], stage(found)["kl_penalty"]) == (0.3, 0.01)
+
+
 def test_trl_sft(made):
     wanted = {"batch_size": 16, "num_train_epochs": 3, "lora": {"r": 8, "alpha": 16}, "learning_rate": 2e-5}
     assert wanted.items() <= stage(made("sft.yaml")).items()

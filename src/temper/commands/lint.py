@@ -21,6 +21,7 @@ from temper.data.judged import BUILDERS, judged_of
 from temper.data.overlap import overlap
 from temper.data.rows import Row, to_json
 from temper.data.shapes import CONVERSATIONS, Shape, shape_of_rows, text_of
+from temper.data.statements import COLUMNS
 from temper.data.tasks import BUILTIN_TASKS, GYM, prompts_of, resolve_task
 from temper.errors import ConfigError, DataError, Exit, Fault, ResourceError, TemperError
 from temper.types import AnswerType, Message, Prompt, ReplyForm
@@ -172,7 +173,7 @@ def _shape(rows: Sequence[Row], found: Findings, options: Options) -> Shape:
 
 def _tell_ignored(rows: Sequence[Row], shape: Shape, found: Findings) -> None:
     """A note with the columns that play no part."""
-    played = shape.played | (READ if shape.name == "code" else set())
+    played = shape.played | (READ | COLUMNS if shape.name == "code" else set())
     ignored = list(dict.fromkeys(column for row in rows for column in row.values if column not in played))
     if ignored:
         shown = ", ".join(f"`{clip(column, 30)}`" for column in ignored[:12]) + (" …" if len(ignored) > 12 else "")

@@ -29,7 +29,8 @@ from temper.data.names import AFTER, NAMES, folded
 from temper.data.overlap import same_questions
 from temper.data.rows import NOTHING, Number, Row, plain, type_name
 from temper.data.shapes import Shape, shape_of_rows
-from temper.errors import ConfigError, DataError, Fault
+from temper.data.statements import whole_statement
+from temper.errors import ConfigError, DataError, Fault, TemperError
 from temper.hub.names import data_name, is_hub_data
 from temper.hub.resolve import resolve_data
 from temper.text.languages import LANGUAGES
@@ -112,7 +113,7 @@ def resolve_task(name_or_path: str, folder: Path | None = None, *, count: int = 
     name, equals, own = name_or_path.partition("=")
     if name in BENCHMARKS:
         config = TaskConfig(benchmark=name_or_path)
-        return Task(name, None, Path(own) if equals else resolve_data(BENCHMARKS[name].source).path, config)
+        return Task(name, None, Path(own) if equals else _of_benchmark(name), config)
     if is_hub_data(name_or_path):
         found = data_name(name_or_path)
         name = re.sub(r"[^A-Za-z0-9]+", "-", found.repo.rpartition("/")[2])
@@ -123,6 +124,16 @@ def resolve_task(name_or_path: str, folder: Path | None = None, *, count: int = 
         why = f"built-in tasks: {known}; benchmarks: {', '.join(BENCHMARKS)}"
         raise ConfigError(Fault(f"no task `{clip(name_or_path)}`", why=why, fix="name one, or a data file"))
     return Task(path.name.partition(".")[0] or path.name, None, path, TaskConfig())
+
+
+def _of_benchmark(name: str) -> Path:
+    """Where the rows of a benchmark lie. What is raised where they cannot be had says how to do without the Hub."""
+    try:
+        return resolve_data(BENCHMARKS[name].source).path
+    except TemperError as error:
+        own = f"a file of yours will do: `{name}=FILE.jsonl`"
+        faults = [replace(fault, fix=f"{fault.fix}; {own}".removeprefix("; ")) for fault in error.faults]
+        raise TemperError(faults, error.code) from None
 
 
 def _of_gym(reference: str) -> Task:
@@ -248,6 +259,9 @@ def prompts_of(
     made = []
     for row in rows:
         messages = _with_system(prompt_of(row, shape, found), config.system_prompt)
+        if messages and shape.name == "code":
+            statement = whole_statement(messages[-1].content, row.values)
+            messages = (*messages[:-1], Message("user", statement))
         answer_type = _answer_type(row, shape, config.answer, found)
         language = _language(row, shape, config.language, found)
         question = messages or (Message("user", ""),)  # its gold is looked at even where it asks nothing

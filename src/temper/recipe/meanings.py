@@ -119,7 +119,7 @@ _SAID = (
     # -- the Hub
     ("push_to_hub hub_model_id hub_model_revision hub_strategy hub_token hub_private_repo hub_always_push "
      "push_to_hub_revision overwrite_hub_revision hub_revision hub_organization",
-     "nothing is sent anywhere: `temper export RUN DIR` makes a directory that can be uploaded"),
+     "nothing is sent by a run: `temper export RUN DIR --push ORG/NAME` sends what it made"),
     ("model_revision revision tokenizer_revision",
      "part of the model's name: `model: org/name@revision`"),
     ("trust_remote_code",
@@ -148,11 +148,13 @@ _SAID = (
      "use_dora target_modules lora_bias lora_modules_to_save",
      "`lora: {r: 16, alpha: 32, dropout: 0.0, target_modules: all-linear}`; without it all weights are trained"),
     ("deepspeed zero_stage",
-     "the devices are shared out by ranks (`temper run --ranks N`), which may split the optimiser's state, not the "
-     "weights: docs/scale.md"),
-    ("fsdp fsdp_config fsdp_transformer_layer_cls_to_wrap accelerator_config ddp_backend "
-     "ddp_timeout ddp_find_unused_parameters ddp_bucket_cap_mb adam_offload zpg strategy sharding_strategy "
-     "param_offload optimizer_offload offload_policy fsdp_size wrap_policy overlap_comm ds3_gather_for_generation "
+     "the devices are shared out by ranks (`temper run --ranks N`); `shard_optimizer: true` is as ZeRO-1, "
+     "`fully_shard: true` as ZeRO-3: docs/scale.md"),
+    ("fsdp fsdp_config fsdp_transformer_layer_cls_to_wrap sharding_strategy fsdp_size wrap_policy",
+     "`fully_shard: true` (FSDP2) over the ranks of `temper run --ranks N`: docs/scale.md"),
+    ("accelerator_config ddp_backend "
+     "ddp_timeout ddp_find_unused_parameters ddp_bucket_cap_mb adam_offload zpg strategy "
+     "param_offload optimizer_offload offload_policy overlap_comm ds3_gather_for_generation "
      "ds_tensor_parallel_size ring_attn_size ulysses_sequence_parallel_size context_parallel_size",
      "there is none in a recipe: how a model is spread over devices is not part of what is trained"),
     ("num_processes num_machines nnodes n_gpus_per_node world_size local_rank actor_num_nodes "
@@ -175,7 +177,7 @@ _SAID = (
      "enable_prefix_caching gpu_memory_utilization tensor_model_parallel_size enforce_eager free_cache_engine "
      "rollout_name enable_chunked_prefill max_num_seqs max_num_batched_tokens vllm_model_impl load_format "
      "rollout_mode cache_implementation use_transformers_paged vllm_enable_sleep_mode",
-     "there is none: the sampler is temper's own and shares the trainer's weights"),
+     "there is none: the sampler is temper's own and shares the trainer's weights; vLLM servers are named by `engine`"),
     ("do_sample",
      "there is none: `temperature` above 0 draws, and training always does"),
     ("repetition_penalty presence_penalty frequency_penalty no_repeat_ngram_size",

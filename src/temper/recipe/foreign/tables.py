@@ -35,6 +35,7 @@ TRL = {
     "sapo_temperature_pos": "sapo_temperature", "sapo_temperature_neg": "sapo_temperature_negative",
     "entropy_coef": "entropy_bonus", "off_policy_mask_threshold": "off_policy_threshold",
     "multi_objective_aggregation": "@aggregated",
+    "clip_range": "clip_range", "kl_penalty": "kl_penalty",  # names of tutorials
 }  # fmt: skip
 VERL = {
     "data.train_files": "@data", "data.val_files": "@test", "data.prompt_key": "@prompt_column",
