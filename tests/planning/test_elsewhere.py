@@ -13,6 +13,7 @@ from temper.cli import main
 from temper.errors import ConfigError
 from temper.planning.known import KNOWN, known_size
 from temper.planning.machines import CARDS, SPEEDS, read_machine
+from temper.planning.shapes import size_by_config
 
 CONFIG = {
     "model_type": "llama", "hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12,
@@ -57,6 +58,9 @@ def rl_of(data: dict) -> dict:
         ("Qwen/Qwen2.5-1.5B", 1.54), ("Qwen/Qwen2.5-7B-Instruct", 7.61), ("Qwen/Qwen3-0.6B", 0.596),
         ("Qwen/Qwen3-8B", 8.19), ("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", 1.777),
         ("meta-llama/Llama-3.2-1B", 1.236), ("meta-llama/Llama-3.1-8B-Instruct", 8.03),
+        ("meta-llama/Meta-Llama-3-8B-Instruct", 8.03), ("google/gemma-2-2b-it", 2.614), ("google/gemma-2-9b", 9.242),
+        ("Qwen/Qwen2.5-Math-1.5B-Instruct", 1.54), ("Qwen/Qwen2.5-14B", 14.77), ("Qwen/Qwen2.5-32B", 32.76),
+        ("Qwen/Qwen3-14B", 14.77), ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", 8.03),
     ],
 )  # fmt: skip
 def test_known_models_have_the_parameters_that_their_cards_say(name, billions):
@@ -71,6 +75,14 @@ def test_every_known_model_has_a_shape_that_multiplies_out():
         assert size is not None, name
         assert size.bytes == 2 * size.parameters, name
         assert config["num_attention_heads"] % config["num_key_value_heads"] == 0, name
+
+
+def test_what_a_part_of_a_config_leaves_out_is_what_its_kind_has():
+    text = {"model_type": "gemma3_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34}
+    size = size_by_config(text)
+    assert size is not None
+    assert size.parameters / 1e9 == pytest.approx(3.88, rel=0.01)  # of Gemma 3 4B, without the part that sees
+    assert size_by_config({**text, "model_type": "nobody's"}) is None
 
 
 def test_a_config_alone_is_enough(plan):

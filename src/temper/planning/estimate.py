@@ -104,7 +104,7 @@ def estimate(
     largest = max((size for size in known if size is not asked), key=lambda size: size.parameters, default=known[0])
     scoring = {ref.text: sizes.get(ref.text) for ref in stage.references if _is_reward_model(ref)}
     beside = sum(4 * size.parameters for size in scoring.values() if size is not None)  # reward models, in float32
-    process = machine.process_bytes + _words(largest)
+    process = machine.process_bytes + (0 if machine.accelerator else _words(largest))
     loading = process + width * largest.parameters + (0 if machine.accelerator else largest.bytes)
     process += _converted(largest, width, machine)
     if stage.kind == "import_model":

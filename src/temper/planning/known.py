@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import MappingProxyType
 
 from temper.planning.shapes import ModelSize, size_by_config
@@ -15,21 +16,29 @@ _SIZES = {
     "Qwen/Qwen2.5-1.5B": (1536, 8960, 28, 12, 2, 128, 151936, 32768, True),
     "Qwen/Qwen2.5-3B": (2048, 11008, 36, 16, 2, 128, 151936, 32768, True),
     "Qwen/Qwen2.5-7B": (3584, 18944, 28, 28, 4, 128, 152064, 32768, False),
+    "Qwen/Qwen2.5-14B": (5120, 13824, 48, 40, 8, 128, 152064, 32768, False),
+    "Qwen/Qwen2.5-32B": (5120, 27648, 64, 40, 8, 128, 152064, 32768, False),
     "Qwen/Qwen3-0.6B": (1024, 3072, 28, 16, 8, 128, 151936, 40960, True),
     "Qwen/Qwen3-1.7B": (2048, 6144, 28, 16, 8, 128, 151936, 40960, True),
     "Qwen/Qwen3-4B": (2560, 9728, 36, 32, 8, 128, 151936, 40960, True),
     "Qwen/Qwen3-8B": (4096, 12288, 36, 32, 8, 128, 151936, 40960, False),
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B": (1536, 8960, 28, 12, 2, 128, 151936, 131072, False),
+    "Qwen/Qwen3-14B": (5120, 17408, 40, 40, 8, 128, 151936, 40960, False),
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": (3584, 18944, 28, 28, 4, 128, 152064, 131072, False),
+    "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B": (5120, 13824, 48, 40, 8, 128, 152064, 131072, False),
+    "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": (4096, 14336, 32, 32, 8, 128, 128256, 131072, False),
+    "google/gemma-2-2b": (2304, 9216, 26, 8, 4, 256, 256000, 8192, True),
+    "google/gemma-2-9b": (3584, 14336, 42, 16, 8, 256, 256000, 8192, True),
     "meta-llama/Llama-3.2-1B": (2048, 8192, 16, 32, 8, 64, 128256, 131072, True),
     "meta-llama/Llama-3.2-3B": (3072, 8192, 28, 24, 8, 128, 128256, 131072, True),
+    "meta-llama/Meta-Llama-3-8B": (4096, 14336, 32, 32, 8, 128, 128256, 8192, False),
     "meta-llama/Llama-3.1-8B": (4096, 14336, 32, 32, 8, 128, 128256, 131072, False),
 }
 _KEYS = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "vocab_size", "max_position_embeddings", "tie_word_embeddings",
 )  # fmt: skip
-_KINDS = ("-Instruct", "-Base", "-Math")  # the same shape, trained further
+_KINDS = re.compile(r"-(Instruct|Base|Math|Coder|it)(?=-|$)")  # the same shape, trained further
 KNOWN = MappingProxyType({name: dict(zip(_KEYS, sizes, strict=True)) for name, sizes in _SIZES.items()})
 
 
@@ -40,8 +49,5 @@ def known_size(name: str) -> ModelSize | None:
     >>> round(known_size("Qwen/Qwen2.5-1.5B-Instruct").parameters / 1e9, 2), known_size("mine/model")
     (1.54, None)
     """
-    bare = name.removeprefix("hf://").partition("@")[0]
-    for kind in ("", *_KINDS):
-        if (found := KNOWN.get(bare.replace(kind, "") if kind else bare)) is not None:
-            return size_by_config({**found, "dtype": "bfloat16"})
-    return None
+    bare = _KINDS.sub("", name.removeprefix("hf://").partition("@")[0])
+    return size_by_config({**KNOWN[bare], "dtype": "bfloat16"}) if bare in KNOWN else None

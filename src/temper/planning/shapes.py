@@ -200,13 +200,27 @@ def model_size(folder: Path) -> ModelSize | None:
         return None
     if not isinstance(config, dict):
         return None
-    return ModelSize(parameters, total, config) if parameters else size_by_config(config)
+    return ModelSize(parameters, total, _with_defaults(config)) if parameters else size_by_config(config)
 
 
 def size_by_config(config: Mapping[str, Any]) -> ModelSize | None:
     """Of the model that a config.json describes, stored in its dtype; None where the shape cannot be told."""
+    config = _with_defaults(config)
     shape = Shape.of(config)
     if shape is None:
         return None
     dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32")
     return ModelSize(shape.parameters, shape.parameters * (4 if dtype == "float32" else 2), config)
+
+
+def _with_defaults(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config, with what its kind of model takes where it is silent, if it leaves out what a shape is told from: a
+    part of a larger config names only what is otherwise (Gemma 3)."""
+    if Shape.of(config) is not None or not isinstance(config.get("model_type"), str):
+        return config
+    try:
+        from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+        return {**CONFIG_MAPPING[config["model_type"]](**config).to_dict(), **config}
+    except Exception:  # transformers does not know the kind, or not this one of it
+        return config
