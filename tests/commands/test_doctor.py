@@ -33,6 +33,9 @@ def test_this_machine_is_well(capsys):
     for name in ("python", "torch", "transformers", "cpu", "gpu", "sandbox", "rewards"):
         assert states[name] == "ok", name
     assert sum(report[state] for state in ("ok", "warn", "fail")) == len(report["checks"])
+    shapes = [check for check in report["checks"] if check["name"] == doctor.SHAPE]
+    told = next(check["detail"] for check in report["checks"] if check["name"] == "products")
+    assert f"of {len(shapes)} shapes" in told or not shapes
 
 
 def test_every_line_that_is_not_ok_has_its_fix(capsys, tmp_path, monkeypatch):
@@ -50,6 +53,7 @@ def test_every_line_that_is_not_ok_has_its_fix(capsys, tmp_path, monkeypatch):
     code, out = examined(capsys)
     assert code == Exit.CONFIG
     assert "fix: " in out
+    assert doctor.SHAPE not in out
 
 
 def test_a_missing_package_names_the_command_that_installs_it(monkeypatch):

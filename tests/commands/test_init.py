@@ -30,7 +30,7 @@ def test_without_a_name_every_recipe_is_listed_with_a_word_about_it(capsys):
     assert cli.main(["init", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert list(listed) == shipped_recipes()
-    assert all(listed.values())
+    assert all(words.endswith(".") and len(words) < 120 for words in listed.values())  # whole sentences, on a line
 
 
 def test_a_wrong_name_is_told_the_right_one(capsys):

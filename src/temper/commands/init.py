@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
 
     names = shipped_recipes()
     if args.name is None:
-        told = {name: first_words(RECIPES / f"{name}.yaml") for name in names}
+        told = {name: description(RECIPES / f"{name}.yaml") for name in names}
         print(json.dumps(told, ensure_ascii=False) if args.json else "\n".join(f"{n:<18} {told[n]}" for n in names))
         return 0
     if args.name not in names:
@@ -44,11 +44,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def first_words(path: Path) -> str:
-    """What a recipe says of itself: its first line of comment, else its description."""
+def description(path: Path) -> str:
+    """What a recipe says of itself in a line."""
     for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("#") and line.strip("# "):
-            return line.strip("# ")
         if line.startswith("description:"):
             return line.removeprefix("description:").strip().strip("\"'")
     return ""

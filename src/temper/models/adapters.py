@@ -6,6 +6,7 @@ Without its adapters the model is what it was before training, so it is its own 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -45,6 +46,7 @@ def add_adapters(model: Any, config: LoraConfig, seed: int) -> Any:
     """
     if faults := missing_peft(config):
         raise TemperError(faults, Exit.OPTIONAL_PART)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # peft loads it, and it warns of kernels for inference
     import peft  # type: ignore[import-not-found]
 
     heads = head_names(model) if is_scalar(model) else []
