@@ -121,6 +121,7 @@ def test_only_verified_readable_and_whole_completions_are_kept() -> None:
     assert verdicts(rollout(good(), reason="length")) == ["truncated"]
     assert verdicts(rollout(good("```python\n2+2\n```"))) == ["code block"]
     assert verdicts(rollout(good("word " * 600))) == ["long paragraph"]
+    assert verdicts(rollout(" ")) == ["empty"]
     for broken in ("\x00", "2+2\ufffd=4", "\ufffd\ufffd"):  # a file would not hold it; pieces of characters
         assert verdicts(rollout(good(broken))) == ["broken text"]
 

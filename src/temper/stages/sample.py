@@ -173,6 +173,8 @@ def reject(rollout: Rollout, config: Config) -> str | None:
     """Why this completion is not kept, or None."""
     if rollout.completion.finish_reason == "length":
         return "truncated"
+    if not rollout.reply.text.strip():
+        return "empty"
     if not is_writable(rollout.reply.text):
         return "broken text"
     for name, bound in config.min_rewards.items():
