@@ -49,15 +49,15 @@ def same(found: Any, expected: Any, tolerance: float) -> bool:
     return all(torch.allclose(ours, theirs, rtol=tolerance, atol=tolerance) for ours, theirs in pairs)
 
 
-@pytest.mark.parametrize("rows", [1, 3, None])
+@pytest.mark.parametrize("piece", [1, 3, None])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("transform", TRANSFORMS)
 @pytest.mark.parametrize("wanted", [slice(0, 1), slice(1, 2), slice(0, 2)], ids=["logprobs", "entropy", "both"])
 def test_values_and_gradients_are_the_naive_ones(
-    rows: int | None, temperature: float, transform: Transform, wanted: slice
+    piece: int | None, temperature: float, transform: Transform, wanted: slice
 ) -> None:
     head, hidden, targets = case(torch.float64, transform)
-    found, expected = score_hidden(head, hidden, targets, temperature, rows), naive(head, hidden, targets, temperature)
+    found, expected = score_hidden(head, hidden, targets, temperature, piece), naive(head, hidden, targets, temperature)
     assert same(found, expected, 1e-10)
     ours, theirs = (gradients(head, hidden, list(values[wanted])) for values in (found, expected))
     assert same(ours, theirs, 1e-10)
@@ -66,14 +66,14 @@ def test_values_and_gradients_are_the_naive_ones(
 @pytest.mark.parametrize("transform", TRANSFORMS)
 def test_float32_is_right_up_to_rounding(transform: Transform) -> None:
     head, hidden, targets = case(torch.float32, transform)
-    found, expected = score_hidden(head, hidden, targets, 0.6, rows=3), naive(head, hidden, targets, 0.6)
+    found, expected = score_hidden(head, hidden, targets, 0.6, piece=3), naive(head, hidden, targets, 0.6)
     assert same(found, expected, 1e-5)
     assert same(gradients(head, hidden, list(found)), gradients(head, hidden, list(expected)), 1e-5)
 
 
 def test_bfloat16_weights_give_float32_logprobs_and_bfloat16_gradients() -> None:
     head, hidden, targets = case(torch.bfloat16)
-    found, expected = score_hidden(head, hidden, targets, 0.6, rows=3), naive(head, hidden, targets, 0.6)
+    found, expected = score_hidden(head, hidden, targets, 0.6, piece=3), naive(head, hidden, targets, 0.6)
     assert {value.dtype for value in found} == {torch.float32}
     assert same(found, expected, 0.05)
     ours, theirs = (gradients(head, hidden, list(values)) for values in (found, expected))

@@ -14,6 +14,8 @@
 #define ROWS 2
 #endif
 #define LARGE (1L << 17) /* weights of a product that a second thread pays for */
+#define EXPONENTIAL 8    /* weights that one number through an exponential takes the time of */
+#define FAR (1L << 17)   /* weights of a product that are still read from memory when their turn comes */
 #define BLOCK 256        /* tokens of the vocabulary whose weights are summed together, as in rollout/draw.py */
 #define NEVER -1e30f
 
@@ -56,9 +58,11 @@ struct flight {
     long *drawn;
     long *all_tokens; /* [all rows, longest], as all_logprobs; column `step` is written next */
     float *all_logprobs, *logits, *scratch;
-    long shares, rows, columns, column, longest, step, stop_count;
+    long shares, rows, columns, column, visible, longest, step, stop_count; /* visible: at most, of runs and own */
     float temperature;
 };
+
+static long at_most(long a, long b) { return a < b ? a : b; }
 
 /* -- products ---------------------------------------------------------------------------------------------------- */
 
@@ -124,9 +128,10 @@ static inline float dot(const float *a, const float *b, long size)
     return total;
 }
 
-/* to[r * stride + o] = x[r] · w[o] for r < rows, o < outs, both known when compiled; rows * outs = LANES. */
+/* to[r * stride + o] = x[r] · w[o] for r < rows, o < outs, both known when compiled; rows * outs = LANES. With each weight
+ * the one `ahead` floats further on is asked for, unless that is 0. */
 static inline __attribute__((always_inline)) void block(const float *x, const float *w, float *to, long size, long stride,
-                                                        const int rows, const int outs)
+                                                        const int rows, const int outs, long ahead)
 {
     vector sums[LANES] = {{0}};
     long i = 0;
@@ -141,6 +146,7 @@ static inline __attribute__((always_inline)) void block(const float *x, const fl
         for (int o = 0; o < outs; o++) {
             vector weights = *(const vector *)(w + o * size + i);
             KEEP(weights);
+            if (ahead) __builtin_prefetch(w + o * size + i + ahead, 0, 2);
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) sums[r * outs + o] += here[r] * weights;
         }
@@ -160,14 +166,19 @@ static inline __attribute__((always_inline)) void block(const float *x, const fl
 static void multiply(const float *x, const float *w, const float *bias, float *to, long rows, long outs, long size,
                      long stride, long threads)
 {
+    const int wide = LANES / ROWS; /* outs of a block; the first blocks of rows ask for the next weights in turns */
+    long turns = at_most(rows / ROWS, ROWS), ahead = outs * size >= FAR ? LANES * size : 0;
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && outs * size >= LARGE)
     for (long o = 0; o < outs; o += LANES) {
-        long r = 0, end = o + LANES <= outs ? o + LANES : outs;
+        long r = 0, end = at_most(o + LANES, outs);
         if (end - o == LANES) {
             for (; r + ROWS <= rows; r += ROWS)
-                for (int part = 0; part < LANES; part += LANES / ROWS)
-                    block(x + r * size, w + (o + part) * size, to + r * stride + o + part, size, stride, ROWS, LANES / ROWS);
-            for (; r < rows; r++) block(x + r * size, w + o * size, to + r * stride + o, size, stride, 1, LANES);
+                for (int part = 0; part < ROWS; part++) {
+                    long out = o + part * wide, asked = r / ROWS == part % turns ? ahead : 0;
+                    block(x + r * size, w + out * size, to + r * stride + out, size, stride, ROWS, wide, asked);
+                }
+            for (; r < rows; r++)
+                block(x + r * size, w + o * size, to + r * stride + o, size, stride, 1, LANES, turns ? 0 : ahead);
         }
         for (; r < rows; r++)
             for (long one = o; one < end; one++) to[r * stride + one] = dot(x + r * size, w + one * size, size);
@@ -201,8 +212,9 @@ static inline float capped(float x, float cap)
     return cap - 2.0f * cap / (exponential(2.0f * x / cap) + 1.0f);
 }
 
-static void gate(const float *gates, float *values, long size, float a, float b)
+static void gate(const float *gates, float *values, long size, float a, float b, long threads)
 {
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && size >= LARGE / EXPONENTIAL)
     for (long d = 0; d < size; d++) {
         float g = gates[d];
         values[d] *= g / (1.0f + exponential(-g * (a + b * g * g)));
@@ -251,28 +263,37 @@ static void attend(const float *query, const struct run *runs, long count, float
     for (long d = 0; d < size; d++) out[d] /= total;
 }
 
-/* All heads of one row; its new key and value are in its own run already. */
-static void attend_row(const struct stack *stack, const struct layer *layer, const struct flight *flight, long number,
-                       long row, const float *query, float *out, float *scores)
+/* The queries of one row that share a key head; its new key and value are in its own run already. */
+static void attend_head(const struct stack *stack, const struct layer *layer, const struct flight *flight, long number,
+                        long row, long head, const float *query, float *out, float *scores)
 {
     long size = stack->size, group = stack->heads / stack->key_heads, position = flight->positions[row];
     struct run runs[4];
-    for (long head = 0; head < stack->key_heads; head++) {
-        for (long n = 0; n < flight->shares; n++) {
-            const struct shared *shared = flight->shared + n;
-            long run = shared->run[row], length = shared->lengths[run];
-            long first = layer->window ? position - layer->window + 1 - shared->start : 0;
-            first = first < 0 ? 0 : first > length ? length : first;
-            long at = ((run * stack->key_heads + head) * shared->tokens + first) * size;
-            runs[n] = (struct run){shared->keys[number] + at, shared->values[number] + at, length - first};
-        }
-        long first = layer->window && flight->column >= layer->window ? flight->column - layer->window + 1 : 0;
-        long at = ((row * stack->key_heads + head) * flight->columns + first) * size;
-        runs[flight->shares] =
-            (struct run){flight->keys[number] + at, flight->values[number] + at, flight->column + 1 - first};
-        for (long h = head * group; h < (head + 1) * group; h++)
-            attend(query + h * size, runs, flight->shares + 1, out + h * size, scores, size, layer->scale, layer->softcap);
+    for (long n = 0; n < flight->shares; n++) {
+        const struct shared *shared = flight->shared + n;
+        long run = shared->run[row], length = shared->lengths[run];
+        long first = layer->window ? position - layer->window + 1 - shared->start : 0;
+        first = first < 0 ? 0 : at_most(first, length);
+        long at = ((run * stack->key_heads + head) * shared->tokens + first) * size;
+        runs[n] = (struct run){shared->keys[number] + at, shared->values[number] + at, length - first};
     }
+    long first = layer->window && flight->column >= layer->window ? flight->column - layer->window + 1 : 0;
+    long at = ((row * stack->key_heads + head) * flight->columns + first) * size;
+    runs[flight->shares] = (struct run){flight->keys[number] + at, flight->values[number] + at, flight->column + 1 - first};
+    for (long h = head * group; h < (head + 1) * group; h++)
+        attend(query + h * size, runs, flight->shares + 1, out + h * size, scores, size, layer->scale, layer->softcap);
+}
+
+/* Of all rows: query, out [rows, heads, size]; scores: scratch for all that a row sees, for each thread. */
+static void attend_rows(const struct stack *stack, const struct layer *layer, const struct flight *flight, long number,
+                        const float *query, float *out, float *scores)
+{
+    long heads = stack->key_heads, all = flight->rows * heads, threads = stack->threads, wide = stack->heads * stack->size;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && flight->rows * wide * flight->visible >= LARGE)
+    for (long thread = 0; thread < threads; thread++)
+        for (long i = all * thread / threads; i < all * (thread + 1) / threads; i++)
+            attend_head(stack, layer, flight, number, i / heads, i % heads, query + i / heads * wide, out + i / heads * wide,
+                        scores + thread * flight->visible);
 }
 
 /* -- a step ------------------------------------------------------------------------------------------------------ */
@@ -335,14 +356,13 @@ static void run_layer(const struct stack *stack, const struct flight *flight, lo
     multiply(s->normed, layer->key, layer->key_bias, s->key, rows, keys, width, keys, threads);
     multiply(s->normed, layer->value, layer->value_bias, s->value, rows, keys, width, keys, threads);
     place(stack, layer, flight, number, s);
-    for (long row = 0; row < rows; row++)
-        attend_row(stack, layer, flight, number, row, s->query + row * queries, s->mixed + row * queries, s->scores);
+    attend_rows(stack, layer, flight, number, s->query, s->mixed, s->scores);
     multiply(s->mixed, layer->out, layer->out_bias, s->normed, rows, width, queries, width, threads);
     add(s->hidden, s->normed, layer->after_attention, rows, width, layer->eps);
     norm_rows(s->hidden, layer->before_mlp, s->normed, rows, width, layer->eps);
     multiply(s->normed, layer->gate, layer->gate_bias, s->gates, rows, inner, width, inner, threads);
     multiply(s->normed, layer->up, layer->up_bias, s->inner, rows, inner, width, inner, threads);
-    gate(s->gates, s->inner, rows * inner, layer->a, layer->b);
+    gate(s->gates, s->inner, rows * inner, layer->a, layer->b, threads);
     multiply(s->inner, layer->down, layer->down_bias, s->normed, rows, width, inner, width, threads);
     add(s->hidden, s->normed, layer->after_mlp, rows, width, layer->eps);
 }
@@ -394,8 +414,6 @@ static float block_sum(const float *weights, long count)
     return total;
 }
 
-static long at_most(long a, long b) { return a < b ? a : b; }
-
 /* The token at which the running sum of the weights passes `wanted`, or the last with a weight. */
 static long invert(const float *weights, long vocabulary, double wanted)
 {
@@ -444,7 +462,8 @@ static long draw(float *logits, long vocabulary, float temperature, double chanc
 /* One step's draws; how many rows end with them. */
 static long draw_rows(const struct stack *stack, struct flight *flight)
 {
-    long ended = 0;
+    long ended = 0, threads = stack->threads, work = flight->rows * stack->vocabulary * EXPONENTIAL;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(+ : ended) if (threads > 1 && work >= LARGE)
     for (long row = 0; row < flight->rows; row++) {
         long at = flight->row[row] * flight->longest + flight->step;
         double chance = uniform(flight->draw_keys[row], flight->drawn[row]++);

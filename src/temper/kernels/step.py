@@ -69,7 +69,8 @@ class FlightC(ctypes.Structure):
         ("values", ctypes.POINTER(_pointer)),
         *((name, _pointer) for name in ("tokens", "positions", "row", "draw_keys", "limits", "stops", "drawn")),
         *((name, _pointer) for name in ("all_tokens", "all_logprobs", "logits", "scratch")),
-        *((name, _number) for name in ("shares", "rows", "columns", "column", "longest", "step", "stop_count")),
+        *((name, _number) for name in ("shares", "rows", "columns", "column", "visible")),
+        *((name, _number) for name in ("longest", "step", "stop_count")),
         ("temperature", _real),
     ]
 

@@ -93,14 +93,14 @@ class CompiledSteps:
     def _prepare(self, cache: Cache, rows: int) -> None:
         keys, values = ([pair[i] for pair in cache.own] for i in (0, 1))
         columns = keys[0].shape[2]
-        longest = columns + sum(_tokens(shared) for shared in cache.shared)
+        visible = columns + sum(_tokens(shared) for shared in cache.shared)
         self.logits = torch.empty(rows, self.vocabulary)
-        scratch = torch.empty(rows * self.parts.scratch + longest)
+        scratch = torch.empty(rows * self.parts.scratch + self.parts.c.threads * visible)
         self.held = [scratch]
         shared = (SharedC * len(cache.shared))(*(self._shared(one) for one in cache.shared))
         arrays = step.addresses(keys), step.addresses(values)
         self.held += [shared, *arrays]
-        self.flight = FlightC(shared, *arrays, shares=len(shared), rows=rows, columns=columns,
+        self.flight = FlightC(shared, *arrays, shares=len(shared), rows=rows, columns=columns, visible=visible,
                               logits=self.logits.data_ptr(), scratch=scratch.data_ptr())  # fmt: skip
 
     def _shared(self, one: Shared) -> SharedC:

@@ -19,7 +19,7 @@ from temper.data.batching import Batch
 from temper.kernels.packed import AttentionPlan
 from temper.kernels.product import multiply
 from temper.train.forward import take_model_apart, target_hidden, target_logits
-from temper.train.head import Head, add_product, rows_a_chunk, through_transform, wide
+from temper.train.head import Head, add_product, through_transform, wide
 
 DivergenceName = Literal["forward_kl", "reverse_kl"]
 
@@ -63,6 +63,12 @@ def diverge_hidden(
     told = teacher.read(teacher_hidden_ME.detach())
     inputs = (head.read(hidden_ME), weight, head.linear.bias, head, teacher, told, wanted, rows)
     return _Divergences.apply(*inputs)  # type: ignore
+
+
+def rows_a_chunk(weight: Tensor) -> int:
+    """As many targets as fit a CPU's cache, but never so few that a product is little but reading the weight."""
+    chunk_bytes = 16 << 20 if weight.device.type == "cpu" else 256 << 20
+    return max(64, chunk_bytes // (4 * len(weight)))
 
 
 class _Divergences(torch.autograd.Function):
@@ -113,7 +119,9 @@ class _Divergences(torch.autograd.Function):
                 surprise = theirs.sub_(gradient).neg_().sub_(values[at, None])
                 gradient.exp_().mul_(surprise)
             gradient.mul_(gradients[0][at, None])
-            through_transform(gradient, ours, ctx.head, wanted.temperature)
+            spare = ctx.head.spare
+            spare = None if spare is None else spare[spare < wanted.vocabulary]
+            through_transform(gradient, ours, ctx.head, wanted.temperature, spare)
             work[:, wanted.vocabulary :] = 0
             narrow = work.to(weight.dtype)
             if of_hidden is not None:

@@ -1,6 +1,9 @@
-"""From hidden states to log-probs, a chunk of targets at a time: no tensor of targets × vocabulary is ever held.
+"""From hidden states to log-probs, a piece of the vocabulary at a time: no tensor of targets × vocabulary is ever held.
 
-Shapes: M targets, E hidden size, V tokens of the vocabulary, R targets of a chunk.
+Products of all targets with a piece are near what the machine can do; those of a few targets with a whole vocabulary
+are little but reading the weight. And a piece's gradient of the weight is whole when it is done.
+
+Shapes: M targets, E hidden size, V tokens of the vocabulary, P of a piece.
 """
 
 from __future__ import annotations
@@ -8,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -48,63 +51,81 @@ class Head:
         """Hidden states as it takes them."""
         return hidden_ME.float() if self.is_wide else hidden_ME
 
-    def logits(self, hidden_RE: Tensor, temperature: float, out: Tensor) -> Tensor:
-        """logits / temperature [R, V], in `out` or in a new tensor. Leaves no gradient."""
-        weight, bias = self.weight.detach(), self.linear.bias
-        if out.dtype == hidden_RE.dtype:
-            out = multiply(hidden_RE, weight, out)
+    def logits(self, hidden_ME: Tensor, temperature: float, out: Tensor, piece: Piece | None = None) -> Tensor:
+        """logits / temperature [M, V], or [M, P] of a piece, in `out` or in a new tensor. Leaves no gradient."""
+        tokens, spare = (slice(None), self.spare) if piece is None else piece
+        weight, bias = self.weight.detach()[tokens], self.linear.bias
+        if out.dtype == hidden_ME.dtype:
+            out = multiply(hidden_ME, weight, out)
         else:
-            out.copy_(hidden_RE @ weight.T)
+            out.copy_(hidden_ME @ weight.T)
         if bias is not None:
-            out.add_(bias.detach())
+            out.add_(bias.detach()[tokens])
         if self.softcap is not None:
             out.mul_(self.scale / self.softcap).tanh_().mul_(self.softcap / temperature)
         elif self.scale != temperature:
             out.mul_(self.scale / temperature)
-        return out if self.spare is None else out.index_fill_(-1, self.spare, NEVER)
+        return out if spare is None else out.index_fill_(-1, spare, NEVER)
+
+    def pieces(self, size: int) -> list[Piece]:
+        """The vocabulary in pieces of about `size` tokens, all but the last alike."""
+        tokens = len(self.linear.weight)
+        count = -(-tokens // size)
+        size = -(-tokens // count)
+        found = [slice(start, min(start + size, tokens)) for start in range(0, tokens, size)]
+        if self.spare is None:
+            return [Piece(piece, None) for piece in found]
+        within = [(self.spare >= piece.start) & (self.spare < piece.stop) for piece in found]
+        return [Piece(piece, self.spare[kept] - piece.start) for piece, kept in zip(found, within, strict=True)]
+
+
+class Piece(NamedTuple):
+    """A part of the vocabulary, and which of its tokens are none, counted from its first."""
+
+    tokens: slice
+    spare: Tensor | None
 
 
 def score_hidden(
-    head: Head, hidden_ME: Tensor, targets_M: Tensor, temperature: float = 1.0, rows: int | None = None
+    head: Head, hidden_ME: Tensor, targets_M: Tensor, temperature: float = 1.0, piece: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """log π(target) and entropy [M] of softmax(logits / temperature), both with a gradient; float32 also for narrower
-    hidden states. `rows` targets are done at a time.
+    hidden states. `piece` tokens of the vocabulary are done at a time.
 
     >>> head = Head(nn.Linear(2, 4))
     >>> _ = nn.init.zeros_(head.linear.weight), nn.init.zeros_(head.linear.bias)
     >>> [value.detach() for value in score_hidden(head, torch.ones(1, 2), torch.tensor([3]))]
     [tensor([-1.3863]), tensor([1.3863])]
     """
-    weight = head.weight
-    rows = rows or rows_a_chunk(weight)
-    return _Scores.apply(head.read(hidden_ME), weight, head.linear.bias, targets_M, head, temperature, rows)  # type: ignore
+    pieces = head.pieces(piece or tokens_a_piece(hidden_ME))
+    return _Scores.apply(head.read(hidden_ME), head.weight, head.linear.bias, targets_M, head, temperature, pieces)  # type: ignore
 
 
-def rows_a_chunk(weight: Tensor) -> int:
-    """As many as fit a CPU's cache, but never so few that a product is little but reading the weight."""
-    chunk_bytes = 16 << 20 if weight.device.type == "cpu" else 256 << 20
-    return max(64, chunk_bytes // (4 * len(weight)))
+def tokens_a_piece(hidden_ME: Tensor) -> int:
+    """As many as let a piece's logits fit a CPU's cache, but never so few that a product has no rows to speak of."""
+    piece_bytes = 8 << 20 if hidden_ME.device.type == "cpu" else 256 << 20
+    return max(512, piece_bytes // (4 * max(1, len(hidden_ME))))
 
 
 class _Scores(torch.autograd.Function):
-    """Between forward and backward stays the log of each target's sum of powers; backward makes the logits anew."""
+    """The softmax is summed up piece by piece (1805.02867, algorithm 3), and with it Σ exp(x − peak) (x − peak) for the
+    entropy. Between forward and backward stays the log of each target's sum of powers; backward makes the logits anew.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, head: Head, t: float, rows: int
-    ) -> tuple[Tensor, Tensor]:
-        logprobs, entropy, logsums = (wide(hidden, len(targets)) for _ in range(3))
-        for at, logits, powers in _chunks(hidden, weight, rows):
-            logits = head.logits(hidden[at], t, out=logits)
-            peak = logits.amax(-1, keepdim=True)
-            torch.exp(logits.sub_(peak), out=powers)
-            total = powers.sum(-1)
-            logsum = total.log()
-            logprobs[at] = logits.gather(-1, targets[at, None]).squeeze(-1) - logsum
-            entropy[at] = logsum - powers.mul_(logits).sum(-1) / total
-            logsums[at] = peak.squeeze(-1) + logsum
-        ctx.save_for_backward(hidden, weight, targets, logsums, entropy)
-        ctx.head, ctx.temperature, ctx.rows = head, t, rows
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, head: Head, t: float,
+        pieces: list[Piece],
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        sums: _Sums | None = None
+        for piece, logits, powers in _spaces(hidden, pieces):
+            logits = head.logits(hidden, t, logits, piece)
+            sums = _summed(sums, logits, powers, targets - piece.tokens.start)
+        assert sums is not None, "a vocabulary has tokens"
+        logsums = sums.total.log()
+        logprobs, entropy = sums.chosen - logsums, logsums - sums.weighted / sums.total
+        ctx.save_for_backward(hidden, weight, targets, sums.peak + logsums, entropy)
+        ctx.head, ctx.temperature, ctx.pieces = head, t, pieces
         ctx.set_materialize_grads(False)
         return logprobs, entropy
 
@@ -115,47 +136,83 @@ class _Scores(torch.autograd.Function):
         of_logprobs = torch.zeros_like(logsums) if gradients[0] is None else gradients[0]
         of_entropy = gradients[1]
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        of_hidden = torch.empty_like(hidden) if needs_hidden else None
-        of_weight = wide(weight, *weight.shape).zero_() if needs_weight else None
-        of_bias = wide(weight, len(weight)).zero_() if needs_bias else None
-        for at, logits, gradient in _chunks(hidden, weight, ctx.rows):
-            logits = ctx.head.logits(hidden[at], ctx.temperature, out=logits)
-            torch.sub(logits, logsums[at, None], out=gradient).exp_()  # the probabilities π
+        of_hidden = wide(hidden, *hidden.shape).zero_() if needs_hidden else None
+        of_weight = torch.empty_like(weight) if needs_weight else None
+        of_bias = weight.new_empty(len(weight)) if needs_bias else None
+        for piece, logits, gradient in _spaces(hidden, ctx.pieces):
+            tokens = piece.tokens
+            logits = ctx.head.logits(hidden, ctx.temperature, logits, piece)
+            torch.sub(logits, logsums[:, None], out=gradient).exp_()  # the probabilities π
             if of_entropy is None:
-                gradient.mul_(-of_logprobs[at, None])
+                gradient.mul_(-of_logprobs[:, None])
             else:  # dH/dx = −π (log π + H)
-                surprise = logits - (logsums - entropy)[at, None]
-                gradient.mul_(surprise.mul_(-of_entropy[at, None]).sub_(of_logprobs[at, None]))
-            gradient.scatter_add_(-1, targets[at, None], of_logprobs[at, None])
-            through_transform(gradient, logits, ctx.head, ctx.temperature)
+                surprise = logits - (logsums - entropy)[:, None]
+                gradient.mul_(surprise.mul_(-of_entropy[:, None]).sub_(of_logprobs[:, None]))
+            here, places = _within(targets - tokens.start, gradient)
+            gradient.scatter_add_(-1, places, (of_logprobs * here)[:, None])
+            through_transform(gradient, logits, ctx.head, ctx.temperature, piece.spare)
             narrow = gradient.to(weight.dtype)
             if of_hidden is not None:
-                of_hidden[at] = multiply(narrow, weight.T, of_hidden[at])
+                add_product(of_hidden, narrow, weight[tokens])
             if of_weight is not None:
-                add_product(of_weight, narrow.T, hidden[at])
+                torch.mm(narrow.T, hidden, out=of_weight[tokens])
             if of_bias is not None:
-                of_bias += gradient.sum(0)
-        of_weight, of_bias = (None if x is None else x.to(weight.dtype) for x in (of_weight, of_bias))
+                of_bias[tokens] = gradient.sum(0)
+        of_hidden = None if of_hidden is None else of_hidden.to(hidden.dtype)
         return of_hidden, of_weight, of_bias, None, None, None, None
 
 
-def through_transform(gradient: Tensor, logits: Tensor, head: Head, temperature: float) -> None:
-    """From the gradient of logits / temperature to that of what `linear` gave, in place; `logits` is used up."""
+class _Sums(NamedTuple):
+    """What is known of each target's softmax [M] after some pieces of the vocabulary."""
+
+    peak: Tensor  # the largest logit x
+    total: Tensor  # Σ exp(x − peak)
+    weighted: Tensor  # Σ exp(x − peak) (x − peak)
+    chosen: Tensor  # x − peak of the target, once its piece has been
+
+
+def _summed(sums: _Sums | None, logits: Tensor, powers: Tensor, targets: Tensor) -> _Sums:
+    """With a piece [M, P] more, in which the `targets` have these places; `logits` and `powers` are used up."""
+    peak = logits.amax(-1)
+    if sums is not None:
+        peak = torch.maximum(sums.peak, peak)
+    torch.exp(logits.sub_(peak[:, None]), out=powers)
+    here, places = _within(targets, logits)
+    chosen = logits.gather(-1, places).squeeze(-1)
+    total, weighted = powers.sum(-1), powers.mul_(logits).sum(-1)
+    if sums is None:
+        return _Sums(peak, total, weighted, chosen)
+    lower = sums.peak - peak
+    scale = lower.exp()
+    weighted += scale * (sums.weighted + lower * sums.total)
+    return _Sums(peak, total + scale * sums.total, weighted, torch.where(here, chosen, sums.chosen + lower))
+
+
+def _within(targets: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Which targets are tokens of a piece [M], and their places in it [M, 1]; some place for the others."""
+    last = logits.shape[-1] - 1
+    return (targets >= 0) & (targets <= last), targets.clamp(0, last)[:, None]
+
+
+def through_transform(gradient: Tensor, logits: Tensor, head: Head, temperature: float, spare: Tensor | None) -> None:
+    """From the gradient of logits / temperature to that of what `linear` gave, in place; `logits` is used up. `spare`:
+    which of them are of no token."""
     if head.softcap is not None:
-        if head.spare is not None:
-            logits.index_fill_(-1, head.spare[head.spare < logits.shape[-1]], 0)  # squared, NEVER would be infinite
+        if spare is not None:
+            logits.index_fill_(-1, spare, 0)  # squared, NEVER would be infinite
         gradient.mul_(logits.mul_(temperature / head.softcap).square_().neg_().add_(1))
     if head.scale != temperature:
         gradient.mul_(head.scale / temperature)
 
 
-def _chunks(hidden: Tensor, weight: Tensor, rows: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Slices of the targets, each with two work spaces [R, V], the same memory every time."""
-    count = len(hidden)
-    first, second = (wide(hidden, min(rows, count), len(weight)) for _ in range(2))
-    for start in range(0, count, rows):
-        stop = min(start + rows, count)
-        yield slice(start, stop), first[: stop - start], second[: stop - start]
+def _spaces(hidden: Tensor, pieces: list[Piece]) -> Iterator[tuple[Piece, Tensor, Tensor]]:
+    """The pieces, each with two work spaces [M, P], the same memory every time."""
+    most = max(piece.tokens.stop - piece.tokens.start for piece in pieces)
+    first, second = (wide(hidden, len(hidden) * most) for _ in range(2))
+    for piece in pieces:
+        tokens = piece.tokens.stop - piece.tokens.start
+        numbers = len(hidden) * tokens
+        yield piece, first[:numbers].view(-1, tokens), second[:numbers].view(-1, tokens)
 
 
 def wide(like: Tensor, *shape: int) -> Tensor:
