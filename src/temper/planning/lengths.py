@@ -3,7 +3,7 @@ rows, from what the model that will write them was trained on. What was not meas
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from temper.recipe.recipe import Recipe, Stage
 
 if TYPE_CHECKING:
     from temper.text.chat import ChatFormat
+    from temper.types import Prompt
 
 READ_ROWS = 256  # of a file, to tell how long its rows are
 DEVIATIONS = 2  # above the mean: a large step
@@ -115,6 +116,9 @@ def _of_stage(
         how = f"rows of @{ref.stage} with replies like those of {source.like or 'its longest'}"
         how = how if source.rows is not None else "full micro-batches: its rows are not known yet"
         return Tokens(source.rows, assumed=how), None
+    if stage.kind == "sft":
+        golds = _golds(stage, recipe, artifacts, start.folder)
+        return Tokens(golds, assumed="" if golds else "full micro-batches: its rows are not known yet"), None
     limit = getattr(stage.config, "max_completion_length", None)
     if not isinstance(limit, int):
         return Tokens(), None
@@ -156,22 +160,44 @@ def _judged(path: Path, columns: Mapping[str, str], stage: Stage, chat: ChatForm
     return [example for unit in units_of(rows, stage.config, chat) for example in unit.examples]  # type: ignore
 
 
-def _prompts(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path], model: Path | None) -> Spread | None:
-    """Of the prompts of the stage's tasks, template and all; None if they cannot be told."""
-    from temper.data.tasks import load_prompts
+def _golds(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path], model: Path | None) -> Spread | None:
+    """Of the prompts of the stage's tasks with their gold answers; None if they cannot be told."""
+    from temper.stages.prompts import gold_conversations
     from temper.text.chat import ChatFormat
 
-    split = "test" if stage.kind == "evaluate" else "train"
+    if model is None:
+        return None
+    examples: list[Any] = []
+    for prompts in _task_prompts(stage, recipe, artifacts):
+        with suppress(TemperError):
+            examples += ChatFormat.load(model).conversation_examples(gold_conversations(prompts))
+    return Spread.of([len(example.token_ids) for example in examples])
+
+
+def _prompts(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path], model: Path | None) -> Spread | None:
+    """Of the prompts of the stage's tasks, template and all; None if they cannot be told."""
+    from temper.text.chat import ChatFormat
+
     if model is None:
         return None
     lengths: list[int] = []
+    for prompts in _task_prompts(stage, recipe, artifacts):
+        with suppress(TemperError):
+            lengths += map(len, ChatFormat.load(model).prompts_ids([prompt.messages for prompt in prompts]))
+    return Spread.of(lengths)
+
+
+def _task_prompts(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path]) -> Iterator[Sequence[Prompt]]:
+    """Some prompts of each of the stage's tasks whose file is there and sound."""
+    from temper.data.tasks import load_prompts
+
+    split = "test" if stage.kind == "evaluate" else "train"
     known = tasks(stage, recipe, artifacts)
     for task in (known[name] for name in stage.tasks if name in known):
         with suppress(TemperError):
             path = getattr(task, split)
-            prompts = _some(load_prompts(path, task.name, task.config, golds="none", tell=_silent)) if path else []
-            lengths += map(len, ChatFormat.load(model).prompts_ids([prompt.messages for prompt in prompts]))
-    return Spread.of(lengths)
+            if path is not None:
+                yield _some(load_prompts(path, task.name, task.config, golds="none", tell=_silent))
 
 
 def _some(rows: Sequence[Any]) -> list[Any]:

@@ -15,7 +15,7 @@ from temper.data.tasks import TaskSettings, load_prompts
 from temper.errors import DataError, Fault, TemperError
 from temper.stages.context import StageContext
 from temper.text.chat import ChatFormat
-from temper.types import Example, Prompt, ReplyForm
+from temper.types import Example, Message, Prompt, ReplyForm
 
 Split = Literal["train", "test"]
 # By task, the reward that asks for gold answers; None where they are verified if rows give them; a task that is not
@@ -200,3 +200,45 @@ def conversation_examples(
     if told := chat.ends_written(conversations):
         note(f"{path.name}: {told}")
     return chat.conversation_examples(conversations)
+
+
+def check_golds(names: Sequence[str], ctx: StageContext) -> list[Fault]:
+    """Faults of tasks whose gold answers are to be learned."""
+    faults = [
+        Fault(
+            f"the gold answers of task `{name}` have no thoughts, and its replies are to begin with one",
+            why=f"it reads replies in the form `{ctx.tasks[name].config.reply}`",
+            fix=f"tasks.{name}.reply: plain; or learn from conversations (`data`), as a stage `sample` makes them",
+        )
+        for name in names
+        if name in ctx.tasks and ctx.tasks[name].config.reply != "plain"
+    ]
+    known = known_prompts(names, "train", ctx, {})
+    faults += [_without_golds(name, ctx) for name, prompts in known.items() if not gold_conversations(prompts)]
+    return faults + check_tasks(names, "train", ctx, {})
+
+
+def _without_golds(name: str, ctx: StageContext) -> Fault:
+    fix = "add a column `answer`, map one (`columns`), or learn from conversations (`data`)"
+    return Fault(f"no row of task `{name}` has a gold answer to learn", f"{ctx.tasks[name].train}:1", fix=fix)
+
+
+def gold_examples(names: Sequence[str], limit: int | None, chat: ChatFormat, ctx: StageContext) -> list[Example]:
+    """The first `limit` training prompts of each task, each with its gold answer as the reply; a prompt without one is
+    left out. Raises DataError where that leaves none."""
+    prompts = open_limited_prompts(names, limit, chat, ctx, {})
+    conversations = gold_conversations(prompts)
+    if not conversations:
+        raise DataError([_without_golds(name, ctx) for name in names])
+    if left := len(prompts) - len(conversations):
+        ctx.log.note(f"{left:,} of {len(prompts):,} prompts have no gold answer and are left out")
+    return chat.conversation_examples(conversations)
+
+
+def gold_conversations(prompts: Sequence[Prompt]) -> list[list[Message]]:
+    """Each prompt that has one with its gold answer as the reply.
+
+    >>> [turn.content for turn in gold_conversations([Prompt("sums:1", "sums", (Message("user", "1 + 1"),), "2")])[0]]
+    ['1 + 1', '2']
+    """
+    return [[*prompt.messages, Message("assistant", prompt.gold)] for prompt in prompts if prompt.gold is not None]
