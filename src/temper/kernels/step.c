@@ -128,10 +128,10 @@ static inline float dot(const float *a, const float *b, long size)
     return total;
 }
 
-/* to[r * stride + o] = x[r] · w[o] for r < rows, o < outs, both known when compiled; rows * outs = LANES. With each weight
- * the one `ahead` floats further on is asked for, unless that is 0. */
+/* to[r * stride + o] = x[r] · w[o] for r < rows, o < outs, both known when compiled; rows * outs = LANES. If it
+ * `asks`, as is known then too, the weights that follow LANES outs further on are on their way when it is done. */
 static inline __attribute__((always_inline)) void block(const float *x, const float *w, float *to, long size, long stride,
-                                                        const int rows, const int outs, long ahead)
+                                                        const int rows, const int outs, const int asks)
 {
     vector sums[LANES] = {{0}};
     long i = 0;
@@ -146,7 +146,7 @@ static inline __attribute__((always_inline)) void block(const float *x, const fl
         for (int o = 0; o < outs; o++) {
             vector weights = *(const vector *)(w + o * size + i);
             KEEP(weights);
-            if (ahead) __builtin_prefetch(w + o * size + i + ahead, 0, 2);
+            if (asks) __builtin_prefetch(w + (o + LANES) * size + i, 0, 2);
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++) sums[r * outs + o] += here[r] * weights;
         }
@@ -167,18 +167,25 @@ static void multiply(const float *x, const float *w, const float *bias, float *t
                      long stride, long threads)
 {
     const int wide = LANES / ROWS; /* outs of a block; the first blocks of rows ask for the next weights in turns */
-    long turns = at_most(rows / ROWS, ROWS), ahead = outs * size >= FAR ? LANES * size : 0;
+    long turns = at_most(rows / ROWS, ROWS), far = outs * size >= FAR;
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && outs * size >= LARGE)
     for (long o = 0; o < outs; o += LANES) {
         long r = 0, end = at_most(o + LANES, outs);
         if (end - o == LANES) {
             for (; r + ROWS <= rows; r += ROWS)
                 for (int part = 0; part < ROWS; part++) {
-                    long out = o + part * wide, asked = r / ROWS == part % turns ? ahead : 0;
-                    block(x + r * size, w + out * size, to + r * stride + out, size, stride, ROWS, wide, asked);
+                    const float *from = w + (o + part * wide) * size;
+                    float *into = to + r * stride + o + part * wide;
+                    if (far && r / ROWS == part % turns)
+                        block(x + r * size, from, into, size, stride, ROWS, wide, 1);
+                    else
+                        block(x + r * size, from, into, size, stride, ROWS, wide, 0);
                 }
             for (; r < rows; r++)
-                block(x + r * size, w + o * size, to + r * stride + o, size, stride, 1, LANES, turns ? 0 : ahead);
+                if (far && r == 0)
+                    block(x, w + o * size, to + o, size, stride, 1, LANES, 1);
+                else
+                    block(x + r * size, w + o * size, to + r * stride + o, size, stride, 1, LANES, 0);
         }
         for (; r < rows; r++)
             for (long one = o; one < end; one++) to[r * stride + one] = dot(x + r * size, w + one * size, size);
