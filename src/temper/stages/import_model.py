@@ -92,4 +92,5 @@ def run(config: Config, ctx: StageContext) -> None:
     how.append(f"chat template: {template if chat.is_chat else 'none'}")
     card = {"stage": ctx.name, "trained_from": config.model, "how": how, "licence": licence_in(path)}
     save_model(model, chat, ctx.out, card)
-    ctx.log.info(f"{sum(p.numel() for p in model.parameters()):,} parameters, replies end with token {chat.end_id}")
+    end = f"`{chat.end_text}` (token {chat.end_id})"
+    ctx.log.info(f"{sum(p.numel() for p in model.parameters()):,} parameters, replies end with {end}")

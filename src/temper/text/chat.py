@@ -223,11 +223,11 @@ class ChatFormat:
             if message.role != "assistant" or turn == 0:
                 continue
             before, reply = self._opened(messages[:turn]), self._reply(message.content, strict=False)
-            if reply is None or len(before) < position or not text.startswith(before + reply + self._end_text):
+            if reply is None or len(before) < position or not text.startswith(before + reply + self.end_text):
                 continue
             pieces += [_Piece(text[position : len(before)], position > 0), _Piece(reply, trained=True)]
             pieces.append(_Piece(None, trained=True))
-            position = len(before + reply + self._end_text)
+            position = len(before + reply + self.end_text)
         return [*pieces, _Piece(text[position:], position > 0)]
 
     def _reply_pieces(self, messages: Sequence[Message], pieces: Sequence[str]) -> list[_Piece]:
@@ -306,7 +306,8 @@ class ChatFormat:
         return tuple(text for text in texts if text and text.strip())
 
     @cached_property
-    def _end_text(self) -> str:
+    def end_text(self) -> str:
+        """The end token as it is written."""
         return self.tokenizer.backend.id_to_token(self.end_id) or ""
 
     def _marked(self, content: str) -> str:
