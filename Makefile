@@ -8,6 +8,7 @@ demo: .venv/.installed
 	$(BIN)/temper run tiny
 
 test: .venv/.tested
+	@$(BIN)/python -m compileall -q src # or each of the processes that tests start would do it
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/.dev

@@ -31,14 +31,14 @@ SERVER.set_forkserver_preload([
 class Command:
     """A command that runs. What it says goes to files, so that nobody has to read along."""
 
-    def __init__(self, *arguments: str | Path, cwd: str | Path = "."):
+    def __init__(self, *arguments: str | Path, cwd: str | Path = ".", environment: dict[str, str] | None = None):
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PYTHONPATH", PATHS)
             forkserver.ensure_running()
         self._said = tempfile.TemporaryDirectory(prefix="temper-test-")
         for name in ("out", "err"):
             (Path(self._said.name) / name).touch()
-        told = (list(map(str, arguments)), self._said.name, str(Path(cwd).resolve()), dict(os.environ))
+        told = (list(map(str, arguments)), self._said.name, str(Path(cwd).resolve()), environment or dict(os.environ))
         self._process = SERVER.Process(target=_live, args=told, daemon=True)
         self._process.start()
         assert self._process.pid

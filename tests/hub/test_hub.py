@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fakes.hub import FakeHub, fake_hub
+from forked import Command
 
 from temper.errors import ConfigError, Exit, Fault, TemperError
 from temper.hub import cache
@@ -65,8 +66,9 @@ def temper(hub: FakeHub | None, home: Path, *words: str, offline: str = "0") -> 
     hub_is = {"HF_ENDPOINT": hub.url if hub else "http://127.0.0.1:9", "HF_HOME": str(home), "HF_HUB_OFFLINE": offline}
     inherited = {key: value for key, value in os.environ.items() if key not in ("TEMPER_HUB_OFFLINE", "HF_TOKEN")}
     env = {**inherited, "TRANSFORMERS_OFFLINE": "0", **hub_is, "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    command = [sys.executable, "-m", "temper", *words] if words[0] != "-c" else [sys.executable, *words]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    if words[0] == "-c":
+        return subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.CompletedProcess(words, *Command(*words, environment=env).finish())
 
 
 def test_a_split_loads_as_one_file_and_is_not_asked_for_again(hub: FakeHub, home: Path) -> None:

@@ -68,15 +68,14 @@ def test_greedy_output_is_that_of_transformers(architecture: str) -> None:
 
 
 @pytest.mark.parametrize("architecture", ["gpt_oss", "mamba", "qwen3_next", "minimax", "rwkv"])
-@pytest.mark.parametrize("rows", [1, 4])
-def test_a_completion_depends_neither_on_order_nor_on_batch_size(architecture: str, rows: int) -> None:
-    model, asked, sampling = unpackable(architecture), requests(), Sampling(15, 0.9, stop_ids=STOPS)
+def test_a_completion_depends_neither_on_order_nor_on_batch_size(architecture: str) -> None:
+    model, asked, sampling = unpackable(architecture), requests(samples=2), Sampling(15, 0.9, stop_ids=STOPS)
     expected = PlainEngine(model).generate(asked, sampling)
     assert {completion.finish_reason for completion in expected} == {"stop", "length"}
-    shuffled = list(range(len(asked)))
-    random.Random(rows).shuffle(shuffled)
-    found = PlainEngine(model, max_rows=rows).generate([asked[i] for i in shuffled], sampling)
-    assert [completion.token_ids for completion in found] == [expected[i].token_ids for i in shuffled]
+    for rows in (1, 4):
+        shuffled = random.Random(rows).sample(range(len(asked)), len(asked))
+        found = PlainEngine(model, max_rows=rows).generate([asked[i] for i in shuffled], sampling)
+        assert [completion.token_ids for completion in found] == [expected[i].token_ids for i in shuffled]
 
 
 @pytest.mark.parametrize("architecture", ["gpt_oss", "mamba", "minimax", "openai-gpt"])

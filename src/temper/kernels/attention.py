@@ -95,9 +95,10 @@ def merge_parts(parts: Sequence[Partial]) -> Partial:
 
 def register() -> None:
     """Make `attn_implementation="temper"` known to transformers; doing it twice changes nothing."""
-    from transformers import AttentionInterface
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    AttentionInterface.register(NAME, _attention)  # no mask function beside it: transformers then makes no mask
+    if NAME not in ALL_ATTENTION_FUNCTIONS.valid_keys():  # or in the form that a compiled model needs (`layers.py`)
+        ALL_ATTENTION_FUNCTIONS.register(NAME, _attention)  # without a mask function transformers makes no mask
 
 
 def _attention(
