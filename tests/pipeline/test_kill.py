@@ -92,7 +92,7 @@ def test_signals_end_with_their_code_and_lose_nothing(tmp_path, numbers, code):
 
 def test_a_second_process_is_refused_while_the_first_lives_and_not_after_a_kill(tmp_path):
     recipe, out = tmp_path / "my.yaml", tmp_path / "out"
-    recipe.write_text("stages:\n  a: {stage: fake_train, steps: 400, sleep: 0.05, save_steps: 1}\n")
+    recipe.write_text("stages:\n  a: {stage: fake_train, steps: 4000, sleep: 0.05, save_steps: 1}\n")
     first = Command("run", recipe, "--out", out)
     wait_for(lambda: (out / "stages/01-a/checkpoints").exists(), first)
     code, _, err = Command("run", recipe, "--out", out).finish()
@@ -112,7 +112,7 @@ def test_a_run_directory_deleted_under_a_run_ends_it_with_the_code_of_resources(
     import shutil
 
     recipe, out = tmp_path / "my.yaml", tmp_path / "out"
-    recipe.write_text("stages:\n  a: {stage: fake_train, steps: 400, sleep: 0.05, save_steps: 1}\n")
+    recipe.write_text("stages:\n  a: {stage: fake_train, steps: 4000, sleep: 0.05, save_steps: 1}\n")
     process = Command("run", recipe, "--out", out)
     wait_for(lambda: (out / "stages/01-a/checkpoints").exists(), process)
     out.rename(tmp_path / "gone")
