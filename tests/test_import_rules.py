@@ -246,7 +246,7 @@ def test_the_command_line_answers_without_importing_anything_heavy(module):
 
 
 @pytest.mark.parametrize("module", ["pipeline.run", "pipeline.sweep", "api.running"])
-def test_a_plan_an_error_and_a_report_wait_for_no_torch(module):
+def test_torch_is_loaded_by_the_stages_that_need_it_alone(module):
     assert not reached(module) & {"torch", "transformers"}
 
 

@@ -126,7 +126,6 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
     from temper.planning.estimate import UNKNOWN, Machine, estimate, model_sizes
     from temper.planning.lengths import stage_tokens
     from temper.planning.preflight import disk_free
-    from temper.planning.ranked import share
     from temper.record.cost import memory_available
     from temper.record.rundir import holder
 
@@ -157,6 +156,8 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
         )
         if ranks > 1 and planned.runs:
             length, probed = tokens.get(planned.stage.name, UNKNOWN), stages[-1].get("probe", {}).get("step_seconds")
+            from temper.planning.ranked import share
+
             stages[-1]["rank"] = vars(share(planned.stage, sizes, length, here, ranks, probed))
     available = memory_available()
     needs = [need for stage in stages if (need := _needed(stage, ranks)) is not None]
