@@ -24,6 +24,7 @@ from temper.rollout.worker import Worker, fork_worker
 from temper.types import Completion
 
 ROWS_A_PROCESS = 32  # with fewer rows each, a second process costs more than it saves
+MOST_STARTED = 4  # where they are programs, each with a torch of its own: a third of a gigabyte
 
 
 class ParallelEngine:
@@ -33,10 +34,12 @@ class ParallelEngine:
     """
 
     def __init__(self, engine: NativeEngine, processes: int | None = None):
-        """`processes` counts this one; by default one for each thread that torch may use."""
+        """`processes` counts this one; by default one for each thread that torch may use, and fewer where they are
+        started as programs."""
         self.engine = engine
         self.cpu_seconds = 0.0
         wanted = torch.get_num_threads() if processes is None else processes
+        wanted = wanted if may_fork() else min(wanted, MOST_STARTED)
         self._processes = wanted if in_main_memory(engine.model) else 1
         self._workers: list[Worker] = []
 
