@@ -16,9 +16,9 @@ import torch
 from tiny_models import tiny_model
 from torch import Tensor
 
-from temper.kernels import decode_triton
+from temper.kernels import decode_triton, fast_triton
 from temper.kernels.attention import Options, Partial, merge_parts
-from temper.kernels.decode_triton import Runs, attend_runs, blank, merge_pieces, tile_sizes
+from temper.kernels.decode_triton import Runs, attend_parts, attend_runs, blank, merge_pieces, tile_sizes
 from temper.rollout.engine import Request, Sampling
 from temper.rollout.native import NativeEngine
 from temper.rollout.slots import SlotEngine
@@ -152,6 +152,26 @@ def test_the_kernel_takes_queries_and_keys_that_are_views() -> None:
     assert_sees_the_same(case, out)
 
 
+def test_parts_looked_at_together_are_those_looked_at_one_by_one() -> None:
+    cases = [
+        Case((5, 1, 40), ((0,), (1,), (2,)), 70),
+        Case((130, 3), ((0, 2), (1,)), 200),
+        Case((20,), ((0, 1, 2),), 64),
+    ]
+    asked = [case.make() for case in cases]
+    query, options, positions = asked[0][0][:3], asked[0][-1], asked[0][-2][:3]
+    for count in (2, 3):
+        pieces = [1, 4, 2][:count] if INTERPRETED else [1] * count
+        parts = [made[1:4] for made in asked[:count]]
+        together = blank(sum(pieces), 3, 4, 16, query.device)
+        attend_parts(query, parts, positions, options, pieces, together)
+        alone = [blank(number, 3, 4, 16, query.device) for number in pieces]
+        for part, out in zip(parts, alone, strict=True):
+            attend_runs(query, *part, positions, options, out)
+        for found, expected in zip(together, zip(*alone, strict=True), strict=True):
+            torch.testing.assert_close(found, torch.cat(expected))
+
+
 def test_rows_that_look_at_nothing_are_left_alone() -> None:
     case = replace(CASES["prompts of groups"], rows=((0, 4, 2), (), (5,)))
     found = attend(case, 1)
@@ -164,12 +184,12 @@ SHAPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 @pytest.mark.skipif(INTERPRETED, reason="compiles")
 @pytest.mark.parametrize(
-    ("dtype", "size", "shared", "each", "window", "softcap"),
+    ("dtype", "size", "shared", "each", "window", "softcap", "parts"),
     [
-        ("bf16", 64, 7, 16, 0, 0.0),
-        ("bf16", 128, 6, 1, 0, 0.0),
-        ("bf16", 256, 2, 8, 512, 50.0),
-        ("fp32", 64, 1, 1, 0, 0.0),
+        ("bf16", 64, 7, 16, 0, 0.0, 3),
+        ("bf16", 128, 6, 1, 0, 0.0, 2),
+        ("bf16", 256, 2, 8, 512, 50.0, 2),
+        ("fp32", 64, 1, 1, 0, 0.0, 2),
     ],
 )
 def test_the_kernel_compiles_for_a_gpu(
@@ -179,6 +199,7 @@ def test_the_kernel_compiles_for_a_gpu(
     each: int,
     window: int,
     softcap: float,
+    parts: int,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -189,14 +210,16 @@ def test_the_kernel_compiles_for_a_gpu(
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
     kernel = decode_triton._attend
-    tile, block = tile_sizes(each * shared, torch.empty(1, 1, 1, size, dtype=SHAPES[dtype]))
-    constants = {"H_KV": 2, "G": shared, "D_K": size, "D_V": size, "M": tile, "N": block, "WINDOW": window}
-    constants |= {"SOFTCAP": softcap}
-    if each == 1:  # then these are known to be 1 when it is compiled
-        constants |= dict.fromkeys(("count", "each", "rows_run"), 1)
+    keys = torch.empty(1, 1, 1, size, dtype=SHAPES[dtype])
+    (own, block), (tile, _) = tile_sizes(shared, keys), tile_sizes(each * shared, keys)
+    constants = {"H_KV": 2, "G": shared, "D_K": size, "D_V": size, "M": own, "M_2": tile, "M_3": tile, "N": block}
+    constants |= {"WINDOW": window, "SOFTCAP": softcap, "COUNT": parts}
+    constants |= dict.fromkeys(("each", "rows_run"), 1)  # then these are known to be 1 when it is compiled
     kinds = dict.fromkeys(kernel.arg_names, "i32") | dict.fromkeys(constants, "constexpr")
-    kinds |= dict.fromkeys(("query", "keys", "values"), f"*{dtype}") | dict.fromkeys(("mixed", "logsum"), "*fp32")
-    kinds |= dict.fromkeys(("places", "lengths", "starts", "rows", "positions"), "*i64") | {"scale": "fp32"}
+    kinds |= dict.fromkeys(("mixed", "logsum"), "*fp32") | {"scale": "fp32", "query": f"*{dtype}", "positions": "*i64"}
+    for end in ("", "_2", "_3"):
+        kinds |= {f"keys{end}": f"*{dtype}", f"values{end}": f"*{dtype}"}
+        kinds |= dict.fromkeys([f"{name}{end}" for name in ("places", "lengths", "starts", "rows")], "*i64")
     aligned = [
         name for name in kernel.arg_names if kinds[name][0] == "*" or name.split("_")[0] in ("query", "key", "value")
     ]
@@ -212,6 +235,7 @@ def test_the_kernel_compiles_for_a_gpu(
 def test_the_sampler_with_the_kernel_draws_what_it_draws_without(monkeypatch: pytest.MonkeyPatch) -> None:
     model, sampling = tiny_model("gemma2"), Sampling(4, 0.9, top_p=0.95, stop_ids=(1, 2, 3, 4))
     monkeypatch.setattr(decode_triton, "PIECE", 32)  # so that short runs are split, too
+    monkeypatch.setattr(fast_triton, "fast_forwards", lambda model: ())  # layers have tests of their own
     asked = [Request(tuple(range(5, 75)) + (7 + i,) * (1 + 3 * i), 10 * i + j) for i in range(2) for j in range(2)]
     expected = NativeEngine(model).generate(asked, sampling)
     found = SlotEngine(model, 3, poll=2).generate(asked, sampling)

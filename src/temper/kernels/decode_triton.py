@@ -1,4 +1,4 @@
-"""Attention of one new token a row over runs of keys: a Triton kernel, and the same with masks in plain torch.
+"""Attention of one new token a row over runs of keys: two Triton kernels, and the same with masks in plain torch.
 
 A run is a stretch of keys and values: a row's own tokens, or a prompt that many rows look back to. Who looks at what
 is read on the device, so a captured step stays valid while rows come and go.
@@ -10,6 +10,7 @@ are looked at, Q rows that look at one of them, C pieces that a run is split int
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ except ImportError:  # there is no Triton for every platform
 PROGRAMS = 256  # that keep a large GPU busy: about two for each of its processors
 PIECE = 64  # tokens, below which splitting a run further gains nothing
 MOST_PIECES = 16
+PARTS = 3  # of keys that one launch looks at: a row's own, its prompt's, those of a prefix of all prompts
 
 
 class Runs(NamedTuple):
@@ -36,6 +38,9 @@ class Runs(NamedTuple):
     lengths_R: Tensor  # its tokens; what stands behind them is never looked at
     starts_R: Tensor  # position of its first token
     rows_RQ: Tensor  # -1 is nobody
+
+
+Part = tuple[Tensor, Tensor, Runs]  # keys and values [P, H_kv, T, D], and who looks at which
 
 
 def uses_kernel(device: torch.device) -> bool:
@@ -72,22 +77,54 @@ def attend_runs(
 
     No key of a run stands behind a query that looks at it. Rows that `runs` does not name stay as they are.
     """
+    attend_parts(query_SHD, [(keys, values, runs)], positions_S, options, [len(out.mixed)], out)
+
+
+def attend_parts(
+    query_SHD: Tensor, parts: Sequence[Part], positions_S: Tensor, options: Options, pieces: Sequence[int],
+    out: Partial,
+) -> None:  # fmt: skip
+    """The same for up to three parts of keys in one launch, the `pieces` of each after those of the one before."""
+    assert len(parts) <= PARTS
     if not uses_kernel(query_SHD.device):
-        return _with_masks(query_SHD, keys, values, runs, positions_S, options, out)
-    (count, each), key_heads, shared = runs.rows_RQ.shape, keys.shape[1], query_SHD.shape[1] // keys.shape[1]
-    tile, block = tile_sizes(each * shared, keys)
+        for part, piece in zip(parts, zip(*(tensor.split(list(pieces)) for tensor in out), strict=True), strict=True):
+            _with_masks(query_SHD, *part, positions_S, options, Partial(*piece))
+        return
+    key_heads, shared = parts[0][0].shape[1], query_SHD.shape[1] // parts[0][0].shape[1]
     query_SHD = query_SHD if query_SHD.stride(-1) == 1 else query_SHD.contiguous()
-    _attend[(count * key_heads * -(-each * shared // tile), len(out.mixed))](
-        query_SHD, keys, values, *runs, positions_S, *out, options.scale, len(query_SHD), each, runs.rows_RQ.stride(0),
-        *query_SHD.stride()[:2], *keys.stride()[:3], *values.stride()[:3],
-        H_KV=key_heads, G=shared, D_K=keys.shape[-1], D_V=values.shape[-1], M=tile, N=block,
-        WINDOW=options.window or 0, SOFTCAP=options.softcap or 0.0, num_warps=8 if tile > 64 else 4, num_stages=2,
+    asked: list[Any] = []
+    tiles, ends, end = [], [], 0
+    for (keys, values, runs), count in zip(parts, pieces, strict=True):
+        each = runs.rows_RQ.shape[1]
+        tile, _ = tile_sizes(each * shared, keys)
+        end += len(runs.rows_RQ) * key_heads * -(-each * shared // tile) * count
+        tiles.append(tile)
+        ends.append(end)
+        asked += [keys, values, *runs, each, runs.rows_RQ.stride(0), *keys.stride()[:3], *values.stride()[:3], count]
+    for _ in range(PARTS - len(parts)):  # never reached
+        asked += asked[: len(asked) // len(tiles)]
+        tiles.append(tiles[0])
+        ends.append(end)
+    size = parts[0][0].shape[-1]
+    _attend[(end,)](
+        query_SHD, positions_S, *out, options.scale, len(query_SHD), *query_SHD.stride()[:2], *asked, *ends[:-1],
+        H_KV=key_heads, G=shared, D_K=size, D_V=parts[0][1].shape[-1], M=tiles[0], M_2=tiles[1], M_3=tiles[2],
+        N=tile_sizes(1, parts[0][0])[1], WINDOW=options.window or 0, SOFTCAP=options.softcap or 0.0,
+        COUNT=len(parts), num_warps=8 if max(tiles) > 64 else 4, num_stages=2,
     )  # fmt: skip
 
 
 def merge_pieces(out: Partial, dtype: torch.dtype) -> Tensor:
     """Attention [S, H, D] over the keys of all pieces together; each row has seen a key in one of them."""
-    return (out.logsum.softmax(0)[..., None] * out.mixed).sum(0).to(dtype)
+    if not uses_kernel(out.mixed.device):
+        return (out.logsum.softmax(0)[..., None] * out.mixed).sum(0).to(dtype)
+    pieces, rows, heads, size = out.mixed.shape
+    merged = torch.empty(rows, heads, size, dtype=dtype, device=out.mixed.device)
+    _merge[(rows,)](
+        *out, merged, pieces, rows, H=heads, D=size, HEADS=triton.next_power_of_2(heads),
+        SIZE=triton.next_power_of_2(size), num_warps=4,
+    )  # fmt: skip
+    return merged
 
 
 def _with_masks(
@@ -124,13 +161,55 @@ if triton is not None:
 
     @triton.jit
     def _attend(
-        query, keys, values, places, lengths, starts, rows, positions, mixed, logsum, scale, count, each, rows_run,
-        query_row, query_head, key_place, key_head, key_token, value_place, value_head, value_token,
+        query, positions, mixed, logsum, scale, count, query_row, query_head,
+        keys, values, places, lengths, starts, rows, each, rows_run, key_place, key_head, key_token, value_place,
+        value_head, value_token, pieces,
+        keys_2, values_2, places_2, lengths_2, starts_2, rows_2, each_2, rows_run_2, key_place_2, key_head_2,
+        key_token_2, value_place_2, value_head_2, value_token_2, pieces_2,
+        keys_3, values_3, places_3, lengths_3, starts_3, rows_3, each_3, rows_run_3, key_place_3, key_head_3,
+        key_token_3, value_place_3, value_head_3, value_token_3, pieces_3,
+        end, end_2,
+        H_KV: tl.constexpr, G: tl.constexpr, D_K: tl.constexpr, D_V: tl.constexpr, M: tl.constexpr, M_2: tl.constexpr,
+        M_3: tl.constexpr, N: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, COUNT: tl.constexpr,
+    ):  # fmt: skip
+        """Each program has its share of one of COUNT parts: the first `end` of the first, up to `end_2` the second."""
+        program = tl.program_id(0)
+        if program < end:
+            _look(
+                program, 0, query, positions, mixed, logsum, scale, count, query_row, query_head,
+                keys, values, places, lengths, starts, rows, each, rows_run, key_place, key_head, key_token,
+                value_place, value_head, value_token, pieces,
+                H_KV, G, D_K, D_V, M, N, WINDOW, SOFTCAP,
+            )  # fmt: skip
+        if COUNT >= 2:  # noqa: SIM102  (decided when it is compiled)
+            if (program >= end) & (program < end_2):
+                _look(
+                    program - end, pieces, query, positions, mixed, logsum, scale, count, query_row, query_head,
+                    keys_2, values_2, places_2, lengths_2, starts_2, rows_2, each_2, rows_run_2, key_place_2,
+                    key_head_2, key_token_2, value_place_2, value_head_2, value_token_2, pieces_2,
+                    H_KV, G, D_K, D_V, M_2, N, WINDOW, SOFTCAP,
+                )  # fmt: skip
+        if COUNT == 3:  # noqa: SIM102
+            if program >= end_2:
+                _look(
+                    program - end_2, pieces + pieces_2, query, positions, mixed, logsum, scale, count, query_row,
+                    query_head,
+                    keys_3, values_3, places_3, lengths_3, starts_3, rows_3, each_3, rows_run_3, key_place_3,
+                    key_head_3, key_token_3, value_place_3, value_head_3, value_token_3, pieces_3,
+                    H_KV, G, D_K, D_V, M_3, N, WINDOW, SOFTCAP,
+                )  # fmt: skip
+
+    @triton.jit
+    def _look(
+        program, before, query, positions, mixed, logsum, scale, count, query_row, query_head,
+        keys, values, places, lengths, starts, rows, each, rows_run, key_place, key_head, key_token, value_place,
+        value_head, value_token, pieces,
         H_KV: tl.constexpr, G: tl.constexpr, D_K: tl.constexpr, D_V: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
         WINDOW: tl.constexpr, SOFTCAP: tl.constexpr,
     ):  # fmt: skip
-        """One program: M queries of one key head over one piece of the run that they look at, N keys at a time."""
-        program, piece, tiles = tl.program_id(0), tl.program_id(1), tl.cdiv(each * G, M)
+        """M queries of one key head over one piece of the run that they look at, N keys at a time."""
+        piece, tiles = program % pieces, tl.cdiv(each * G, M)
+        program = program // pieces
         tile, head, run = program % tiles, program // tiles % H_KV, program // tiles // H_KV
         asked = tile * M + tl.arange(0, M)
         row = tl.load(rows + run * rows_run + asked // G, mask=asked // G < each, other=-1)
@@ -141,7 +220,7 @@ if triton is not None:
         begin = 0
         if WINDOW > 0:
             begin = tl.maximum(tl.min(tl.where(somebody, position, 1 << 30), axis=0) - WINDOW + 1 - start, 0)
-        share = tl.cdiv(tl.cdiv(tl.maximum(end - begin, 0), tl.num_programs(1)), N) * N
+        share = tl.cdiv(tl.cdiv(tl.maximum(end - begin, 0), pieces), N) * N
         first = begin + piece * share
         last = tl.minimum(first + share, end)
         d_k = tl.arange(0, max(16, triton.next_power_of_2(D_K)))
@@ -170,8 +249,31 @@ if triton is not None:
             found = found * kept[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
             total = total * kept + tl.sum(weights, axis=1)
             peak = higher
-        to = (piece * count + row) * (H_KV * G) + head * G + asked % G
+        to = ((before + piece) * count + row) * (H_KV * G) + head * G + asked % G
         divisor = tl.where(total > 0, total, 1.0)  # where no key was seen, `peak` is −inf
         tl.store(logsum + to, peak + tl.log(divisor), mask=somebody)
         inside = somebody[:, None] & (d_v < D_V)[None, :]
         tl.store(mixed + to[:, None] * D_V + d_v[None, :], found / divisor[:, None], mask=inside)
+
+    @triton.jit
+    def _merge(
+        mixed, logsum, out, pieces, count, H: tl.constexpr, D: tl.constexpr, HEADS: tl.constexpr, SIZE: tl.constexpr
+    ):
+        """One program: all heads of a row; what nobody wrote is not read."""
+        row, head, column = tl.program_id(0).to(tl.int64), tl.arange(0, HEADS), tl.arange(0, SIZE)
+        inside = (head < H)[:, None] & (column < D)[None, :]
+        peak = tl.full([HEADS], float("-inf"), tl.float32)
+        for piece in range(pieces):
+            at = logsum + (piece * count + row) * H + head
+            peak = tl.maximum(peak, tl.load(at, mask=head < H, other=float("-inf")))
+        base = tl.where(peak == float("-inf"), 0.0, peak)
+        total, found = tl.zeros([HEADS], tl.float32), tl.zeros([HEADS, SIZE], tl.float32)
+        for piece in range(pieces):
+            at = (piece * count + row) * H + head
+            share = tl.exp(tl.load(logsum + at, mask=head < H, other=float("-inf")) - base)
+            seen = inside & (share > 0)[:, None]
+            found += share[:, None] * tl.load(mixed + at[:, None] * D + column[None, :], mask=seen, other=0)
+            total += share
+        found = found / tl.where(total > 0, total, 1.0)[:, None]
+        to = (row * H + head)[:, None] * D + column[None, :]
+        tl.store(out + to, found.to(out.dtype.element_ty), mask=inside)

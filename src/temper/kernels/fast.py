@@ -51,7 +51,7 @@ def _find(model: nn.Module) -> Forwards:
 
 
 def _faster(module: Any) -> Forward | None:
-    if _is_plain(module):
+    if is_plain(module):
         return partial(_linear, module) if has_onednn() else None
     if not fused.available():
         return None
@@ -64,11 +64,11 @@ def _faster(module: Any) -> Forward | None:
     return None
 
 
-def _is_plain(module: nn.Module) -> bool:
+def is_plain(module: nn.Module) -> bool:
     return type(module) is nn.Linear and not module._forward_pre_hooks and not module._forward_hooks
 
 
-def _same(found: Tensor, expected: Tensor) -> bool:
+def same(found: Tensor, expected: Tensor) -> bool:
     """Up to rounding, and not all 0."""
     largest = expected.abs().max()
     return found.shape == expected.shape and bool(
@@ -84,7 +84,7 @@ def _linear(module: nn.Linear, x: Tensor) -> Tensor:
 
 def _side_by_side(layers: Sequence[Any], x_NI: Tensor) -> Tensor:
     """What linear layers say of the same rows, in one tensor: one product, where that costs less than it saves."""
-    if all(map(_is_plain, layers)) and len({layer.bias is None for layer in layers}) == 1 and len(x_NI) > x_NI.shape[1]:
+    if all(map(is_plain, layers)) and len({layer.bias is None for layer in layers}) == 1 and len(x_NI) > x_NI.shape[1]:
         bias = None if layers[0].bias is None else torch.cat([layer.bias for layer in layers])
         return linear(x_NI, torch.cat([layer.weight for layer in layers]), bias)
     return torch.cat([layer(x_NI) for layer in layers], -1)
@@ -102,7 +102,7 @@ def _find_norm(module: Any) -> Forward | None:
     expected = type(module).forward(module, rows)
     for offset in (0.0, 1.0):
         forward = partial(_norm, module, eps, offset)
-        if all(map(_same, forward(rows), expected)):
+        if all(map(same, forward(rows), expected)):
             return forward
     return None
 
@@ -121,7 +121,7 @@ def _find_mlp(module: Any) -> Forward | None:
     expected = type(module).forward(module, rows)
     for activation in fused.ACTIVATIONS:
         forward = partial(_mlp, module, activation)
-        if _same(forward(rows), expected):
+        if same(forward(rows), expected):
             return forward
     return None
 
@@ -135,7 +135,7 @@ def _mlp(module: Any, activation: str, x: Tensor) -> Tensor:
 # queries, keys and values of one input; heads normed, where it has norms for that; positions; mixed by a plan
 
 
-class _Overhear:
+class Overhear:
     """A plan that keeps what it is asked, and answers with something that depends on all of it."""
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
@@ -149,12 +149,11 @@ def _find_attention(module: Any) -> Forward | None:
     width = module.q_proj.in_features
     cosine, sine = torch.randn(2, 1, _ROWS, module.head_dim)
     asked = {"hidden_states": torch.randn(1, _ROWS, width), "position_embeddings": (cosine, sine)}
-    theirs, ours = _Overhear(), _Overhear()
+    theirs, ours = Overhear(), Overhear()
     expected, _ = type(module).forward(module, **asked, attention_mask=None, attention_plan=theirs)
     forward = partial(_attention, module, theirs.layer, theirs.options)
     found, _ = forward(**asked, attention_plan=ours)
-    same = _same(found, expected) and all(map(_same, ours.heard, theirs.heard))
-    return forward if same else None
+    return forward if same(found, expected) and all(map(same, ours.heard, theirs.heard)) else None
 
 
 def _attention(

@@ -15,8 +15,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from temper.errors import ConfigError, Fault
-from temper.kernels import attention
-from temper.kernels.fast import Forwards, fast_forwards
+from temper.kernels import attention, fast, fast_triton
+from temper.kernels.fast import Forwards
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
@@ -32,30 +32,35 @@ def decoder_layers(model: nn.Module) -> list[nn.Module]:
 
 def training_forwards(model: nn.Module, checkpointing: bool, compiled: bool) -> Forwards:
     """For `in_place`: the forwards of `model` in training. Its layers compute their activations again in the backward
-    pass, or are compiled; what is not compiled has the faster forwards of `kernels/fast.py`.
+    pass, or are compiled; what is not compiled has faster forwards.
 
     Lengths are dynamic, so other token counts need no other code. Attention is not compiled: its plan is Python.
     """
-    forwards = [] if compiled else list(fast_forwards(model))
+    forwards = {} if compiled else dict(faster_forwards(model))
     if not (checkpointing or compiled):
-        return forwards
+        return list(forwards.items())
     if compiled:
         _leave_attention_out()
     for layer in decoder_layers(model):
-        forward: Callable[..., Any] = layer.forward
+        forward: Callable[..., Any] = forwards.get(layer, layer.forward)
         if compiled:
             forward = torch.compile(forward, dynamic=True)
         if checkpointing:
             forward = partial(checkpoint, forward, use_reentrant=False)
-        forwards.append((layer, forward))
-    return forwards
+        forwards[layer] = forward
+    return list(forwards.items())
 
 
 def scoring_forwards(model: nn.Module) -> Forwards:
     """For `in_place`: the forwards of `model` in a pass without gradient; none in an update, which has put its own."""
     if torch.is_grad_enabled() or any("forward" in vars(module) for module in model.modules()):
         return ()
-    return fast_forwards(model)
+    return faster_forwards(model)
+
+
+def faster_forwards(model: nn.Module) -> Forwards:
+    """Those of the device that `model` is on: Triton's on a GPU (`kernels/fast_triton.py`), C's on a CPU."""
+    return fast_triton.fast_forwards(model) or fast.fast_forwards(model)
 
 
 @contextmanager

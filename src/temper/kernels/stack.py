@@ -168,7 +168,7 @@ def _assemble(model: Any, known: dict[Any, Any]) -> Stack | None:
     norms = [norm for module in known if (norm := _norm(module, known)) and id(norm.weight) not in inside]
     alike = {(layer.attention.head_dim, layer.attention.q_proj.out_features, layer.attention.k_proj.out_features)
              for layer in layers}  # fmt: skip
-    plain = all(fast._is_plain(module) for layer in layers for module in _linears(layer)) and fast._is_plain(head)
+    plain = all(fast.is_plain(module) for layer in layers for module in _linears(layer)) and fast.is_plain(head)
     if not plain or len(layers) != mixers or len(norms) != 1 or len(alike) != 1:
         return None
     rotaries = _rotaries(model, layers, known)

@@ -14,9 +14,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from temper.kernels import draw_triton
 from temper.kernels.attention import Layers, Options, Partial
-from temper.kernels.decode_triton import Runs, attend_runs, blank, count_pieces, merge_pieces
-from temper.rollout.draw import draw_tokens, uniform
+from temper.kernels.decode_triton import Runs, attend_parts, blank, count_pieces, merge_pieces, uses_kernel
+from temper.kernels.draw_triton import Slots
+from temper.kernels.fused_triton import Places
+from temper.rollout.draw import draw_tokens, plain, uniform
 from temper.rollout.engine import Sampling
 from temper.rollout.flight import Pending
 from temper.rollout.prefill import Prefilled
@@ -110,6 +113,10 @@ class Buffers:
         self.slots = torch.arange(layout.slots, device=device)
         self.cut = 0  # tokens of the common prefix
 
+    @property
+    def drawn(self) -> Slots:
+        return Slots(self.state, self.tokens, self.logprobs)
+
     def reset(self, cut: int) -> None:
         """For a new call, whose prompts all begin with the same `cut` tokens. Empty slots are rows that have ended."""
         self.cut = cut
@@ -126,12 +133,21 @@ class Buffers:
 
     def draw(self, slots: Tensor, logits: Tensor, sampling: Sampling, stop_ids: Tensor) -> None:
         """Write down the next token of `slots` [n]; one whose row has ended stays as it is."""
+        if uses_kernel(self.device) and plain(sampling):
+            return draw_triton.draw(self.drawn, slots, logits, sampling.temperature, stop_ids)
         keys, drawn, _, limits, lengths, alive = self.state[:, slots]
         tokens, logprobs = draw_tokens(logits, uniform(keys, drawn + lengths), sampling)
         self.tokens[slots, lengths], self.logprobs[slots, lengths] = tokens, logprobs
         self.state[LENGTH, slots] = lengths + alive
         stopped = (tokens[:, None] == stop_ids).any(-1)
         self.state[ALIVE, slots] = alive * (lengths + 1 < limits) * ~stopped
+
+    def fed(self, slots: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(the last token, its column, its position) of each of the first `slots` slots."""
+        if uses_kernel(self.device):
+            return draw_triton.fed(self.drawn, slots)
+        columns = self.state[LENGTH, :slots] - 1
+        return self.tokens[self.slots[:slots], columns], columns, self.state[START, :slots] + columns
 
     def move(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Rows change slots."""
@@ -173,20 +189,26 @@ class SlotAttention:
 
     def __init__(self, buffers: Buffers, slots: int):
         self.own, self.slots = buffers.own, buffers.slots[:slots]
-        self.columns = buffers.state[LENGTH, :slots] - 1  # where the token that is fed goes
-        self.positions = buffers.state[START, :slots] + self.columns
+        # the token that is fed, where it goes, and its position
+        self.fed, self.columns, self.positions = buffers.fed(slots)
         self.parts = buffers.parts(slots)
         self.blanks: dict[tuple[int, ...], Partial] = {}  # made once: every layer writes the same places
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
         for into, new in zip(self.own[layer], (key, value), strict=True):
             into[self.slots, :, self.columns] = new[:, :, 0]
-        asked = query[:, :, 0]
-        pieces = [count_pieces(runs, layers[layer][0], asked.shape[1]) for layers, runs in self.parts]
-        kind = (sum(pieces), asked.shape[1], value.shape[-1])
+        return self.look(layer, query[:, :, 0], options)[:, None]
+
+    def places(self, layer: int) -> Places:
+        """Where the keys and values of the tokens that are fed go, for who writes them there himself and then looks."""
+        return Places(*self.own[layer], self.columns)
+
+    def look(self, layer: int, asked: Tensor, options: Options) -> Tensor:
+        """What the queries [S, H, D] find in all that their rows hold."""
+        parts = [(*layers[layer], runs) for layers, runs in self.parts]
+        pieces = [count_pieces(runs, keys, asked.shape[1]) for keys, _, runs in parts]
+        kind = (sum(pieces), asked.shape[1], parts[0][1].shape[-1])
         if kind not in self.blanks:
             self.blanks[kind] = blank(kind[0], len(asked), *kind[1:], asked.device)
-        parts = zip(*(tensor.split(pieces) for tensor in self.blanks[kind]), strict=True)
-        for (layers, runs), out in zip(self.parts, parts, strict=True):
-            attend_runs(asked, *layers[layer], runs, self.positions, options, Partial(*out))
-        return merge_pieces(self.blanks[kind], query.dtype)[:, None]
+        attend_parts(asked, parts, self.positions, options, pieces, self.blanks[kind])
+        return merge_pieces(self.blanks[kind], asked.dtype)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from temper.kernels.layers import in_place, scoring_forwards
 from temper.models.spare import without_spare
 from temper.rollout.buffers import ALIVE, Buffers, Heads, Layout, SlotAttention, bucket, fitting
 from temper.rollout.engine import Finished, Request, Sampling, Watch
@@ -69,7 +70,8 @@ class SlotEngine:
         tally = Tally(sampling, watch, self.version(), finished)
         rows = plan_rows(requests, sampling, self.context)
         wanted = bucket(max(1, len(rows)), self.slots)
-        slots = with_halving(lambda slots: self._fly(tally.without(rows), slots, tally), wanted, self.release)
+        with in_place(scoring_forwards(self.model)):
+            slots = with_halving(lambda slots: self._fly(tally.without(rows), slots, tally), wanted, self.release)
         if slots < wanted:
             self.slots = slots
         self.model.train(was_training)
@@ -166,9 +168,8 @@ def with_halving(attempt: Callable[[int], None], slots: int, release: Callable[[
 def decode_step(model: Any, buffers: Buffers, slots: int, sampling: Sampling, stop_ids: Tensor) -> None:
     """One more token in each of the first `slots` slots; the host is asked nothing."""
     plan = SlotAttention(buffers, slots)
-    last = buffers.tokens[plan.slots, plan.columns]
     logits = model(
-        input_ids=last[:, None], position_ids=plan.positions[:, None], attention_plan=plan, use_cache=False
+        input_ids=plan.fed[:, None], position_ids=plan.positions[:, None], attention_plan=plan, use_cache=False
     ).logits[:, 0]
     buffers.draw(plan.slots, without_spare(model, logits), sampling, stop_ids)
 
