@@ -313,7 +313,7 @@ def check_terminal() -> Iterator[Check]:
 
 
 RECIPES = ("smoke", "tiny", "own_data")  # without these the first page of the documentation is untrue
-C_SOURCES = ("attend.c", "decode.c", "layers.c", "step.c", "exponential.h")
+C_SOURCES = ("attend.c", "decode.c", "layers.c", "step.c", "exponential.h", "products.h")
 
 
 def check_files(package: Path | None = None) -> Iterator[Check]:

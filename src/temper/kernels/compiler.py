@@ -19,7 +19,7 @@ FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-
          "-shared", "-fPIC")  # fmt: skip
 # Threads of the OpenMP that torch has loaded, so none is linked: those of a second one would compete with them.
 OPENMP = ("-fopenmp", "-nodefaultlibs", "-lc")
-HEADER = Path(__file__).with_name("exponential.h")  # what the C files share
+HERE = Path(__file__).parent
 
 
 @functools.cache
@@ -37,7 +37,8 @@ def load_library(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL | Non
 def _built(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
     """The shared library for this source, compiler and processor; made once, then found in the user's cache."""
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True, timeout=20).stdout
-    sources = [source.read_bytes(), HEADER.read_bytes()]
+    shared = sorted(HERE.glob("*.h"))  # what the C files include
+    sources = [path.read_bytes() for path in (source, *shared)]
     key = hashlib.sha256(b"\0".join([*sources, version, " ".join(flags).encode(), processor()]))
     folder = cache_folder()
     library = folder / f"{source.stem}-{key.hexdigest()[:16]}.so"
@@ -45,7 +46,7 @@ def _built(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as made:
             target = Path(made) / library.name
-            command = [compiler, f"-I{HEADER.parent}", str(source), "-o", str(target), *flags, "-lm"]
+            command = [compiler, f"-I{HERE}", str(source), "-o", str(target), *flags, "-lm"]
             subprocess.run(command, capture_output=True, check=True, timeout=60)
             target.replace(library)  # whole or not at all, however many processes build it
     return library

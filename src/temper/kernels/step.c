@@ -4,28 +4,11 @@
  * rows there are, whichever they are, and however many threads.
  */
 #include <stdlib.h>
-#include "exponential.h"
+#include "products.h"
 
-#ifdef __AVX512F__
-#define LANES 16
-#define ROWS 4 /* of a block of a product: LANES sums and what is read fit the registers */
-#else
-#define LANES 8
-#define ROWS 2
-#endif
-#define LARGE (1L << 17) /* weights of a product that a second thread pays for */
 #define EXPONENTIAL 8    /* weights that one number through an exponential takes the time of */
-#define FAR (1L << 17)   /* weights of a product that are still read from memory when their turn comes */
 #define BLOCK 256        /* tokens of the vocabulary whose weights are summed together, as in rollout/draw.py */
 #define NEVER -1e30f
-
-#ifdef __AVX__
-#define KEEP(x) __asm__("" : "+v"(x)) /* in a register: compilers read it again for each use, and reading is what limits */
-#else
-#define KEEP(x)
-#endif
-
-typedef float vector __attribute__((vector_size(LANES * 4), aligned(4)));
 
 struct layer {
     const float *before_attention, *query, *query_bias, *key, *key_bias, *value, *value_bias, *query_norm, *key_norm;
@@ -61,139 +44,6 @@ struct flight {
     long shares, rows, columns, column, visible, longest, step, stop_count; /* visible: at most, of runs and own */
     float temperature;
 };
-
-static long at_most(long a, long b) { return a < b ? a : b; }
-
-/* -- products ---------------------------------------------------------------------------------------------------- */
-
-/* Which lanes of two vectors are added to which when halves of that many lanes are: of the first vector, then the second. */
-#if LANES == 16
-#define LOW_8 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23
-#define HIGH_8 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31
-#define LOW_4 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27
-#define HIGH_4 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31
-#define LOW_2 0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29
-#define HIGH_2 2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31
-#define LOW_1 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30
-#define HIGH_1 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31
-#else
-#define LOW_4 0, 1, 2, 3, 8, 9, 10, 11
-#define HIGH_4 4, 5, 6, 7, 12, 13, 14, 15
-#define LOW_2 0, 1, 4, 5, 8, 9, 12, 13
-#define HIGH_2 2, 3, 6, 7, 10, 11, 14, 15
-#define LOW_1 0, 2, 4, 6, 8, 10, 12, 14
-#define HIGH_1 1, 3, 5, 7, 9, 11, 13, 15
-#endif
-#define FOLD(half)                                                                                 \
-    for (int i = 0; i < half; i++)                                                                 \
-        v[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], (lanes){LOW_##half}) +                    \
-               __builtin_shuffle(v[2 * i], v[2 * i + 1], (lanes){HIGH_##half})
-
-typedef int lanes __attribute__((vector_size(LANES * 4)));
-
-/* The sums of the lanes of LANES vectors. */
-static inline __attribute__((always_inline)) vector sums_of(vector *v)
-{
-#if LANES == 16
-#pragma GCC unroll 8
-    FOLD(8);
-#endif
-#pragma GCC unroll 4
-    FOLD(4);
-#pragma GCC unroll 2
-    FOLD(2);
-#pragma GCC unroll 1
-    FOLD(1);
-    return v[0];
-}
-
-/* Of one, in the same order. */
-static inline __attribute__((always_inline)) float sum_of(vector v)
-{
-    float lane[LANES];
-    memcpy(lane, &v, sizeof v);
-#pragma GCC unroll 4
-    for (int half = LANES / 2; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    return lane[0];
-}
-
-static inline float dot(const float *a, const float *b, long size)
-{
-    vector sum = {0};
-    long i = 0;
-    for (; i + LANES <= size; i += LANES) sum += *(const vector *)(a + i) * *(const vector *)(b + i);
-    float total = sum_of(sum);
-    for (; i < size; i++) total = fmaf(a[i], b[i], total);
-    return total;
-}
-
-/* to[r * stride + o] = x[r] · w[o] for r < rows, o < outs, both known when compiled; rows * outs = LANES. If it
- * `asks`, as is known then too, the weights that follow LANES outs further on are on their way when it is done. */
-static inline __attribute__((always_inline)) void block(const float *x, const float *w, float *to, long size, long stride,
-                                                        const int rows, const int outs, const int asks)
-{
-    vector sums[LANES] = {{0}};
-    long i = 0;
-    for (; i + LANES <= size; i += LANES) {
-        vector here[ROWS];
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            here[r] = *(const vector *)(x + r * size + i);
-            KEEP(here[r]);
-        }
-#pragma GCC unroll 16
-        for (int o = 0; o < outs; o++) {
-            vector weights = *(const vector *)(w + o * size + i);
-            KEEP(weights);
-            if (asks) __builtin_prefetch(w + (o + LANES) * size + i, 0, 2);
-#pragma GCC unroll 4
-            for (int r = 0; r < rows; r++) sums[r * outs + o] += here[r] * weights;
-        }
-    }
-    vector total = sums_of(sums);
-    for (; i < size; i++)
-        for (int r = 0; r < rows; r++)
-            for (int o = 0; o < outs; o++) {
-                float *one = (float *)&total + r * outs + o;
-                *one = fmaf(x[r * size + i], w[o * size + i], *one);
-            }
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; r++) memcpy(to + r * stride, (float *)&total + r * outs, outs * sizeof(float));
-}
-
-/* to [rows, stride], its first `outs` columns, = x wᵀ + bias; x [rows, size], w [outs, size], bias [outs] or NULL. */
-static void multiply(const float *x, const float *w, const float *bias, float *to, long rows, long outs, long size,
-                     long stride, long threads)
-{
-    const int wide = LANES / ROWS; /* outs of a block; the first blocks of rows ask for the next weights in turns */
-    long turns = at_most(rows / ROWS, ROWS), far = outs * size >= FAR;
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && outs * size >= LARGE)
-    for (long o = 0; o < outs; o += LANES) {
-        long r = 0, end = at_most(o + LANES, outs);
-        if (end - o == LANES) {
-            for (; r + ROWS <= rows; r += ROWS)
-                for (int part = 0; part < ROWS; part++) {
-                    const float *from = w + (o + part * wide) * size;
-                    float *into = to + r * stride + o + part * wide;
-                    if (far && r / ROWS == part % turns)
-                        block(x + r * size, from, into, size, stride, ROWS, wide, 1);
-                    else
-                        block(x + r * size, from, into, size, stride, ROWS, wide, 0);
-                }
-            for (; r < rows; r++)
-                if (far && r == 0)
-                    block(x, w + o * size, to + o, size, stride, 1, LANES, 1);
-                else
-                    block(x + r * size, w + o * size, to + r * stride + o, size, stride, 1, LANES, 0);
-        }
-        for (; r < rows; r++)
-            for (long one = o; one < end; one++) to[r * stride + one] = dot(x + r * size, w + one * size, size);
-        if (bias)
-            for (r = 0; r < rows; r++)
-                for (long one = o; one < end; one++) to[r * stride + one] += bias[one];
-    }
-}
 
 /* -- between them ------------------------------------------------------------------------------------------------ */
 
