@@ -40,6 +40,30 @@ def test_a_set_becomes_prompts_that_it_scores_itself() -> None:
     assert scorer.score(other, right[0][1]).inapplicable == ("gym",)
 
 
+def test_what_a_set_is_tested_on_is_not_what_it_is_trained_on_while_it_has_enough() -> None:
+    few = {"min_terms": 2, "max_terms": 2, "min_digits": 1, "max_digits": 1}  # 200 questions in all
+
+    def asked(size: int) -> tuple[set[str], list[str]]:
+        task = _of_gym("sums", TaskConfig(gym="chain_sum", size=size, config=few))
+        assert task is not None
+        paths = task.train, task.test
+        rows = [[json.loads(line) for line in path.read_text().splitlines()] for path in paths if path is not None]
+        return {row["question"] for row in rows[0]}, [row["question"] for row in rows[1]]
+
+    trained, tested = asked(100)
+    assert len(tested) == len(set(tested)) == 10
+    assert not trained & set(tested)
+    trained, tested = asked(4000)  # nothing is left over: it is tested all the same, on what it has
+    assert len(tested) == 400
+    entries = Scorer(load_rewards(["gym"]))
+    task = _of_gym("sums", TaskConfig(gym="chain_sum", size=100, config=few))
+    assert task is not None
+    assert task.test is not None
+    prompts = load_prompts(task.test, "sums", TaskConfig(), tell=lambda note: None)
+    right = [(one, parse_reply(f"<think>a b</think><answer>{one.gold}</answer>")) for one in prompts]
+    assert [score.rewards["gym"] for score in entries.score_all(right)] == [1.0] * 10
+
+
 @pytest.mark.parametrize(
     ("name", "config", "says"),
     [("chain_sums", {}, "does not exist"), ("chain_sum", {"no": 1}, "cannot be made"), ("../x", {}, "does not exist")],

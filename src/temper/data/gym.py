@@ -20,15 +20,19 @@ from temper.errors import ConfigError, Exit, Fault, TemperError
 from temper.rewards.gym import JUNK, JUNK_AT_MOST, entries, score_entry
 
 TIMEOUT = 300.0  # seconds for a set to be made and tried
+SPARE = 10  # entries looked at for each that is wanted, where some are not
 TRIED = 20  # entries, from the first to the last, that a set is tried on
 _BOOT = "import json, sys; path = json.loads(sys.argv[1]); sys.path[:] = path; from temper.data.gym import main; main()"
 
 
-def gym_file(name: str, size: int, seed: int, config: Mapping[str, Any]) -> Path:
-    """The file of a set's prompts, made and tried once a process. Raises ConfigError for a set that does not exist or
-    cannot be made, or whose own answers do not score 1 (junk 0, and all the same twice); TemperError without the
-    library."""
-    spec = {"set": name, "size": size, "seed": seed, "config": dict(config)}
+def gym_file(name: str, size: int, seed: int, config: Mapping[str, Any], unlike: tuple[int, int] | None = None) -> Path:
+    """The file of a set's prompts, made and tried once a process; with `unlike`, the size and seed of another file of
+    it, of prompts that are not in that one, and each once, as far as the set has so many. Raises ConfigError for a set
+    that does not exist or cannot be made, or whose own answers do not score 1 (junk 0, and all the same twice);
+    TemperError without the library."""
+    spec: dict[str, Any] = {"set": name, "size": size, "seed": seed, "config": dict(config)}
+    if unlike is not None:
+        spec["unlike"] = dict(zip(("size", "seed"), unlike, strict=True))
     key = hashlib.blake2b(json.dumps(spec, sort_keys=True).encode(), digest_size=8).hexdigest()
     if key not in _made:
         path = Path(_folder()) / f"{name if name.isidentifier() else 'set'}-{key}.jsonl"
@@ -99,18 +103,37 @@ def _written(spec: Mapping[str, Any], path: Path) -> dict[str, str]:
         close = difflib.get_close_matches(spec["set"], known, n=1)
         fix = f"did you mean `{close[0]}`?" if close else f"one of {', '.join(known)}"
         return {"problem": "does not exist", "fix": fix}
-    made, again = entries(spec), entries(spec, fresh=True)
-    size = len(made)
+    unlike, of_set = spec.get("unlike"), {name: spec[name] for name in ("set", "size", "seed", "config")}
+    if unlike is not None:
+        of_set["size"] *= SPARE
+    made, again = entries(of_set), entries(of_set, fresh=True)
+    size = min(spec["size"], len(made))
     for index in sorted({i * (size - 1) // max(1, TRIED - 1) for i in range(TRIED)}):
         if problem := _problem(made, again, index):
             return {"problem": f"cannot be trusted: {problem}", "why": f"entry {index} of {size}"}
+    chosen = range(size) if unlike is None else _unlike(made, entries({**of_set, **unlike}), size)
     with path.open("w", encoding="utf-8") as stream:
-        for index in range(size):
+        for index in chosen:
             entry = made[index]
             answer = entry["answer"]
             row = {"question": entry["question"], "answer": None if answer is None else str(answer)}
-            stream.write(json.dumps({**row, "gym": {**spec, "index": index}}, ensure_ascii=False) + "\n")
+            stream.write(json.dumps({**row, "gym": {**of_set, "index": index}}, ensure_ascii=False) + "\n")
     return {}
+
+
+def _unlike(made: Any, other: Any, wanted: int) -> list[int]:
+    """The first `wanted` entries whose questions are not in `other` nor before; where there are not so many, with more
+    of the first ones, whatever they ask."""
+    asked = {other[index]["question"] for index in range(len(other))}
+    found: list[int] = []
+    for index in range(len(made)):
+        if len(found) == wanted:
+            break
+        if (question := made[index]["question"]) not in asked:
+            asked.add(question)
+            found.append(index)
+    more = [index for index in range(len(made)) if index not in set(found)]
+    return sorted(found + more[: wanted - len(found)])
 
 
 def _problem(made: Any, again: Any, index: int) -> str:

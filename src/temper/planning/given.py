@@ -45,13 +45,14 @@ def tasks(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path]) -> dict[s
 
 
 def _of_gym(name: str, config: TaskConfig, where: str = "") -> Task | None:
-    """The task of a set of reasoning-gym, named at `where`: the prompts to test on are a tenth as many. Entry i is
-    drawn by its seed plus i, so that those to test on begin where those to train on end."""
+    """The task of a set of reasoning-gym, named at `where`: the prompts to test on are a tenth as many, and none of
+    those to train on. Entry i is drawn by its seed plus i: those to test on begin where those to train on end."""
     if config.gym is None:
         return None
     try:
         train = gym_file(config.gym, config.size, config.seed, config.config)
-        test = gym_file(config.gym, max(1, config.size // 10), config.seed + config.size, config.config)
+        tested, seed = max(1, config.size // 10), config.seed + config.size
+        test = gym_file(config.gym, tested, seed, config.config, unlike=(config.size, config.seed))
     except TemperError as error:
         raise TemperError([replace(fault, where=fault.where or where) for fault in error.faults], error.code) from None
     return Task(name, train, test, config)
