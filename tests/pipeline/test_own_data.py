@@ -23,7 +23,7 @@ SMALL = [
     "cold_start.learning_rate=0.001", "cold_start.batch_size=4", "reasoning_rl.max_steps=2",
     "reasoning_rl.num_generations=2", "reasoning_rl.prompts_per_step=2", "reasoning_rl.max_completion_length=8",
     "reasoning_rl.reward_funcs=[accuracy, repetition_penalty]", "reasoning_rl.reward_weights=[1.0, 0.1]",
-    "harvest.num_generations=2", "harvest.max_completion_length=8", "harvest.min_rewards={repetition_penalty: -1.0}",
+    "harvest.num_generations=16", "harvest.max_completion_length=8", "harvest.min_rewards={repetition_penalty: -1.0}",
     "final_rl.max_steps=1", "final_rl.num_generations=2", "final_rl.prompts_per_step=2",
     "final_rl.max_completion_length=8", "evaluation.num_samples=1", "evaluation.max_completion_length=8",
 ]  # fmt: skip

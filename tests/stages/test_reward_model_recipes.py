@@ -41,8 +41,8 @@ stages:
     stage: sample
     model: m
     tasks: [words]
-    num_generations: 4
-    max_completion_length: 300 # long enough for random weights to end a reply
+    num_generations: 64 # few replies of random weights end, and fewer are text
+    max_completion_length: 12
     drop_code_blocks: false
     min_rewards: {"@helpful": -1000}
     mix: [chat.jsonl]
