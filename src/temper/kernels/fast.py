@@ -22,7 +22,7 @@ from temper.kernels.product import has_onednn, linear
 Forward = Callable[..., Any]
 Forwards = Sequence[tuple[nn.Module, Forward]]  # a module, and the forward that takes its place
 TOLERANCE = 1e-5  # of the largest value
-_ROWS = 6  # random rows to ask for
+ROWS = 6  # random rows to ask for
 
 _known: WeakKeyDictionary[nn.Module, tuple[int, Forwards]] = WeakKeyDictionary()
 
@@ -55,7 +55,7 @@ def _faster(module: Any) -> Forward | None:
         return partial(_linear, module) if has_onednn() else None
     if not fused.available():
         return None
-    for recognise in (_find_norm, _find_mlp, _find_attention):
+    for recognise in (partial(find_norm, _norm), partial(find_mlp, _mlp), _find_attention):
         try:
             if (forward := recognise(module)) is not None:
                 return forward
@@ -93,15 +93,16 @@ def _side_by_side(layers: Sequence[Any], x_NI: Tensor) -> Tensor:
 # x · weight / √(mean(x²) + eps), or (1 + weight) instead of weight
 
 
-def _find_norm(module: Any) -> Forward | None:
+def find_norm(norm: Forward, module: Any) -> partial[Any] | None:
+    """`norm` with the module, its eps and its offset, if that is what the module computes."""
     if [name for name, _ in module.named_parameters()] != ["weight"] or module.weight.ndim != 1:
         return None
     eps = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
-    rows = torch.randn(_ROWS, len(module.weight))
+    rows = torch.randn(ROWS, len(module.weight))
     rows[0] *= eps**0.5  # a row in which eps counts
     expected = type(module).forward(module, rows)
     for offset in (0.0, 1.0):
-        forward = partial(_norm, module, eps, offset)
+        forward = partial(norm, module, eps, offset)
         if all(map(same, forward(rows), expected)):
             return forward
     return None
@@ -115,12 +116,13 @@ def _norm(module: Any, eps: float, offset: float, x: Tensor) -> Tensor:
 # down(activation(gate(x)) · up(x))
 
 
-def _find_mlp(module: Any) -> Forward | None:
-    rows = torch.randn(_ROWS, module.gate_proj.in_features)
+def find_mlp(mlp: Forward, module: Any) -> partial[Any] | None:
+    """`mlp` with the module and its activation, if that is what the module computes."""
+    rows = torch.randn(ROWS, module.gate_proj.in_features)
     rows *= 2 / module.gate_proj(rows).std()  # where activations differ from one another
     expected = type(module).forward(module, rows)
     for activation in fused.ACTIVATIONS:
-        forward = partial(_mlp, module, activation)
+        forward = partial(mlp, module, activation)
         if same(forward(rows), expected):
             return forward
     return None
@@ -147,8 +149,8 @@ class Overhear:
 
 def _find_attention(module: Any) -> Forward | None:
     width = module.q_proj.in_features
-    cosine, sine = torch.randn(2, 1, _ROWS, module.head_dim)
-    asked = {"hidden_states": torch.randn(1, _ROWS, width), "position_embeddings": (cosine, sine)}
+    cosine, sine = torch.randn(2, 1, ROWS, module.head_dim)
+    asked = {"hidden_states": torch.randn(1, ROWS, width), "position_embeddings": (cosine, sine)}
     theirs, ours = Overhear(), Overhear()
     expected, _ = type(module).forward(module, **asked, attention_mask=None, attention_plan=theirs)
     forward = partial(_attention, module, theirs.layer, theirs.options)

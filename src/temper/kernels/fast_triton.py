@@ -18,14 +18,13 @@ from torch import Tensor, nn
 
 from temper.kernels import fused_triton
 from temper.kernels.attention import Options
-from temper.kernels.fast import Forward, Forwards, Overhear, is_plain, same
-from temper.kernels.fused import ACTIVATIONS
+from temper.kernels.fast import ROWS, Forward, Forwards, Overhear, find_mlp, find_norm, is_plain, same
 from temper.kernels.fused_triton import HeadNorms, Places
 from temper.kernels.joined import join, product
 
 FAR = (0, 1, 17, 4_000, 131_000)  # positions at which a table of angles is looked at
 NEAR = 0.05  # of the model as a whole, in its own precision: norm of the difference to norm of what is expected
-ROWS, TOKENS = 3, 5  # that a module, and the model, is asked about
+TOKENS = 5  # that the model is asked about
 
 _known: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], Forwards]] = WeakKeyDictionary()
 
@@ -72,10 +71,10 @@ def _find(model: nn.Module, device: torch.device) -> Forwards:
 
 
 def _faster(module: Any) -> Forward | None:
-    kinds = {"inv_freq": _find_angles, "gate_proj": _find_mlp, "q_proj": _find_attention}
+    kinds = {"inv_freq": _find_angles, "gate_proj": partial(find_mlp, _mlp), "q_proj": _find_attention}
     recognise = next((kinds[name] for name in kinds if hasattr(module, name)), None)
     if [weight.ndim for weight in module.parameters()] == [1]:
-        recognise = _find_norm
+        recognise = partial(find_norm, _norm)
     try:
         made = None if recognise is None else recognise(_widened(module))
     except Exception:  # it lacks what it was asked for, or fails on it in whatever way: it is another kind
@@ -105,20 +104,6 @@ def _product(layers: Sequence[Any], x_NI: Tensor) -> Tensor:
 
 
 # -- norms and angles --------------------------------------------------------------------------------------------------
-
-
-def _find_norm(module: Any) -> partial[Any] | None:
-    if [name for name, _ in module.named_parameters()] != ["weight"] or module.weight.ndim != 1:
-        return None
-    eps = module.variance_epsilon if hasattr(module, "variance_epsilon") else module.eps
-    rows = torch.randn(ROWS, len(module.weight))
-    rows[0] *= eps**0.5  # a row in which eps counts
-    expected = type(module).forward(module, rows)
-    for offset in (0.0, 1.0):
-        forward = partial(_norm, module, eps, offset)
-        if all(map(same, forward(rows), expected)):
-            return forward
-    return None
 
 
 def _norm(module: Any, eps: float, offset: float, x: Tensor | Sum) -> Tensor:
@@ -153,17 +138,6 @@ def _angles(module: Any, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tenso
 # -- down(activation(gate(x)) · up(x)) ---------------------------------------------------------------------------------
 
 
-def _find_mlp(module: Any) -> partial[Any] | None:
-    rows = torch.randn(ROWS, module.gate_proj.in_features)
-    rows *= 2 / module.gate_proj(rows).std()  # where activations differ from one another
-    expected = type(module).forward(module, rows)
-    for activation in ACTIVATIONS:
-        forward = partial(_mlp, module, activation)
-        if same(forward(rows), expected):
-            return forward
-    return None
-
-
 def _mlp(module: Any, activation: str, x: Tensor) -> Tensor:
     rows = x.reshape(-1, x.shape[-1])
     mixed = fused_triton.gated(_product((module.gate_proj, module.up_proj), rows), activation)
@@ -177,7 +151,7 @@ def _find_attention(module: Any) -> partial[Any] | None:
     width, size = module.q_proj.in_features, module.head_dim
     norms = None
     if hasattr(module, "q_norm"):
-        of_query, of_key = _find_norm(module.q_norm), _find_norm(module.k_norm)
+        of_query, of_key = find_norm(_norm, module.q_norm), find_norm(_norm, module.k_norm)
         if of_query is None or of_key is None or of_query.args[1:] != of_key.args[1:]:
             return None
         norms = of_query.args[1:]

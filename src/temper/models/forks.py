@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from temper.errors import Fault, ResourceError
+
 ALIGNMENT = 64  # bytes
 _ended_seconds = [0.0]  # CPU seconds of forked processes that have ended
 
@@ -49,6 +51,12 @@ def settle_fork(*kept: int) -> None:
         os.closerange(before + 1, number)
         before = number
     torch.set_num_threads(1)
+
+
+def killed(what: str, code: int | None, fix: str) -> ResourceError:
+    """To be raised where a process that shared the work has gone without a word."""
+    why = f"it ended with code {code}; the system kills processes when memory runs out"
+    return ResourceError(Fault(f"a {what} process was killed", why=why, fix=fix))
 
 
 def cpu_seconds(more: float = 0.0) -> float:

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from temper.errors import Fault, ResourceError
-from temper.models.forks import settle_fork, start_fork
+from temper.models.forks import killed, settle_fork, start_fork
 from temper.rollout.engine import Finished, Request, Sampling
 from temper.rollout.native import NativeEngine
 from temper.rollout.plain import PlainEngine
@@ -47,9 +46,8 @@ class Worker:
                 finish(*message)
         except (EOFError, ConnectionResetError):
             self._process.join()
-            why = f"it ended with code {self._process.exitcode}; the system kills processes when memory runs out"
             fix = "free memory, or lower `num_generations` or `prompts_per_step`; then run again"
-            raise ResourceError(Fault("a sampler process was killed", why=why, fix=fix)) from None
+            raise killed("sampler", self._process.exitcode, fix) from None
         if isinstance(message, str):
             raise RuntimeError(f"in a sampler process:\n{message}")
         return message

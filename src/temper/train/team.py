@@ -21,8 +21,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from temper.distributed.ranks import ranks
-from temper.errors import Fault, ResourceError
-from temper.models.forks import cpu_seconds, may_fork, one_thread, settle_fork, start_fork
+from temper.models.forks import cpu_seconds, killed, may_fork, one_thread, settle_fork, start_fork
 
 T = TypeVar("T")
 SHARE_SECONDS = 0.1  # with less work each, a second process saves little: half of that goes into pages it copies
@@ -152,9 +151,8 @@ class _Helper:
             message = pickle.loads(self._answers.recv_bytes())
         except (EOFError, ConnectionResetError):
             self._process.join()
-            why = f"it ended with code {self._process.exitcode}; the system kills processes when memory runs out"
             fix = "free memory, lower `micro_batch_tokens`, or set `parallel: threads`; then run again"
-            raise ResourceError(Fault("a training process was killed", why=why, fix=fix)) from None
+            raise killed("training", self._process.exitcode, fix) from None
         if isinstance(message, BaseException):
             raise message
         return message
