@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -125,15 +126,15 @@ def _unlike(made: Any, other: Any, wanted: int) -> list[int]:
     """The first `wanted` entries whose questions are not in `other` nor before; where there are not so many, with more
     of the first ones, whatever they ask."""
     asked = {other[index]["question"] for index in range(len(other))}
-    found: list[int] = []
+    found: dict[int, None] = {}
     for index in range(len(made)):
         if len(found) == wanted:
             break
         if (question := made[index]["question"]) not in asked:
             asked.add(question)
-            found.append(index)
-    more = [index for index in range(len(made)) if index not in set(found)]
-    return sorted(found + more[: wanted - len(found)])
+            found[index] = None
+    more = (index for index in range(len(made)) if index not in found)
+    return sorted([*found, *islice(more, wanted - len(found))])
 
 
 def _problem(made: Any, again: Any, index: int) -> str:

@@ -244,7 +244,7 @@ def _ranked_text(item: Any) -> str:
 
 
 _REPLY = ("content", "value", "text", "reply", "response", "completion", "answer", "output")
-_BEST_LAST = ("score", "rating", "overall_score", "reward")
+_SCORES = ("score", "rating", "overall_score", "reward")
 
 
 def _heights(row: Row, shape: Shape, items: Sequence[Any]) -> list[float]:
@@ -256,7 +256,7 @@ def _heights(row: Row, shape: Shape, items: Sequence[Any]) -> list[float]:
             raise ValueError(f"{len(items)} replies and {len(ranks)} ranks")
         return _all_numbers([None if rank is None else -rank for rank in ranks])
     objects = [item for item in items if isinstance(item, dict)]
-    for name, sign in (("rank", -1), *((name, 1) for name in _BEST_LAST)):
+    for name, sign in (("rank", -1), *((name, 1) for name in _SCORES)):
         if any(name in item for item in objects):
             numbers = [number_of(item.get(name)) if isinstance(item, dict) else None for item in items]
             return _all_numbers([None if number is None else sign * number for number in numbers])

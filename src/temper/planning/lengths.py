@@ -117,8 +117,8 @@ def _of_stage(
         how = how if source.rows is not None else "full micro-batches: its rows are not known yet"
         return Tokens(source.rows, assumed=how), None
     if stage.kind == "sft":
-        golds = _golds(stage, recipe, artifacts, start.folder)
-        return Tokens(golds, assumed="" if golds else "full micro-batches: its rows are not known yet"), None
+        rows = _prompts(stage, recipe, artifacts, start.folder)
+        return Tokens(rows, assumed="" if rows else "full micro-batches: its rows are not known yet"), None
     limit = getattr(stage.config, "max_completion_length", None)
     if not isinstance(limit, int):
         return Tokens(), None
@@ -160,22 +160,10 @@ def _judged(path: Path, columns: Mapping[str, str], stage: Stage, chat: ChatForm
     return [example for unit in units_of(rows, stage.config, chat) for example in unit.examples]  # type: ignore
 
 
-def _golds(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path], model: Path | None) -> Spread | None:
-    """Of the prompts of the stage's tasks with their gold answers; None if they cannot be told."""
-    from temper.stages.prompts import gold_conversations
-    from temper.text.chat import ChatFormat
-
-    if model is None:
-        return None
-    examples: list[Any] = []
-    for prompts in _task_prompts(stage, recipe, artifacts):
-        with suppress(TemperError):
-            examples += ChatFormat.load(model).conversation_examples(gold_conversations(prompts))
-    return Spread.of([len(example.token_ids) for example in examples])
-
-
 def _prompts(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path], model: Path | None) -> Spread | None:
-    """Of the prompts of the stage's tasks, template and all; None if they cannot be told."""
+    """Of the prompts of the stage's tasks, template and all, for `sft` with their gold answers; None if they cannot be
+    told."""
+    from temper.stages.prompts import gold_conversations
     from temper.text.chat import ChatFormat
 
     if model is None:
@@ -183,7 +171,12 @@ def _prompts(stage: Stage, recipe: Recipe, artifacts: Mapping[str, Path], model:
     lengths: list[int] = []
     for prompts in _task_prompts(stage, recipe, artifacts):
         with suppress(TemperError):
-            lengths += map(len, ChatFormat.load(model).prompts_ids([prompt.messages for prompt in prompts]))
+            chat = ChatFormat.load(model)
+            if stage.kind == "sft":
+                examples = chat.conversation_examples(gold_conversations(prompts))
+                lengths += [len(example.token_ids) for example in examples]
+            else:
+                lengths += map(len, chat.prompts_ids([prompt.messages for prompt in prompts]))
     return Spread.of(lengths)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 UNGATED = {"gpt_neox", "phi", "starcoder2", "nemotron"}  # kinds whose MLP has two matrices, not three
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # how many a layer of a mixture has
-HEAD_CHUNKS = 2 * (16 << 20)  # two chunks of logits of `train/head.py`
+HEAD_SPACES = 2 * (16 << 20)  # two pieces of logits of `train/head.py`, or chunks of `train/divergence.py`, at most
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,9 @@ class Shape:
         weight, which waits for the embedding's."""
         rows = training.width * (2 * self.hidden_size + 3 * self.intermediate_size) * tokens
         if training.rank:
-            return max(rows, HEAD_CHUNKS)
+            return max(rows, HEAD_SPACES)
         weights = training.width * 2 * self.hidden_size * self.intermediate_size
-        return 4 * self.embedding + max(rows + weights, HEAD_CHUNKS)
+        return 4 * self.embedding + max(rows + weights, HEAD_SPACES)
 
     def prefill_bytes(self, tokens: int, width: int) -> int:
         """What laying down prompts of `tokens` tokens together takes: one layer's rows, and all keys and values."""

@@ -18,12 +18,7 @@ from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
 from temper.stages.idle import Idle, idle_optimizer
 from temper.stages.models import check_model, check_training, finish_model, open_learner
-from temper.stages.prompts import (
-    check_conversations,
-    check_golds,
-    conversation_examples,
-    gold_examples,
-)
+from temper.stages.prompts import check_conversations, check_golds, conversation_examples, gold_examples
 from temper.text.chat import ChatFormat
 from temper.train.forward import plan_batch, score_targets
 from temper.train.learner import Learner, OptimizerConfig
