@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from model_zoo import make
 
 from temper.cli import main
 from temper.models.save import licence_in
+from temper.recipe.graph import ASSETS
 from temper.text.chat import ChatFormat
 from temper.text.ollama import go_template, modelfile
 from temper.types import Message
@@ -82,6 +84,12 @@ def test_a_model_that_was_not_measured_has_a_card_without_scores(run, tmp_path):
 def test_the_licence_is_that_of_the_front_matter(tmp_path, text, licence):
     (tmp_path / "README.md").write_text(text)
     assert licence_in(tmp_path) == licence
+
+
+@pytest.mark.parametrize("name", ["tiny-base", "tiny-code-base"])
+def test_the_shipped_models_are_under_the_licence_of_the_project(name):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert licence_in(ASSETS / name) == project["license"].lower()
 
 
 TEMPLATES = {

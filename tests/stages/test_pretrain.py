@@ -16,6 +16,7 @@ from temper.artifacts import hash_file
 from temper.errors import Preempted
 from temper.models.create import create_model
 from temper.models.load import supports_shared_prefix
+from temper.models.save import licence_in
 from temper.stages import pretrain
 from temper.stages.context import StageContext
 from temper.stages.pretrain import Architecture, Config, pack_blocks, update
@@ -64,24 +65,38 @@ def test_a_new_model_is_made_for_the_packed_path() -> None:
     assert supports_shared_prefix(create_model(architecture, chat, seed=0))
 
 
+def context(work: Path, inputs: dict[str, Path], stopped: bool = False) -> StageContext:
+    (work / "out").mkdir(parents=True, exist_ok=True)
+    log = SimpleNamespace(
+        step=lambda *row: None, info=lambda text: None, warn=lambda text, key="": None,
+        resume_at=lambda step, kept=None: None,
+    )  # fmt: skip
+    return StageContext("base", 0, work / "out", work, inputs, {}, log, lambda: stopped)  # type: ignore[arg-type]
+
+
+def test_a_new_model_is_under_the_licence_that_it_is_given(tmp_path: Path) -> None:
+    (tmp_path / "texts.jsonl").write_text('{"text": "one and two are three"}\n' * 40, encoding="utf-8")
+    small = Architecture(hidden_size=16, intermediate_size=16, num_hidden_layers=1)
+    sizes = {"architecture": small, "vocab_size": 300, "max_steps": 1, "batch_size": 2, "block_size": 16}
+    for given, named, said in (("mit", "mit", "This model is under `mit`"), (None, "", "Not stated")):
+        ctx = context(tmp_path / (given or "none"), {"d": tmp_path / "texts.jsonl"})
+        pretrain.run(Config(data="d", license=given, **sizes), ctx)
+        assert licence_in(ctx.out) == named
+        assert said in (ctx.out / "README.md").read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="license"):
+        Config(data="d", license="mit\ntags: [x]", **sizes)
+
+
 def test_a_model_that_reads_on_keeps_its_tokenizer_and_resumes_to_the_same_bits(tmp_path: Path) -> None:
     source = make("llama", tmp_path / "m")
     (tmp_path / "texts.jsonl").write_text('{"text": "one and two are three"}\n' * 40, encoding="utf-8")
     config = Config(model="m", data="d", max_steps=4, batch_size=2, block_size=16, learning_rate=0.01, save_steps=1)
 
     def run(name: str, stop_after: int | None = None) -> Path:
-        work, seen = tmp_path / name, []
-        (work / "out").mkdir(parents=True, exist_ok=True)
-        log = SimpleNamespace(
-            step=lambda *row: seen.append(row), info=lambda text: None, warn=lambda text, key="": None,
-            resume_at=lambda step, kept=None: None,
-        )  # fmt: skip
-        inputs = {"m": source, "d": tmp_path / "texts.jsonl"}
-        stopping = lambda: stop_after is not None  # noqa: E731
-        ctx = StageContext("base", 0, work / "out", work, inputs, {}, log, stopping)  # type: ignore[arg-type]
+        ctx = context(tmp_path / name, {"m": source, "d": tmp_path / "texts.jsonl"}, stopped=stop_after is not None)
         assert pretrain.check(config, ctx) == []
         pretrain.run(config, ctx)
-        return work / "out"
+        return ctx.out
 
     whole = run("whole")
     for _ in range(3):

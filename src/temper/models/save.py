@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 HISTORY = "training.json"  # how a model came to be: one entry a stage, oldest first
+RANDOM_WEIGHTS = "random weights"  # what a new model was trained from
 
 
 def save_model(model: PreTrainedModel, chat: ChatFormat, out: Path, card: Mapping[str, Any]) -> None:
@@ -121,10 +122,7 @@ def _readme(model: PreTrainedModel, chat: ChatFormat, history: Sequence[Mapping[
         talk = "It continues text; it has no chat template."
         ask = 'prompt = "…"'
     end = backend.id_to_token(chat.end_id)
-    licence = next((entry["licence"] for entry in history if entry.get("licence")), "")
-    terms = f"The model it was trained from is under `{licence}`; the terms of its training data apply as well."
-    if not licence:
-        terms = "Not stated: the terms of the model it was trained from and of the data it was trained on apply."
+    licence, terms = _terms(history)
     return f"""---
 library_name: transformers
 pipeline_tag: {tag}
@@ -180,6 +178,17 @@ _USES = {
         _INPUTS.replace("{text}", 'prompt + "the reply" + "{end}"') + "\nprint(model(**inputs).logits[0, :, 0])",
     ),
 }
+
+
+def _terms(history: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """(the licence, "" where none is known; what the card says of it)."""
+    licensed = next((entry for entry in history if entry.get("licence")), None)
+    if licensed is None:
+        return "", "Not stated: the terms of the model it was trained from and of the data it was trained on apply."
+    is_new = licensed is history[-1] and licensed["trained_from"] == RANDOM_WEIGHTS
+    which = "This model" if is_new else "The model it was trained from"
+    name = licensed["licence"]
+    return name, f"{which} is under `{name}`; the terms of its training data apply as well."
 
 
 def _stage_lines(entry: Mapping[str, Any]) -> str:

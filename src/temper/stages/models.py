@@ -89,12 +89,15 @@ def open_reference(source: Path, policy: Any, config: OptimizerConfig, offload: 
     return reference
 
 
-def finish_model(learner: Learner, chat: ChatFormat, ctx: StageContext, trained_from: str, how: Sequence[str]) -> None:
+def finish_model(
+    learner: Learner, chat: ChatFormat, ctx: StageContext, trained_from: str, how: Sequence[str], licence: str = ""
+) -> None:
     """Leave what was trained as the stage's artifact: a whole model in float32, and beside it the adapter, if any. Of a
-    policy that shares its trunk with a value head it is the policy."""
+    policy that shares its trunk with a value head it is the policy. A `licence` is that of a new model."""
     trained = learner.trained_model()
     if ranks().rank:
         return  # all have the same, and the first one writes it
     policy = trained.policy if isinstance(trained, SharedTrunk) else trained
     model = merge_adapters(policy, ctx.out / FOLDER)
-    save_model(model, chat, ctx.out, card={"stage": ctx.name, "trained_from": trained_from, "how": list(how)})
+    card = {"stage": ctx.name, "trained_from": trained_from, "how": list(how), "licence": licence}
+    save_model(model, chat, ctx.out, card)

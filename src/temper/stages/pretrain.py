@@ -17,6 +17,7 @@ from temper.errors import DataError, Fault, TemperError
 from temper.models.create import create_model
 from temper.models.forks import cpu_seconds
 from temper.models.load import load_model
+from temper.models.save import RANDOM_WEIGHTS
 from temper.rng import seed_for
 from temper.stages.context import StageContext
 from temper.stages.draws import shuffled
@@ -50,7 +51,7 @@ class Architecture(StrictModel):
         return self
 
 
-OF_A_NEW_MODEL = ("architecture", "vocab_size", "chat_template")
+OF_A_NEW_MODEL = ("architecture", "vocab_size", "chat_template", "license")
 
 
 class Config(OptimizerConfig):
@@ -65,6 +66,7 @@ class Config(OptimizerConfig):
     architecture: Architecture = Architecture()
     vocab_size: Annotated[int, Field(ge=300)] = 640
     chat_template: str | None = None  # stored with the tokenizer for the stages that chat; a name or a path
+    license: Annotated[str, Field(pattern=r"^[\w.+-]+$")] | None = None  # of a new model, for its card
     max_steps: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=1)] = 128  # blocks an optimiser step
     block_size: Annotated[int, Field(ge=8)] = 128
@@ -117,7 +119,7 @@ def run(config: Config, ctx: StageContext) -> None:
             }
             ctx.log.step(step + 1, config.max_steps, metrics | timing)
     how = [f"pretraining: {config.max_steps} steps on {len(texts)} texts"]
-    finish_model(learner, chat, ctx, config.model or "random weights", how)
+    finish_model(learner, chat, ctx, config.model or RANDOM_WEIGHTS, how, config.license or "")
 
 
 def new_model(texts: list[str], config: Config, ctx: StageContext) -> tuple[ChatFormat, Any]:

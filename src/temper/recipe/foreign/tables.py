@@ -205,6 +205,7 @@ AREAS: tuple[tuple[str, str], ...] = (
     (r"^critic[._]", "value models are of a stage `ppo`: `value_model`, `value_learning_rate`, `value_clip_range`"),
     (r"override_config|override_transformer", "a model's own config.json counts"),
     (r"optim\.|muon", "the optimiser is AdamW, its keys those of this stage"),
+    (r"gradient_checkpointing_", "`gradient_checkpointing` says whether; how is settled, and changes no bit"),
     (r"^(ckpt|trainer\.(resume|max_|del_|default_|esi|save|rollout_data|val))|checkpoint",
      "checkpoints are written by `save_steps` and used by themselves"),
     (r"^ds\.|^engine\b|deepspeed|megatron|fsdp|veomni|offload|parallel|nccl|hybrid_engine|balance|colocate|num_gpus"
