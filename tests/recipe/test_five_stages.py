@@ -16,8 +16,13 @@ def test_the_five_stages_follow_one_another_as_r1s_did() -> None:
         "cold_start": "@base", "reasoning_rl": "@cold_start", "second_sft": "@base", "final_rl": "@second_sft",
     }  # fmt: skip
     assert stages["second_sft"].data == "@harvest"
-    assert (stages["harvest"].model, stages["harvest"].mix) == ("@reasoning_rl", ["@talk_data"])
-    assert {"accuracy", "format", "language_consistency"} <= set(stages["harvest"].min_rewards)
+    harvests = {name: stages[name] for name in ("talk_data", "hard_data", "harvest")}
+    assert {name: harvest.model for name, harvest in harvests.items()} == {
+        "talk_data": "@cold_start", "hard_data": "@reasoning_rl", "harvest": "@reasoning_rl",
+    }  # fmt: skip
+    assert stages["harvest"].mix == ["@talk_data", "@hard_data"]
+    assert all(harvest.min_rewards["accuracy"] == 1.0 for harvest in harvests.values())
+    assert "language_consistency" in stages["harvest"].min_rewards
     rules, final = stages["reasoning_rl"], stages["final_rl"]
     assert not any(name.startswith("@") for name in rules.reward_funcs)
     assert [name for name in final.reward_funcs if name.startswith("@")] == ["@helpful", "@harmless"]
