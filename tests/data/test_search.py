@@ -54,3 +54,14 @@ def test_no_search_stands_twice_in_a_file(split) -> None:
     assert len({row["question"] for row in rows}) == 300
     assert [row["level"] for row in rows[:4]] == [3, 4, 5, 3]
     assert rows[:50] == list(search_prompts(split, 50, 3))
+
+
+def test_sums_added_in_the_head_are_those_of_english_sentences_and_slip_as_often_as_told() -> None:
+    habits = Habits(slip=0.0, slip_in_english=0.4, gives_up=(0.1, 0.1))
+    text = " ".join(row["completion"] for row in search_conversations(400, 0, habits))
+    german = re.findall(r"(?:Zuerst|Warte,) (\d+)\+(\d+)=(\d+), \d+\?", text)
+    english = re.findall(r"(?:First|Wait,) (\d+), (\d+): (\d+), \d+\?", text)
+    assert len(german) + len(english) == text.count("?")
+    assert all(int(a) + int(b) == int(c) for a, b, c in german)
+    slips = sum(int(a) + int(b) != int(c) for a, b, c in english)
+    assert (min(len(german), len(english)) > 300, 0.35 < slips / len(english) < 0.45) == (True, True)

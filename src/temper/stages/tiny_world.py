@@ -47,6 +47,7 @@ class Config(StrictModel):
     search_train: Count = 0  # which two of some numbers make a sum
     search_test: Count = 0
     search_cold_start: Count = 0
+    slip_in_english: Share | None = None  # of searches' sums in English, then added in the head; null: as in German
     web: Count = 0
     tagged: Share = 0.5  # share of the chats in `web` that use the tags of R1-Zero's template
 
@@ -89,7 +90,9 @@ def run(config: Config, ctx: StageContext) -> None:
         "search.test": (config.search_test, lambda n: search.search_prompts("test", n, seed)),
         "search_cold_start": (
             config.search_cold_start,
-            lambda n: search.search_conversations(n, seed, search.Habits(slip=config.slip, mixed=config.mixed)),
+            lambda n: search.search_conversations(
+                n, seed, search.Habits(slip=config.slip, slip_in_english=config.slip_in_english, mixed=config.mixed)
+            ),
         ),
         "general_conversations": (config.general_conversations, lambda n: files.general_conversations(n, seed)),
         "web": (config.web, lambda n: web_texts(n, seed, config.slip, config.tagged)),

@@ -6,6 +6,9 @@
 No step tells which pair is the right one, so a solution tries them in order, and what it is worth is how long it goes
 on. Most people lose patience: they stop at some wrong pair and guess, and some think again even then. Those who mix two
 languages are more often patient: who thinks for long does not mind the words.
+
+The people may also reason better in one language than in the other: then sums in German sentences are written out, and
+those in English ones added up in the head, `Wait, 14, 28: 43, 25?`, and wrong more often.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ WORDS = {  # what a sentence begins with, in either language
     "en": {"first": "First", "wait": "Wait,", "yes": "Yes.", "guess": "Then"},
     "de": {"first": "Zuerst", "wait": "Warte,", "yes": "Ja.", "guess": "Dann"},
 }
+WRITTEN_OUT, IN_THE_HEAD = "{}+{}={}", "{}, {}: {}"
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,13 @@ def draw_search(random: Random, split: Split, size: int) -> Search:
 
 @dataclass(frozen=True)
 class Habits:
-    """How people search: the chance that a sum is wrong, that a thought mixes languages, that who thinks so or in one
-    language is patient, that the impatient and the patient give up at a wrong pair, that a guess is thought over, and
-    that a find is tried again."""
+    """How people search: the chance that a sum is wrong, that one in an English sentence is where those are added up in
+    the head (None: they are not), that a thought mixes languages, that who thinks so or in one language is patient,
+    that the impatient and the patient give up at a wrong pair, that a guess is thought over, and that a find is tried
+    again."""
 
     slip: float = 0.05
+    slip_in_english: float | None = None
     mixed: float = 0.6
     patient: tuple[float, float] = (0.5, 0.2)
     gives_up: tuple[float, float] = (0.6, 0.05)
@@ -89,22 +95,31 @@ def search_thought(problem: Search, habits: Habits, random: Random) -> tuple[str
     gives_up = habits.gives_up[random.random() < habits.patient[not mixed]]
     sentences: list[str] = []
 
-    def say(kind: str, rest: str = "") -> None:
-        sentences.append(f"{WORDS[random.choice(('en', 'de')) if mixed else 'en'][kind]}{rest}")
+    def tongue() -> str:
+        return random.choice(("en", "de")) if mixed else "en"
+
+    def add(pair: tuple[int, int], slip: float) -> int:
+        return slipped(sum(pair), random) if random.random() < slip else sum(pair)
 
     left = problem.pairs
     while left:
-        pair = left.pop(0)
-        total = slipped(sum(pair), random) if random.random() < habits.slip else sum(pair)
-        say("wait" if sentences else "first", f" {pair[0]}+{pair[1]}={total}, {problem.target}?")
+        pair, form = left.pop(0), WRITTEN_OUT
+        if habits.slip_in_english is None:
+            total, language = add(pair, habits.slip), tongue()
+        elif (language := tongue()) == "de":
+            total = add(pair, habits.slip)
+        else:
+            total, form = add(pair, habits.slip_in_english), IN_THE_HEAD
+        begin = WORDS[language]["wait" if sentences else "first"]
+        sentences.append(f"{begin} {form.format(*pair, total)}, {problem.target}?")
         if total == problem.target:
-            say("yes")
+            sentences.append(WORDS[tongue()]["yes"])
             if random.random() >= habits.checks:
                 return " ".join(sentences), written(pair)
             left.insert(0, pair)
         elif random.random() < gives_up or not left:
             guess = random.choice(left or problem.pairs)
-            say("guess", f" {written(guess)}.")
+            sentences.append(f"{WORDS[tongue()]['guess']} {written(guess)}.")
             if not left or random.random() >= habits.thinks_again:
                 return " ".join(sentences), written(guess)
     raise AssertionError("a thought ends with a find or a guess")
