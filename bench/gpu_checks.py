@@ -27,7 +27,8 @@ from temper.data.batching import make_batch
 from temper.kernels import decode_triton, varlen
 from temper.kernels.attention import NAME, Options, Partial, register
 from temper.kernels.decode_triton import Runs, attend_runs, blank, merge_pieces
-from temper.kernels.layers import in_place, training_forwards
+from temper.kernels.forwards import in_place
+from temper.kernels.layers import training_forwards
 from temper.kernels.masked import MaskedBlocks
 from temper.kernels.runs import Row
 from temper.rollout.engine import Request, Sampling

@@ -27,7 +27,8 @@ from temper_step import configure, groups_of, requests_of
 from workloads import Workload, add_fields, chosen, names
 
 from temper.errors import Exit, Fault, TemperError
-from temper.kernels.layers import in_place, scoring_forwards
+from temper.kernels.forwards import in_place
+from temper.kernels.layers import scoring_forwards
 from temper.models.load import load_model
 from temper.rollout.engine import Sampling
 from temper.rollout.slots import SlotEngine, decode_step

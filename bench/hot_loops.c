@@ -54,7 +54,7 @@ static void run(long times, long rows)
 }
 
 #elif defined ATTEND
-#include "attend.c"
+#include "attend.h"
 
 /* Forward and backward of a prompt of 14 tokens and its 16 replies of 32. */
 static void run(long times, long rows)

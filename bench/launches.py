@@ -30,7 +30,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from temper.kernels.attention import NAME, register
-from temper.kernels.layers import in_place, scoring_forwards
+from temper.kernels.forwards import in_place
+from temper.kernels.layers import scoring_forwards
 from temper.rollout.buffers import ALIVE, LENGTH, LIMIT, START, Buffers, Layout
 from temper.rollout.engine import Sampling
 from temper.rollout.slots import decode_step

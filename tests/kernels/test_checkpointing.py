@@ -15,7 +15,8 @@ from torch._dynamo.utils import counters
 
 from temper.data.batching import make_batch
 from temper.errors import ConfigError
-from temper.kernels.layers import decoder_layers, in_place, training_forwards
+from temper.kernels.forwards import in_place
+from temper.kernels.layers import decoder_layers, training_forwards
 from temper.train.forward import plan_batch, score_targets
 from temper.train.learner import Learner, OptimizerConfig
 from temper.train.losses import LossSum

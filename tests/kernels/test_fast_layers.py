@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from temper.data.batching import make_batch
 from temper.kernels import choice, fast, fused, product
 from temper.kernels.fast import fast_forwards
-from temper.kernels.layers import in_place
+from temper.kernels.forwards import in_place
 from temper.train.forward import plan_batch, score_targets
 from temper.types import Example
 

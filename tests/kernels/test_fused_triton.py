@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from temper.data.batching import make_batch
 from temper.kernels import draw_triton, fast_triton, fused_triton, joined
+from temper.kernels.forwards import in_place
 from temper.kernels.fused_triton import HeadNorms, Places
-from temper.kernels.layers import decoder_layers, in_place, training_forwards
+from temper.kernels.layers import decoder_layers, training_forwards
 from temper.rollout import buffers as slot_buffers
 from temper.rollout.buffers import Buffers, Layout
 from temper.rollout.engine import Request, Sampling

@@ -6,7 +6,7 @@ fast.py       faster forwards for a model's layers      fused.py, layers.c    wh
 fast_triton.py  the same on a GPU                       fused_triton.py       what they do between products
 joined.py     weights side by side: one product         draw_triton.py        what a step feeds and draws on a GPU
 layers.py     checkpointed or compiled layers           product.py    matrix products by the faster library
-rows.py, attend.c  packed rows in one call on a CPU     choice.py     which way is faster: measured, remembered
+rows.py, attend.h  packed rows in one call on a CPU     choice.py     which way is faster: measured, remembered
 decode.py, decode.c  one token a row on a CPU           decode_triton.py      on CUDA
 compiler.py   the C files as libraries                  packing.py    can this model be packed?
 """

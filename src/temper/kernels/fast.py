@@ -2,12 +2,12 @@
 
 A module is recognised by what it computes, never by the name of its class: it is asked for a few random rows, and the
 faster forward takes its place only where that says the same. What is not recognised stays as it is. For float32 on a
-CPU; put in place by `layers.in_place` for as long as a pass takes.
+CPU; put in place by `forwards.in_place` for as long as a pass takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from temper.kernels import fused
 from temper.kernels.attention import Options
+from temper.kernels.forwards import Forward, Forwards
 from temper.kernels.product import has_onednn, linear
 
-Forward = Callable[..., Any]
-Forwards = Sequence[tuple[nn.Module, Forward]]  # a module, and the forward that takes its place
 TOLERANCE = 1e-5  # of the largest value
 ROWS = 6  # random rows to ask for
 

@@ -5,8 +5,7 @@ The layers' own forward is put in place for an update and taken away after it, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -15,8 +14,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from temper.errors import ConfigError, Fault
-from temper.kernels import attention, fast, fast_triton
-from temper.kernels.fast import Forwards
+from temper.kernels import attention, fast, fast_triton, trunk
+from temper.kernels.forwards import Forwards
 
 
 def decoder_layers(model: nn.Module) -> list[nn.Module]:
@@ -36,9 +35,9 @@ def training_forwards(model: nn.Module, checkpointing: bool, compiled: bool) -> 
 
     Lengths are dynamic, so other token counts need no other code. Attention is not compiled: its plan is Python.
     """
-    forwards = {} if compiled else dict(faster_forwards(model))
     if not (checkpointing or compiled):
-        return list(forwards.items())
+        return faster_forwards(model)
+    forwards = {} if compiled else dict(_of_parts(model))
     if compiled:
         _leave_attention_out()
     for layer in decoder_layers(model):
@@ -59,23 +58,14 @@ def scoring_forwards(model: nn.Module) -> Forwards:
 
 
 def faster_forwards(model: nn.Module) -> Forwards:
-    """Those of the device that `model` is on: Triton's on a GPU (`kernels/fast_triton.py`), C's on a CPU."""
+    """Those of the device that `model` is on: Triton's on a GPU (`kernels/fast_triton.py`), C's on a CPU, of its parts
+    and of all layers of a small model together (`kernels/trunk.py`)."""
+    forwards = _of_parts(model)
+    return [*forwards, *trunk.trunk_forwards(model)] if forwards else ()
+
+
+def _of_parts(model: nn.Module) -> Forwards:
     return fast_triton.fast_forwards(model) or fast.fast_forwards(model)
-
-
-@contextmanager
-def in_place(forwards: Forwards) -> Iterator[None]:
-    """Within it, modules are called by these forwards."""
-    before = [(module, module.__dict__.get("forward")) for module, _ in forwards]
-    for module, forward in forwards:
-        module.forward = forward
-    try:
-        yield
-    finally:
-        for module, forward in before:
-            del module.forward
-            if forward is not None:
-                module.forward = forward
 
 
 def _leave_attention_out() -> None:

@@ -1,15 +1,9 @@
 /* Products of rows with weights that lie [out, in]: a number is the same sum in the same order however many rows there
  * are, whichever they are, and however many threads.
  */
-#include "exponential.h"
+#include "vectors.h"
 
-#ifdef __AVX512F__
-#define LANES 16
-#define ROWS 4 /* of a block of a product: LANES sums and what is read fit the registers */
-#else
-#define LANES 8
-#define ROWS 2
-#endif
+#define ROWS (LANES / 4) /* of a block of a product: LANES sums and what is read fit the registers */
 #define LARGE (1L << 17) /* weights of a product that a second thread pays for */
 #define FAR (1L << 17)   /* weights of a product that are still read from memory when their turn comes */
 
@@ -18,8 +12,6 @@
 #else
 #define KEEP(x)
 #endif
-
-typedef float vector __attribute__((vector_size(LANES * 4), aligned(4)));
 
 static long at_most(long a, long b) { return a < b ? a : b; }
 

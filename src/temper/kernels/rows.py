@@ -1,4 +1,4 @@
-"""Attention over packed rows in one call, forward and backward, by `attend.c`: float32 on a CPU.
+"""Attention over packed rows in one call, forward and backward, by `attend.h`: float32 on a CPU.
 
 For rows of some tens to hundreds of tokens torch's flash attention spends more on laying them out than on attending.
 
@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from temper.kernels.compiler import OPENMP, load_library
 from temper.kernels.runs import Row
 
-SOURCE = Path(__file__).with_name("attend.c")
+SOURCE = Path(__file__).with_name("trunk.c")  # which has it too
 MOST = 1024  # keys of a row, up to which it was measured beside flash attention, which keeps fewer scores
 WIDTH = 16  # a head size is a multiple of this
 

@@ -8,7 +8,7 @@ Shapes: N positions, D head size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from temper.kernels import fast, fused
 from temper.kernels.attention import Options
-from temper.kernels.layers import in_place
+from temper.kernels.forwards import Forwards, in_place
 from temper.kernels.step import LayerC, StackC
 
 Weights = dict[str, Tensor | None]
@@ -46,6 +46,14 @@ class Layer:
     options: Options
     activation: tuple[float, float]
 
+    def weights(self) -> Weights:
+        """Of its linear layers, by the names that C has for them, biases among them."""
+        attention, mlp = self.attention, self.mlp
+        linear = {"query": attention.q_proj, "key": attention.k_proj, "value": attention.v_proj}
+        linear |= {"out": attention.o_proj, "gate": mlp.gate_proj, "up": mlp.up_proj, "down": mlp.down_proj}
+        found: Weights = {name: module.weight for name, module in linear.items()}
+        return found | {f"{name}_bias": module.bias for name, module in linear.items()}
+
 
 @dataclass(frozen=True)
 class Rotary:
@@ -70,27 +78,44 @@ class Rotary:
         return (made[0], made[1]) if same else None
 
 
+Tables = tuple[Tensor, Tensor]  # cosines and sines [N, D] of the first N positions
+
+
 @dataclass(frozen=True)
-class Stack:
-    """Modules of a model, found once; `fill` says where their weights lie now."""
+class Trunk:
+    """Modules of a model between its token ids and its last hidden states, found once."""
 
     embedding: Any
     layers: list[Layer]
     norm: Norm
-    head: Any
     rotaries: list[Rotary]  # of each layer
+
+    def tables(self, count: int) -> list[Tables] | None:
+        """Those of each layer, for rows that stand before position `count`; None if there are none for positions."""
+        made: dict[int, Tables] = {}
+        for rotary in self.rotaries:
+            if id(rotary) not in made:
+                table = rotary.table(count)
+                if table is None:
+                    return None
+                made[id(rotary)] = table
+        return [made[id(rotary)] for rotary in self.rotaries]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Modules of a whole model, found once; `fill` says where their weights lie now."""
+
+    trunk: Trunk
+    head: Any
     embedding_scale: float
     softcap: float
 
     def fill(self, positions: int, spare: Tensor | None) -> Filled | None:
         """For rows that stand before position `positions`. `spare` are ids that are no token."""
-        tables: dict[int, tuple[Tensor, Tensor]] = {}
-        for rotary in self.rotaries:
-            if id(rotary) not in tables:
-                table = rotary.table(positions)
-                if table is None:
-                    return None
-                tables[id(rotary)] = table
+        tables = self.trunk.tables(positions)
+        if tables is None:
+            return None
         kept: list[Tensor] = []
 
         def at(tensor: Tensor | None) -> int | None:
@@ -99,18 +124,23 @@ class Stack:
             kept.append(tensor if tensor.is_contiguous() else tensor.contiguous())
             return kept[-1].data_ptr()
 
-        made = (LayerC * len(self.layers))()
-        for into, layer, rotary in zip(made, self.layers, self.rotaries, strict=True):
-            _fill_layer(into, layer, tables[id(rotary)], at)
-        first = self.layers[0].attention
+        trunk = self.trunk
+        made = (LayerC * len(trunk.layers))()
+        for into, layer, table in zip(made, trunk.layers, tables, strict=True):
+            fill_layer(into, layer, table, at)
         stack = StackC(
-            made, at(self.embedding.weight), at(self.norm.scale()), at(self.head.weight), at(self.head.bias), at(spare),
-            len(made), self.embedding.weight.shape[1], first.q_proj.out_features // first.head_dim,
-            first.k_proj.out_features // first.head_dim, first.head_dim, len(self.head.weight),
-            0 if spare is None else len(spare), torch.get_num_threads(), self.embedding_scale, self.norm.eps,
-            self.softcap,
+            made, at(trunk.embedding.weight), at(trunk.norm.scale()), at(self.head.weight), at(self.head.bias),
+            at(spare), len(made), *sizes_of(trunk), len(self.head.weight), 0 if spare is None else len(spare),
+            torch.get_num_threads(), self.embedding_scale, trunk.norm.eps, self.softcap,
         )  # fmt: skip
         return Filled(stack, kept, made)
+
+
+def sizes_of(trunk: Trunk) -> tuple[int, int, int, int]:
+    """Width, heads, key heads, and the size of a head."""
+    first = trunk.layers[0].attention
+    heads, key_heads = (layer.out_features // first.head_dim for layer in (first.q_proj, first.k_proj))
+    return first.q_proj.in_features, heads, key_heads, first.head_dim
 
 
 @dataclass(frozen=True)
@@ -129,13 +159,9 @@ class Filled:
         return 2 * stack.width + 2 * (stack.heads + stack.key_heads) * stack.size + 2 * inner
 
 
-def _fill_layer(into: LayerC, layer: Layer, table: tuple[Tensor, Tensor], at: Any) -> None:
-    attention, mlp = layer.attention, layer.mlp
-    linear = {"query": attention.q_proj, "key": attention.k_proj, "value": attention.v_proj, "out": attention.o_proj}
-    linear |= {"gate": mlp.gate_proj, "up": mlp.up_proj, "down": mlp.down_proj}
-    weights: Weights = {"cosine": table[0], "sine": table[1]}
-    for name, module in linear.items():
-        weights |= {name: module.weight, f"{name}_bias": module.bias}
+def fill_layer(into: LayerC, layer: Layer, table: Tables, at: Callable[[Tensor | None], int | None]) -> None:
+    """Where the layer's weights lie is what `at` says of them."""
+    weights: Weights = {"cosine": table[0], "sine": table[1], **layer.weights()}
     weights |= {name: norm.scale() for name, norm in layer.norms.items()}
     for name, tensor in weights.items():
         setattr(into, name, at(tensor))
@@ -143,21 +169,40 @@ def _fill_layer(into: LayerC, layer: Layer, table: tuple[Tensor, Tensor], at: An
     head_eps = {norm.eps for name, norm in layer.norms.items() if name in ("query_norm", "key_norm")}
     into.eps, into.head_eps = *eps, *(head_eps or {0.0})
     into.scale, into.softcap = layer.options.scale, layer.options.softcap or 0.0
-    into.window, into.inner = layer.options.window or 0, mlp.gate_proj.out_features
+    into.window, into.inner = layer.options.window or 0, layer.mlp.gate_proj.out_features
     into.a, into.b = layer.activation
 
 
 def find_stack(model: nn.Module) -> Stack | None:
     """The parts of `model`, if all of it is of such parts."""
-    known = {module: forward for module, forward in fast.fast_forwards(model) if isinstance(forward, partial)}
     try:
-        return _assemble(model, known)
+        return _assemble(model)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):  # it has other parts
         return None
 
 
-def _assemble(model: Any, known: dict[Any, Any]) -> Stack | None:
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+def _assemble(model: Any) -> Stack | None:
+    head = model.get_output_embeddings()
+    trunk = find_trunk(model, fast.fast_forwards(model)) if fast.is_plain(head) else None
+    if trunk is None:
+        return None
+    config, embedding = model.config.get_text_config(), trunk.embedding
+    few = torch.arange(min(64, len(embedding.weight)))
+    scale = float(embedding(few).detach().abs().max() / embedding.weight[few].detach().abs().max())
+    softcap = getattr(config, "final_logit_softcapping", None) or 0.0
+    return Stack(trunk, head, scale, softcap)
+
+
+def find_trunk(model: nn.Module, forwards: Forwards) -> Trunk | None:
+    """Those below the head, of a model or of its backbone, in which `forwards` have been found."""
+    known = {module: forward for module, forward in forwards if isinstance(forward, partial)}
+    try:
+        return _assemble_trunk(model, known)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):  # it has other parts
+        return None
+
+
+def _assemble_trunk(model: Any, known: dict[Any, Any]) -> Trunk | None:
     layers = [
         _layer(module, known)
         for module in model.modules()
@@ -168,15 +213,10 @@ def _assemble(model: Any, known: dict[Any, Any]) -> Stack | None:
     norms = [norm for module in known if (norm := _norm(module, known)) and id(norm.weight) not in inside]
     alike = {(layer.attention.head_dim, layer.attention.q_proj.out_features, layer.attention.k_proj.out_features)
              for layer in layers}  # fmt: skip
-    plain = all(fast.is_plain(module) for layer in layers for module in _linears(layer)) and fast.is_plain(head)
+    plain = all(fast.is_plain(module) for layer in layers for module in _linears(layer))
     if not plain or len(layers) != mixers or len(norms) != 1 or len(alike) != 1:
         return None
-    rotaries = _rotaries(model, layers, known)
-    config = model.config.get_text_config()
-    few = torch.arange(min(64, len(embedding.weight)))
-    scale = float(embedding(few).detach().abs().max() / embedding.weight[few].detach().abs().max())
-    softcap = getattr(config, "final_logit_softcapping", None) or 0.0
-    return Stack(embedding, layers, norms[0], head, rotaries, scale, softcap)
+    return Trunk(model.get_input_embeddings(), layers, norms[0], _rotaries(model, layers, known))
 
 
 def _linears(layer: Layer) -> Iterator[nn.Module]:

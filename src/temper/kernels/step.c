@@ -5,18 +5,11 @@
  */
 #include <stdlib.h>
 #include "products.h"
+#include "layer.h"
 
 #define EXPONENTIAL 8    /* weights that one number through an exponential takes the time of */
 #define BLOCK 256        /* tokens of the vocabulary whose weights are summed together, as in rollout/draw.py */
 #define NEVER -1e30f
-
-struct layer {
-    const float *before_attention, *query, *query_bias, *key, *key_bias, *value, *value_bias, *query_norm, *key_norm;
-    const float *out, *out_bias, *after_attention, *before_mlp, *gate, *gate_bias, *up, *up_bias, *down, *down_bias;
-    const float *after_mlp, *cosine, *sine; /* cosine, sine: [positions, size]; what is not there is NULL */
-    long window, inner;                     /* window 0: none */
-    float scale, softcap, eps, head_eps, a, b;
-};
 
 struct stack {
     const struct layer *layers;

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from temper.kernels import step
-from temper.kernels.layers import in_place, scoring_forwards
+from temper.kernels.forwards import in_place
+from temper.kernels.layers import scoring_forwards
 from temper.kernels.stack import Filled, Stack, find_stack
 from temper.kernels.step import FlightC, SharedC
 from temper.models.spare import spare_ids, without_spare

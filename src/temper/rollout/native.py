@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from temper.kernels.layers import in_place, scoring_forwards
+from temper.kernels.forwards import in_place
+from temper.kernels.layers import scoring_forwards
 from temper.rollout.cache import Cache, Shared
 from temper.rollout.compiled import CompiledSteps, torch_step
 from temper.rollout.engine import Finished, Request, Sampling, Watch

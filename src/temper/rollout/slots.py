@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from temper.kernels.layers import in_place, scoring_forwards
+from temper.kernels.forwards import in_place
+from temper.kernels.layers import scoring_forwards
 from temper.models.spare import without_spare
 from temper.rollout.buffers import ALIVE, Buffers, Heads, Layout, SlotAttention, bucket, fitting
 from temper.rollout.engine import Finished, Request, Sampling, Watch

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from temper.algorithms import logprobs
 from temper.data.batching import Batch, make_batch
-from temper.kernels.layers import in_place, scoring_forwards
+from temper.kernels.forwards import in_place
+from temper.kernels.layers import scoring_forwards
 from temper.kernels.packed import AttentionPlan
 from temper.kernels.runs import Row
 from temper.models.load import supports_shared_prefix

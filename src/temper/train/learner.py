@@ -16,8 +16,8 @@ from torch import Tensor
 
 from temper.distributed.ranks import ranks
 from temper.environment import keep_freed_memory
-from temper.kernels.fast import Forwards
-from temper.kernels.layers import in_place, training_forwards
+from temper.kernels.forwards import Forwards, in_place
+from temper.kernels.layers import training_forwards
 from temper.models.adapters import LoraConfig, dropouts, dropping_out
 from temper.models.device import DeviceConfig, pick_dtype
 from temper.models.forks import in_main_memory

@@ -6,7 +6,7 @@ import math
 import sys
 
 SMALL_MODEL = 8_000_000  # weights up to which one-thread processes are faster than one process with threads
-FEWEST_TOKENS, USUAL_TOKENS = 1024, 2048  # of a micro-batch: with fewer a token costs more, with more none costs less
+FEWEST_TOKENS, USUAL_TOKENS = 512, 1024  # of a micro-batch: with fewer a token costs more, with more none costs less
 PIECES = 8  # micro-batches of a step that has not tokens enough for as many usual ones
 EVEN = 4  # of a longer step their number is a multiple of this: two or four processes are done together
 SLACK = 1.03  # completions are not cut: with none a last micro-batch holds what the others had no room for

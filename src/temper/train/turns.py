@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from torch import Tensor
 
 from temper.distributed.ranks import ranks
-from temper.kernels.fast import Forwards
-from temper.kernels.layers import in_place
+from temper.kernels.forwards import Forwards, in_place
 from temper.train.losses import LossSum
 
 if TYPE_CHECKING:

@@ -6,19 +6,10 @@
  * thread computes all that belongs to a key head.
  */
 #include <stdlib.h>
-#include "exponential.h"
+#include "vectors.h"
 
-#ifdef __AVX512F__
-#define LANES 16
-#define TILE 8 /* queries at once: TILE * 2 sums fit the registers */
-#else
-#define LANES 8
-#define TILE 4
-#endif
+#define TILE (LANES / 2) /* queries at once: TILE * 2 sums fit the registers */
 #define STEP (2 * LANES) /* keys at once */
-
-typedef float vector __attribute__((vector_size(LANES * 4), aligned(4)));
-#define INLINE static inline __attribute__((always_inline))
 
 struct row {
     long own, own_count, prefix, prefix_count; /* first tokens, and how many */

@@ -1,0 +1,101 @@
+/* Products of row-major float32 matrices for one thread: tiles of sums that stay in registers, the right matrix laid out
+ * in panels beforehand. Every number is one sum in the order of its terms, whichever numbers stand beside it.
+ */
+#include "vectors.h"
+
+#define HIGH (LANES == 16 ? 12 : 6) /* rows of a tile: HIGH * 2 vectors of sums, and what is read, fit the registers */
+#define PANEL (2 * LANES)           /* columns of a tile */
+
+/* Floats of `columns` columns of `size` numbers in panels. */
+static long panels(long columns, long size) { return (columns + PANEL - 1) / PANEL * PANEL * size; }
+
+/* Panels of a matrix [size, columns] whose rows are `stride` apart; what a panel has no column for is 0. */
+static void lay(float *to, const float *from, long stride, long columns, long size)
+{
+    for (long j = 0; j < columns; j += PANEL, to += PANEL * size) {
+        long wide = columns - j < PANEL ? columns - j : PANEL;
+        for (long k = 0; k < size; k++) {
+            memcpy(to + k * PANEL, from + k * stride + j, sizeof(float) * wide);
+            if (wide < PANEL) memset(to + k * PANEL + wide, 0, sizeof(float) * (PANEL - wide));
+        }
+    }
+}
+
+/* Panels of the transposed of a matrix [columns, size] without gaps. */
+static void lay_turned(float *to, const float *from, long columns, long size)
+{
+    for (long j = 0; j < columns; j += PANEL, to += PANEL * size) {
+        long wide = columns - j < PANEL ? columns - j : PANEL;
+        if (wide < PANEL) memset(to, 0, sizeof(float) * PANEL * size);
+        for (long first = 0; first < size; first += LANES) { /* a cache line of each row at a time */
+            long end = first + LANES < size ? first + LANES : size;
+            for (long i = 0; i < wide; i++)
+                for (long k = first; k < end; k++) to[k * PANEL + i] = from[(j + i) * size + k];
+        }
+    }
+}
+
+/* to[i][0..PANEL) = (or, if it `adds`, +=) sum over k of left(i, k) panel[k], i < rows, which is known when compiled.
+ * left(i, k) is left[i * apart + k], or, if it is `turned`, left[i + k * apart]. */
+INLINE void tile(const float *left, long apart, const float *panel, float *to, long stride, long columns, long size,
+                 const int rows, const int turned, const int adds)
+{
+    vector sums[HIGH][2];
+    memset(sums, 0, sizeof(vector) * 2 * rows);
+    for (long k = 0; k < size; k++) {
+        vector one = *(const vector *)(panel + k * PANEL), two = *(const vector *)(panel + k * PANEL + LANES);
+#pragma GCC unroll 12
+        for (int i = 0; i < rows; i++) {
+            float here = turned ? left[i + k * apart] : left[i * apart + k];
+            sums[i][0] += here * one;
+            sums[i][1] += here * two;
+        }
+    }
+    if (columns >= PANEL) {
+#pragma GCC unroll 12
+        for (int i = 0; i < rows; i++)
+            for (int half = 0; half < 2; half++) {
+                vector *at = (vector *)(to + i * stride + half * LANES);
+                *at = adds ? *at + sums[i][half] : sums[i][half];
+            }
+    } else
+        for (int i = 0; i < rows; i++)
+            for (long j = 0; j < columns; j++) {
+                float sum = ((float *)sums[i])[j], *at = to + i * stride + j;
+                *at = adds ? *at + sum : sum;
+            }
+}
+
+INLINE void strip(const float *left, long apart, const float *panel, float *to, long stride, long rows, long columns,
+                  long size, const int turned, const int adds)
+{
+    long i = 0, step = turned ? 1 : apart;
+    for (; i + HIGH <= rows; i += HIGH)
+        tile(left + i * step, apart, panel, to + i * stride, stride, columns, size, HIGH, turned, adds);
+    for (; i + HIGH / 3 <= rows; i += HIGH / 3)
+        tile(left + i * step, apart, panel, to + i * stride, stride, columns, size, HIGH / 3, turned, adds);
+    for (; i < rows; i++) tile(left + i * step, apart, panel, to + i * stride, stride, columns, size, 1, turned, adds);
+}
+
+/* to [rows, columns] = left [rows, size] · right [size, columns], of which `right` are the panels. */
+static void times(const float *left, long apart, const float *right, float *to, long stride, long rows, long columns,
+                  long size)
+{
+    for (long j = 0; j < columns; j += PANEL)
+        strip(left, apart, right + j * size, to + j, stride, rows, columns - j, size, 0, 0);
+}
+
+static void add_times(const float *left, long apart, const float *right, float *to, long stride, long rows, long columns,
+                      long size)
+{
+    for (long j = 0; j < columns; j += PANEL)
+        strip(left, apart, right + j * size, to + j, stride, rows, columns - j, size, 0, 1);
+}
+
+/* to [rows, columns] += leftᵀ · right; left [size, rows], its rows `apart`. */
+static void add_turned(const float *left, long apart, const float *right, float *to, long stride, long rows, long columns,
+                       long size)
+{
+    for (long j = 0; j < columns; j += PANEL)
+        strip(left, apart, right + j * size, to + j, stride, rows, columns - j, size, 1, 1);
+}

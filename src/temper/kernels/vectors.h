@@ -1,0 +1,14 @@
+/* Vectors as wide as the processor's registers. */
+#ifndef VECTORS
+#define VECTORS
+#include "exponential.h"
+
+#ifdef __AVX512F__
+#define LANES 16
+#else
+#define LANES 8
+#endif
+
+typedef float vector __attribute__((vector_size(LANES * 4), aligned(4)));
+#define INLINE static inline __attribute__((always_inline))
+#endif
