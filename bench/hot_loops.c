@@ -1,5 +1,5 @@
 /* The hot loops of one C file, called as often as the argument says: `instructions.py` counts what a call takes.
- * Compiled once for each of STEP, ATTEND and LAYERS, without OpenMP. Shapes are those of the default recipe's model. */
+ * Compiled once for each of STEP, TRUNK, ATTEND and LAYERS, without OpenMP. Shapes are those of the default recipe's model. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -16,6 +16,24 @@ static float *floats(long count, float size)
     return made;
 }
 
+#if defined STEP || defined TRUNK
+#include "layer.h"
+#include <string.h>
+
+static void make(struct layer *layers)
+{
+    memset(layers, 0, sizeof(struct layer) * LAYER_COUNT);
+    for (int i = 0; i < LAYER_COUNT; i++) {
+        struct layer *l = layers + i;
+        l->before_attention = floats(WIDTH, 1), l->before_mlp = floats(WIDTH, 1);
+        l->query = floats(WIDTH * WIDTH, 0.1f), l->key = floats(WIDTH * WIDTH, 0.1f), l->value = floats(WIDTH * WIDTH, 0.1f);
+        l->out = floats(WIDTH * WIDTH, 0.1f), l->gate = floats(WIDTH * INNER, 0.1f), l->up = floats(WIDTH * INNER, 0.1f);
+        l->down = floats(WIDTH * INNER, 0.1f), l->cosine = floats(64 * SIZE, 1), l->sine = floats(64 * SIZE, 1);
+        l->inner = INNER, l->scale = 0.18f, l->eps = 1e-6f, l->a = 1;
+    }
+}
+#endif
+
 #if defined STEP
 #include "step.c"
 
@@ -24,14 +42,8 @@ static void run(long times, long rows)
 {
     struct layer layers[LAYER_COUNT];
     float *keys[LAYER_COUNT], *values[LAYER_COUNT];
-    memset(layers, 0, sizeof layers);
+    make(layers);
     for (int i = 0; i < LAYER_COUNT; i++) {
-        struct layer *l = layers + i;
-        l->before_attention = floats(WIDTH, 1), l->before_mlp = floats(WIDTH, 1);
-        l->query = floats(WIDTH * WIDTH, 0.1f), l->key = floats(WIDTH * WIDTH, 0.1f), l->value = floats(WIDTH * WIDTH, 0.1f);
-        l->out = floats(WIDTH * WIDTH, 0.1f), l->gate = floats(WIDTH * INNER, 0.1f), l->up = floats(WIDTH * INNER, 0.1f);
-        l->down = floats(WIDTH * INNER, 0.1f), l->cosine = floats(64 * SIZE, 1), l->sine = floats(64 * SIZE, 1);
-        l->inner = INNER, l->scale = 0.18f, l->eps = 1e-6f, l->a = 1;
         keys[i] = floats(rows * HEADS * STEPS * SIZE, 1), values[i] = floats(rows * HEADS * STEPS * SIZE, 1);
     }
     struct stack stack = {.layers = layers, .embedding = floats(VOCABULARY * WIDTH, 1), .norm = floats(WIDTH, 1),
@@ -50,6 +62,27 @@ static void run(long times, long rows)
         flight.column = flight.step = 0;
         for (long i = 0; i < rows; i++) flight.positions[i] = 0, flight.tokens[i] = i, flight.drawn[i] = 0;
         step_decode(&stack, &flight, STEPS);
+    }
+}
+
+#elif defined TRUNK
+#include "trunk.c"
+
+/* Forward and backward of a prompt of 14 tokens and its 16 replies of 32, through all layers. */
+static void run(long times, long rows)
+{
+    struct layer layers[LAYER_COUNT], gradients[LAYER_COUNT];
+    struct row table[17] = {{0, 14, 0, 0}};
+    long positions[TOKENS];
+    for (int i = 1; i < 17; i++) table[i] = (struct row){14 + 32 * (i - 1), 32, 0, 14};
+    for (int i = 0; i < TOKENS; i++) positions[i] = i < 14 ? i : 14 + (i - 14) % 32;
+    make(layers), make(gradients);
+    struct trunk trunk = {layers, LAYER_COUNT, WIDTH, HEADS, HEADS, SIZE};
+    struct tokens tokens = {table, positions, rows, TOKENS, 46};
+    float *x = floats(TOKENS * WIDTH, 1), *to = floats(TOKENS * WIDTH, 0), *kept = floats(trunk_kept(&trunk, TOKENS, 1), 0);
+    while (times--) {
+        trunk_forward(&trunk, &tokens, x, to, kept, NULL, 1, 1);
+        trunk_backward(&trunk, &tokens, gradients, to, kept, NULL);
     }
 }
 

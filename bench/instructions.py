@@ -29,6 +29,7 @@ LOOPS = {
     "16 decode steps, 1 row": ("STEP", 1),
     "16 decode steps, 4 rows": ("STEP", 4),
     "attention of a group, forward and backward": ("ATTEND", 17),
+    "four layers of a group, forward and backward": ("TRUNK", 17),
     "a layer between its products, 512 tokens": ("LAYERS", 512),
 }
 

@@ -152,7 +152,8 @@ def test_a_pass_that_keeps_keys_is_the_layers_own(monkeypatch):
     with torch.no_grad():
         run_packed(model, batch, plan)
     assert not heard
-    assert plan.kept is not None and len(plan.kept) == SIZES["num_hidden_layers"]
+    assert plan.kept is not None
+    assert len(plan.kept) == SIZES["num_hidden_layers"]
 
 
 def test_what_is_of_other_parts_is_not_served():
@@ -170,11 +171,22 @@ def test_a_layer_that_does_more_than_it_seems_to_is_found_out():
     assert not trunk.trunk_forwards(model)
 
 
-def test_checkpointed_layers_are_called_one_by_one():
-    model = tiny_model("llama")
-    assert trunk.trunk_forwards(model)
-    backbone = trunk.trunk_forwards(model)[0][0]
-    assert backbone not in dict(training_forwards(model, checkpointing=True, compiled=False))
+def test_layers_that_are_run_again_in_the_backward_pass_say_the_same_to_the_bit():
+    model, batch = odd_model(), make_batch(examples([(i % 3, 9, 30 + i) for i in range(9)]))
+    kept, again = (
+        scores_and_gradients(model, batch, training_forwards(model, checkpointing, False))
+        for checkpointing in (False, True)
+    )
+    assert all(map(torch.equal, kept, again))
+
+
+def test_layers_that_somebody_listens_to_are_called(monkeypatch):
+    model, batch, called = tiny_model("llama"), make_batch(examples([(0, 3, 17)])), []
+    forwards, heard = training_forwards(model, False, False), calls(monkeypatch)
+    model.model.layers[0].register_forward_hook(lambda *_: called.append(True))
+    scores_and_gradients(model, batch, forwards)
+    assert called
+    assert len(batch.tokens) not in heard
 
 
 def test_a_frozen_weight_gets_no_gradient():

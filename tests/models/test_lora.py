@@ -47,7 +47,7 @@ def logprobs(model: Any) -> torch.Tensor:
 def test_new_adapters_change_nothing(architecture: str) -> None:
     before = logprobs(tiny_model(architecture))
     model = add_adapters(tiny_model(architecture), LoraConfig(), seed=0)
-    assert torch.equal(logprobs(model), before)
+    assert torch.allclose(logprobs(model), before, rtol=1e-5)  # their layers are called one by one
 
 
 @needs_peft

@@ -219,4 +219,4 @@ def test_micro_batches_hold_a_step_and_never_more_than_asked(tokens: int, most: 
     budget = even_budget(tokens, most)
     assert 1 <= budget <= min(most, max(1, tokens))
     if most >= 2048:
-        assert budget >= min(tokens, 512)
+        assert budget >= min(tokens, 256)

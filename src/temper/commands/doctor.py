@@ -313,8 +313,10 @@ def check_terminal() -> Iterator[Check]:
 
 
 RECIPES = ("smoke", "tiny", "own_data")  # without these the first page of the documentation is untrue
-C_SOURCES = ("decode.c", "layers.c", "step.c", "trunk.c", "attend.h", "exponential.h", "layer.h", "matrix.h", "pointwise.h",
-             "products.h", "vectors.h")
+C_SOURCES = (
+    "decode.c", "layers.c", "step.c", "trunk.c", "attend.h", "exponential.h", "layer.h", "matrix.h", "pointwise.h",
+    "products.h", "vectors.h",
+)  # fmt: skip
 
 
 def check_files(package: Path | None = None) -> Iterator[Check]:

@@ -47,7 +47,8 @@ def training_forwards(model: nn.Module, checkpointing: bool, compiled: bool) -> 
         if checkpointing:
             forward = partial(checkpoint, forward, use_reentrant=False)
         forwards[layer] = forward
-    return list(forwards.items())
+    together = () if compiled or not forwards else trunk.trunk_forwards(model, checkpointing=True)
+    return [*forwards.items(), *together]
 
 
 def scoring_forwards(model: nn.Module) -> Forwards:

@@ -54,7 +54,7 @@ long trunk_kept(const struct trunk *t, long tokens, long all)
     return all ? sum : most;
 }
 
-static float *floats(long count)
+static float *room_for(long count)
 {
     void *made = NULL;
     if (posix_memalign(&made, 64, sizeof(float) * (count + 16))) abort();
@@ -128,7 +128,7 @@ static void project(const struct trunk *t, const struct layer *l, const struct l
                     const struct tokens *x, long first, long rows)
 {
     long width = t->width, heads = t->heads * t->size, others = t->key_heads * t->size, all = projected(t), size = t->size;
-    float *normed = floats(rows * width), *to = (k->raw ? k->raw : k->mixed_in) + first * all;
+    float *normed = room_for(rows * width), *to = (k->raw ? k->raw : k->mixed_in) + first * all;
     const float *from = k->input + first * width;
     if (l->before_attention) {
         for (long i = 0; i < rows; i++) norm(from + i * width, l->before_attention, normed + i * width, width, l->eps);
@@ -156,7 +156,7 @@ static void conclude(const struct trunk *t, const struct layer *l, const struct 
                      long first, long rows)
 {
     long width = t->width, heads = t->heads * t->size, inner = l->inner;
-    float *normed = floats(rows * width), *product = floats(rows * inner);
+    float *normed = room_for(rows * width), *product = room_for(rows * inner);
     const float *input = k->input + first * width;
     float *middle = k->middle + first * width, *gates = k->gates + first * 2 * inner;
     float *said = k->said ? k->said + first * width : middle, *found = k->found ? k->found + first * width : to;
@@ -189,26 +189,36 @@ static struct shape shape_of(const struct trunk *t, const struct layer *l, const
                           l->scale};
 }
 
-/* to [tokens, width] from input, the same; with `keeps`, `memory` holds afterwards what the backward pass needs. */
-void trunk_forward(const struct trunk *t, const struct tokens *x, const float *input, float *to, float *memory, long keeps,
-                   long threads)
+static long block_at(long first, long count) { return count - first < BLOCK ? count - first : BLOCK; }
+
+/* One layer, whose input stands in `k` and whose weights in `w`; in `k` afterwards what its backward pass needs. */
+static void run_layer(const struct trunk *t, const struct layer *l, const struct laid *w, const struct kept *k,
+                      const struct tokens *x, float *to, long threads)
 {
-    long width = t->width, count = x->count, first_key = t->heads * t->size, first_value = first_key + t->key_heads * t->size;
-    float *panels_here = floats(laid_floats(t));
+    long first_key = t->heads * t->size, first_value = first_key + t->key_heads * t->size;
+#pragma omp parallel for num_threads(threads)
+    for (long first = 0; first < x->count; first += BLOCK) project(t, l, w, k, x, first, block_at(first, x->count));
+    struct shape shape = shape_of(t, l, x);
+    attend(&shape, k->mixed_in, k->mixed_in + first_key, k->mixed_in + first_value, k->mixed, k->logsum, threads);
+#pragma omp parallel for num_threads(threads)
+    for (long first = 0; first < x->count; first += BLOCK)
+        conclude(t, l, w, k, to + first * t->width, first, block_at(first, x->count));
+}
+
+/* to [tokens, width] from input, the same. `memory` holds afterwards, if it `keeps`, what the backward pass needs of all
+ * layers (`trunk_kept` floats), else of the last one. Where `inputs` is not NULL, what each layer was given goes there. */
+void trunk_forward(const struct trunk *t, const struct tokens *x, const float *input, float *to, float *memory,
+                   float *inputs, long keeps, long threads)
+{
+    long numbers = x->count * t->width;
+    float *panels_here = room_for(laid_floats(t));
     for (long i = 0; i < t->count; i++) {
-        const struct layer *l = t->layers + i;
         struct kept k;
-        long taken = divide(t, l, count, memory, &k);
-        struct laid w = lay_layer(t, l, panels_here, 0);
-        memcpy(k.input, i ? to : input, sizeof(float) * count * width);
-#pragma omp parallel for num_threads(threads)
-        for (long first = 0; first < count; first += BLOCK)
-            project(t, l, &w, &k, x, first, count - first < BLOCK ? count - first : BLOCK);
-        struct shape shape = shape_of(t, l, x);
-        attend(&shape, k.mixed_in, k.mixed_in + first_key, k.mixed_in + first_value, k.mixed, k.logsum, threads);
-#pragma omp parallel for num_threads(threads)
-        for (long first = 0; first < count; first += BLOCK)
-            conclude(t, l, &w, &k, to + first * width, first, count - first < BLOCK ? count - first : BLOCK);
+        long taken = divide(t, t->layers + i, x->count, memory, &k);
+        struct laid w = lay_layer(t, t->layers + i, panels_here, 0);
+        memcpy(k.input, i ? to : input, sizeof(float) * numbers);
+        if (inputs) memcpy(inputs + i * numbers, k.input, sizeof(float) * numbers);
+        run_layer(t, t->layers + i, &w, &k, x, to, threads);
         memory += keeps ? taken : 0;
     }
     free(panels_here);
@@ -327,39 +337,46 @@ static struct back reserve_back(const struct trunk *t, long tokens)
     long widest = inner > heads ? inner : heads;
     widest = (widest > width ? widest : width) + PANEL;
     long sizes[] = {BLOCK * width, BLOCK * inner, BLOCK * width, BLOCK * 2 * inner, BLOCK * widest,
-                    tokens * heads, tokens * heads, tokens * others, tokens * others};
+                    tokens * (heads > width ? heads : width), tokens * heads, tokens * others, tokens * others};
     struct back s;
     float **places[] = {&s.normed, &s.product, &s.slopes, &s.of_gates, &s.laid, &s.of_mixed, &s.of_query,
                         &s.of_key, &s.of_value};
     long all = 0;
     for (int i = 0; i < 9; i++) all += sizes[i];
-    float *at = floats(all);
+    float *at = room_for(all);
     for (int i = 0; i < 9; at += sizes[i++]) *places[i] = at;
     return s;
 }
 
 /* `of` [tokens, width]: the gradient of what the last layer says; in its place that of what the first was given.
- * `gradients`: like `t->layers`, where those of the weights gather. `memory` as the forward left it. One thread. */
-void trunk_backward(const struct trunk *t, const struct tokens *x, const struct layer *gradients, float *of, float *memory)
+ * `gradients`: like `t->layers`, where those of the weights gather. `memory` as the forward left it; or, where `inputs`
+ * is not NULL, room for one layer, which is run again from what it was given. One thread. */
+void trunk_backward(const struct trunk *t, const struct tokens *x, const struct layer *gradients, float *of, float *memory,
+                    const float *inputs)
 {
     long width = t->width, count = x->count, others = t->key_heads * t->size, first_key = t->heads * t->size;
-    float *panels_here = floats(laid_floats(t)), *end = memory + trunk_kept(t, count, 1);
+    float *panels_here = room_for(laid_floats(t)), *end = memory + (inputs ? 0 : trunk_kept(t, count, 1));
     struct back s = reserve_back(t, count);
     for (long i = t->count - 1; i >= 0; i--) {
         const struct layer *l = t->layers + i, *g = gradients + i;
         struct kept k;
-        end -= divide(t, l, count, NULL, &k);
+        if (!inputs) end -= divide(t, l, count, NULL, &k);
         divide(t, l, count, end, &k);
+        if (inputs) {
+            struct laid forward = lay_layer(t, l, panels_here, 0);
+            memcpy(k.input, inputs + i * count * width, sizeof(float) * count * width);
+            run_layer(t, l, &forward, &k, x, s.of_mixed, 1); /* what it says is not asked for */
+        }
         struct laid w = lay_layer(t, l, panels_here, 1);
         for (long first = 0; first < count; first += BLOCK)
-            conclude_back(t, l, g, &w, &k, &s, of + first * width, first, count - first < BLOCK ? count - first : BLOCK);
+            conclude_back(t, l, g, &w, &k, &s, of + first * width, first, block_at(first, count));
         struct shape shape = shape_of(t, l, x);
         memset(s.of_key, 0, sizeof(float) * count * others);
         memset(s.of_value, 0, sizeof(float) * count * others);
         attend_backward(&shape, k.mixed_in, k.mixed_in + first_key, k.mixed_in + first_key + others, k.mixed, k.logsum,
                         s.of_mixed, s.of_query, s.of_key, s.of_value, 1);
         for (long first = 0; first < count; first += BLOCK)
-            project_back(t, l, g, &w, &k, x, &s, of + first * width, first, count - first < BLOCK ? count - first : BLOCK);
+            project_back(t, l, g, &w, &k, x, &s, of + first * width, first, block_at(first, count));
     }
     free(s.normed);
     free(panels_here);

@@ -40,12 +40,13 @@ TOLERANCE = 1e-4  # of the largest value
 _known: WeakKeyDictionary[nn.Module, tuple[int, Forwards]] = WeakKeyDictionary()
 
 
-def trunk_forwards(model: nn.Module) -> Forwards:
-    """The backbone in `model`, with a forward that runs all its layers in one call; nothing where there is none."""
+def trunk_forwards(model: nn.Module, checkpointing: bool = False) -> Forwards:
+    """The backbone in `model`, with a forward that runs all its layers in one call; nothing where there is none. With
+    `checkpointing` it keeps what each layer is given, and runs it again in the backward pass."""
     count = sum(1 for _ in model.modules())  # adapters add some
     if model not in _known or _known[model][0] != count:
         _known[model] = count, _find(model)
-    return _known[model][1]
+    return [(backbone, partial(forward, checkpointing)) for backbone, forward in _known[model][1]]
 
 
 def _find(model: nn.Module) -> Forwards:
@@ -60,7 +61,7 @@ def _find(model: nn.Module) -> Forwards:
     if backbone is None or trunk is None or not _fits(trunk):
         return ()
     forward = partial(_forward, trunk, backbone, {})
-    return [(backbone, forward)] if _says_the_same(backbone, forwards, forward) else ()
+    return [(backbone, forward)] if _says_the_same(backbone, forwards, partial(forward, False)) else ()
 
 
 def _fits(trunk: Trunk) -> bool:
@@ -71,33 +72,38 @@ def _fits(trunk: Trunk) -> bool:
 
 
 def _forward(
-    trunk: Trunk, backbone: Any, tables: dict[int, list[Tables] | None], input_ids: Tensor, position_ids: Tensor,
-    attention_plan: Any, **options: Any,
+    trunk: Trunk, backbone: Any, tables: dict[int, list[Tables] | None], checkpointing: bool,
+    input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, attention_plan: Any = None, **options: Any,
 ) -> Any:  # fmt: skip
     """The backbone's forward. `tables`: those made so far, by how many positions they have."""
     from transformers.modeling_outputs import BaseModelOutputWithPast
 
     found = None
-    if isinstance(attention_plan, AttentionPlan) and _serves(trunk, attention_plan):
+    if isinstance(attention_plan, AttentionPlan) and _serves(trunk, backbone, attention_plan):
         count = -(-attention_plan.longest // ROUND) * ROUND
         if count not in tables:
             with torch.no_grad():
                 tables[count] = trunk.tables(count)
         found = tables[count]
     if found is None:
-        asked = {"input_ids": input_ids, "position_ids": position_ids, "attention_plan": attention_plan}
+        asked = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_plan": attention_plan}
         return type(backbone).forward(backbone, **asked, **options)
     weights = [weight for _, _, weight in _weights(trunk)]
-    said = apply(_Trunk, trunk.embedding(input_ids)[0].contiguous(), trunk, found, attention_plan, *weights)
+    x = trunk.embedding(input_ids) if inputs_embeds is None else inputs_embeds
+    said = apply(_Trunk, x[0].contiguous(), trunk, found, attention_plan, checkpointing, *weights)
     normed = fused.rms_norm(said, trunk.norm.scale(), trunk.norm.eps)
     return BaseModelOutputWithPast(last_hidden_state=normed[None])  # type: ignore[arg-type]
 
 
-def _serves(trunk: Trunk, plan: AttentionPlan) -> bool:
-    """Whether a pass by this plan can be done here: one that keeps no keys, backward by one thread only."""
+def _serves(trunk: Trunk, backbone: nn.Module, plan: AttentionPlan) -> bool:
+    """Whether a pass by this plan can be done here: one that keeps no keys, backward by one thread only, of layers that
+    nobody listens to."""
     windows = (layer.options.window for layer in trunk.layers)
     short = plan.most_keys <= rows.MOST and not any(window and window < plan.longest for window in windows)
-    return short and plan.kept is None and not (torch.is_grad_enabled() and torch.get_num_threads() > 1)
+    if not short or plan.kept is not None or (torch.is_grad_enabled() and torch.get_num_threads() > 1):
+        return False
+    inside = (module for module in backbone.modules() if module is not backbone)
+    return not any(module._forward_hooks or module._forward_pre_hooks for module in inside)
 
 
 def _weights(trunk: Trunk) -> Iterator[tuple[int, str, nn.Parameter]]:
@@ -110,27 +116,35 @@ def _weights(trunk: Trunk) -> Iterator[tuple[int, str, nn.Parameter]]:
 class _Trunk(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, trunk: Trunk, tables: list[Tables], plan: AttentionPlan, *weights: Tensor
+        ctx: Any, x: Tensor, trunk: Trunk, tables: list[Tables], plan: AttentionPlan, checkpointing: bool,
+        *weights: Tensor,
     ) -> Tensor:  # fmt: skip
         call, out = _Call(trunk, tables, plan), torch.empty_like(x)
-        keeps = any(getattr(ctx, "needs_input_grad", ()))
+        is_trained = any(getattr(ctx, "needs_input_grad", ()))
+        inputs = x.new_empty(len(trunk.layers), *x.shape) if is_trained and checkpointing else None
+        keeps = is_trained and inputs is None
         memory = x.new_empty(call.floats(keeps))
-        _functions()["trunk_forward"](*call.told, x.data_ptr(), out.data_ptr(), memory.data_ptr(), keeps, torch.get_num_threads())
-        ctx.save_for_backward(*weights)  # so that a weight that was changed since is noticed
-        ctx.call, ctx.memory = call, memory
+        given = (part.data_ptr() for part in (x, out, memory))
+        where = None if inputs is None else inputs.data_ptr()
+        _functions()["trunk_forward"](*call.told, *given, where, keeps, torch.get_num_threads())
+        ctx.save_for_backward(memory if inputs is None else inputs, *weights)
+        ctx.call, ctx.runs_again = call, inputs is not None
         return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        weights, of_x = ctx.saved_tensors, gradient.clone(memory_format=torch.contiguous_format)
-        found = of_x.new_zeros(sum(weight.numel() for weight in weights)).split([weight.numel() for weight in weights])
+        (memory, *weights), of_x = ctx.saved_tensors, gradient.clone(memory_format=torch.contiguous_format)
+        sizes = [weight.numel() for weight in weights]
+        found = of_x.new_zeros(sum(sizes)).split(sizes)
         places = (LayerC * len(ctx.call.trunk.layers))()
         for (number, name, _), place in zip(_weights(ctx.call.trunk), found, strict=True):
             setattr(places[number], name, place.data_ptr())
-        _functions()["trunk_backward"](*ctx.call.told, places, of_x.data_ptr(), ctx.memory.data_ptr())
+        again = of_x.new_empty(ctx.call.floats(False)) if ctx.runs_again else None
+        where = (memory.data_ptr(), None) if again is None else (again.data_ptr(), memory.data_ptr())
+        _functions()["trunk_backward"](*ctx.call.told, places, of_x.data_ptr(), *where)
         shaped = (part.view(weight.shape) for part, weight in zip(found, weights, strict=True))
-        return of_x, None, None, None, *shaped
+        return of_x, None, None, None, None, *shaped
 
 
 class _Call:
@@ -202,7 +216,7 @@ def _values(backbone: Any, forwards: Forwards, ids: Tensor, plan: AttentionPlan)
         try:
             positions = plan.positions_N[None]
             given = {"input_ids": ids[None], "position_ids": positions, "attention_plan": plan, "use_cache": False}
-            hidden = backbone(**given).last_hidden_state[0]
+            hidden = backbone.forward(**given).last_hidden_state[0]  # nobody's hooks are told
             weighted = hidden * torch.linspace(-1, 1, hidden.numel()).view(hidden.shape)
             found = torch.autograd.grad(weighted.sum(), weights, allow_unused=True, materialize_grads=True)
             return [hidden.detach(), *found]
@@ -227,8 +241,8 @@ def _functions() -> dict[str, Any]:
     pointer, number, trunk, tokens = ctypes.c_void_p, ctypes.c_long, ctypes.POINTER(_TrunkC), ctypes.POINTER(_TokensC)
     arguments = {
         "trunk_kept": [trunk, number, number],
-        "trunk_forward": [trunk, tokens, pointer, pointer, pointer, number, number],
-        "trunk_backward": [trunk, tokens, ctypes.POINTER(LayerC), pointer, pointer],
+        "trunk_forward": [trunk, tokens, pointer, pointer, pointer, pointer, number, number],
+        "trunk_backward": [trunk, tokens, ctypes.POINTER(LayerC), pointer, pointer, pointer],
     }
     for name, types in arguments.items():
         function = getattr(library, name)

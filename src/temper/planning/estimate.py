@@ -14,7 +14,7 @@ from temper.planning.shapes import ModelSize, Shape, Training, model_size
 from temper.recipe.graph import Ref, is_folder
 from temper.recipe.recipe import Recipe, Stage
 from temper.rollout.memory import TOKENS_A_FORWARD, default_budget, wave_bytes
-from temper.train.sizes import by_processes, even_budget, places_for
+from temper.train.sizes import SMALL_MODEL, by_processes, even_budget, places_for
 
 PROCESS_BYTES = 500_000_000  # Python and its libraries once a model is computed with, the model itself left out
 CONTEXT_BYTES = 1_000_000_000  # of an accelerator's memory: its context and the libraries' work spaces
@@ -187,11 +187,13 @@ def _activations(config: Mapping[str, Any], size: ModelSize, width: int, tokens:
         return 0
     fused = width == 4 and not machine.accelerator and not config.get("compile")
     rank, targets = _adapters(config)
-    training = Training(width, bool(config.get("gradient_checkpointing")), rank, fused)
     step, longest = step_tokens(config, shape.max_position_embeddings, tokens)
     processes, waiting = 1, 0
     compiled = bool(config.get("compile"))
-    if not machine.accelerator and by_processes(config.get("parallel", "threads"), compiled, size.parameters):
+    alone = by_processes(config.get("parallel", "threads"), compiled, size.parameters) and not machine.accelerator
+    together = fused and alone and not rank and size.parameters <= SMALL_MODEL
+    training = Training(width, bool(config.get("gradient_checkpointing")), rank, fused, together)
+    if alone:
         budget = even_budget(step, budget)
         pieces = -(-step // max(budget, longest, 1))
         gradient = 4 * (shape.adapter_parameters(rank, targets) if rank else size.parameters)

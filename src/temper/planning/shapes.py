@@ -129,7 +129,8 @@ class Shape:
         if training.checkpointing:
             of_layer = training.width * self.hidden_size * tokens  # what goes in
         norm = 2 * self.hidden_size * training.width + (0 if training.fused else 4 * self.hidden_size)
-        return self.num_hidden_layers * of_layer + (norm + 2 * self.head_dim * training.width) * tokens
+        positions = 0 if training.together else 2 * self.head_dim * training.width
+        return self.num_hidden_layers * of_layer + (norm + positions) * tokens
 
     def _layer_bytes(self, tokens: int, training: Training) -> int:
         return self._kept_by_layer(training) * tokens + self._copied_weights(tokens, training)
@@ -142,6 +143,8 @@ class Shape:
             training.width, self.hidden_size, self.intermediate_size, self.query_size, self.key_size,
         )  # fmt: skip
         adapters = training.rank * len(self.linears) * width
+        if training.together:  # what goes in, queries, keys and values, what they mix to, what comes of it, gate and up
+            return width * (2 * hidden + 2 * query + 2 * key + 2 * inner) + 4 * self.num_attention_heads
         if training.fused:
             return width * (4 * hidden + 3 * query + 3 * key + 3 * inner) + 4 * self.num_attention_heads + adapters
         norms = 2 * (4 + width) * hidden  # the row in float32, and the normed row before its weight
@@ -150,7 +153,7 @@ class Shape:
     def _copied_weights(self, tokens: int, training: Training) -> int:
         """Bytes a layer: products of the same rows are made in one, from weights laid side by side, which the backward
         pass needs; where there are fewer rows than columns, and with adapters, they are made apart."""
-        if not training.fused or training.rank or tokens <= self.hidden_size:
+        if training.together or not training.fused or training.rank or tokens <= self.hidden_size:
             return 0
         return 4 * self.hidden_size * (2 * self.intermediate_size + self.query_size + 2 * self.key_size)
 
@@ -172,12 +175,14 @@ class Shape:
 @dataclass(frozen=True)
 class Training:
     """How a model is trained, as far as memory depends on it: bytes of a number that is computed with, layers computed
-    again in the backward pass, the rank of adapters (0: none), the fused forwards of float32 on a CPU."""
+    again in the backward pass, the rank of adapters (0: none), the fused forwards of float32 on a CPU, and whether those
+    of a small model's layers go `together` (`kernels/trunk.py`)."""
 
     width: int = 4
     checkpointing: bool = False
     rank: int = 0
     fused: bool = True
+    together: bool = False
 
 
 def model_size(folder: Path) -> ModelSize | None:
