@@ -182,18 +182,21 @@ void attend(const struct shape *s, const float *query, const float *key, const f
     }
 }
 
-/* Weights again from their logsum; slopes to the gradients of the scores. `seen` keys in all, the last `count` causal. */
+/* Weights again from their logsum; slopes to the gradients of the scores. `seen` keys in all, the last `count` causal.
+ * By whole vectors: what is left of a short row would take as long as the rest, one by one. */
 static void slope(const struct scratch *x, const float *logsum, long heads, const float *out, long out_stride, long seen, long count, long size, float scale)
 {
     for (long i = 0; i < count; i++) {
         float *weights = x->weights + i * x->room, *slopes = x->slopes + i * x->room, along = 0;
         long end = seen - count + i + 1;
         for (long d = 0; d < size; d++) along += out[i * out_stride + d] * x->gradient[i * size + d];
-        for (long k = 0; k < end; k++) {
-            weights[k] = exponential(weights[k] * scale - logsum[i * heads]);
-            slopes[k] = weights[k] * (slopes[k] - along) * scale;
-        }
-        for (long k = end; k < seen; k++) weights[k] = slopes[k] = 0;
+        for (long k = 0; k < seen; k += LANES)
+            for (int j = 0; j < LANES; j++) {
+                float here = exponential(weights[k + j] * scale - logsum[i * heads]);
+                here = k + j < end ? here : 0;
+                weights[k + j] = here;
+                slopes[k + j] = here * (slopes[k + j] - along) * scale;
+            }
     }
     for (long i = count; i < TILE; i++) {
         memset(x->weights + i * x->room, 0, sizeof(float) * seen);

@@ -175,8 +175,8 @@ class Shape:
 @dataclass(frozen=True)
 class Training:
     """How a model is trained, as far as memory depends on it: bytes of a number that is computed with, layers computed
-    again in the backward pass, the rank of adapters (0: none), the fused forwards of float32 on a CPU, and whether those
-    of a small model's layers go `together` (`kernels/trunk.py`)."""
+    again in the backward pass, the rank of adapters (0: none), the fused forwards of float32 on a CPU, and whether a
+    small model's layers go `together` (`kernels/trunk.py`)."""
 
     width: int = 4
     checkpointing: bool = False

@@ -18,7 +18,7 @@ from temper.algorithms.kl import KL
 from temper.algorithms.losses import SURROGATES, Bounds, bound_share
 from temper.algorithms.ratios import LEVELS, RATIOS, accepted, off_policy_mask, powers, sampler_weights
 from temper.config import StrictModel
-from temper.data.batching import Batch, make_batch, split_by_tokens
+from temper.data.batching import Batch, make_batch, split_by_tokens, tensor_of
 from temper.kernels.packed import AttentionPlan
 from temper.train.forward import Scored, plan_batch, score_targets
 from temper.train.losses import LossSum
@@ -191,7 +191,7 @@ def per_token(examples: Sequence[PolicyExample], name: str, device: torch.device
     for example in examples:
         value = getattr(example, name)
         values.extend(value if isinstance(value, tuple) else (value,) * len(example.advantages))
-    return torch.tensor(values, device=device)
+    return tensor_of(values, "f").to(device)
 
 
 def with_reference(
