@@ -5,6 +5,7 @@ packed.py     packed sequences, shared prefixes         masked.py, varlen.py  th
 fast.py       faster forwards for a model's layers      fused.py, layers.c    what they do between products
 fast_triton.py  the same on a GPU                       fused_triton.py       what they do between products
 joined.py     weights side by side: one product         draw_triton.py        what a step feeds and draws on a GPU
+trunk.py, trunk.c  all layers of a small model          stack.py      how a model is put together of known parts
 layers.py     checkpointed or compiled layers           product.py    matrix products by the faster library
 rows.py, attend.h  packed rows in one call on a CPU     choice.py     which way is faster: measured, remembered
 decode.py, decode.c  one token a row on a CPU           decode_triton.py      on CUDA

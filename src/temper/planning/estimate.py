@@ -14,7 +14,7 @@ from temper.planning.shapes import ModelSize, Shape, Training, model_size
 from temper.recipe.graph import Ref, is_folder
 from temper.recipe.recipe import Recipe, Stage
 from temper.rollout.memory import TOKENS_A_FORWARD, default_budget, wave_bytes
-from temper.train.sizes import SMALL_MODEL, by_processes, even_budget, places_for
+from temper.train.sizes import SMALL_MODEL, by_processes, even_budget, places_for, wide_budget
 
 PROCESS_BYTES = 500_000_000  # Python and its libraries once a model is computed with, the model itself left out
 CONTEXT_BYTES = 1_000_000_000  # of an accelerator's memory: its context and the libraries' work spaces
@@ -199,6 +199,8 @@ def _activations(config: Mapping[str, Any], size: ModelSize, width: int, tokens:
         gradient = 4 * (shape.adapter_parameters(rank, targets) if rank else size.parameters)
         processes = min(machine.threads, pieces, places_for(gradient))
         waiting = min(pieces, places_for(gradient)) * gradient if processes > 1 else 0
+    elif not machine.accelerator:
+        budget = wide_budget(step, budget)
     return processes * shape.activation_bytes(min(step, max(budget, longest)), training) + waiting
 
 

@@ -28,7 +28,7 @@ from temper.train.losses import LossSum
 from temper.train.optimizers import OptimizerName, load_optimizer_state, make_optimizer, optimizer_state
 from temper.train.precision import Weights
 from temper.train.sharding import Shards
-from temper.train.sizes import by_processes, even_budget, shared_budget
+from temper.train.sizes import by_processes, even_budget, shared_budget, wide_budget
 from temper.train.summing import GradientSum
 from temper.train.team import Team
 from temper.train.turns import Turns
@@ -164,7 +164,9 @@ class Learner:
         most = self.config.micro_batch_tokens
         if self.team is not None:
             return even_budget(tokens, most)
-        return most if ranks().size == 1 else shared_budget(tokens, most, ranks().size)
+        if ranks().size > 1:
+            return shared_budget(tokens, most, ranks().size)
+        return wide_budget(tokens, most) if in_main_memory(self.model) else most
 
     def update(self, losses: Iterable[Callable[[], LossSum]], divisor: float) -> dict[str, float]:
         """Back-propagate each loss divided by `divisor`, clip, step. An empty `losses` is a step with gradient 0.

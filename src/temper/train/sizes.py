@@ -7,6 +7,7 @@ import sys
 
 SMALL_MODEL = 8_000_000  # weights up to which one-thread processes are faster than one process with threads
 FEWEST_TOKENS, USUAL_TOKENS = 512, 1024  # of a micro-batch: with fewer a token costs more, with more none costs less
+WIDE_TOKENS = 2048  # of a micro-batch of a large model on a CPU
 PIECES = 8  # micro-batches of a step that has not tokens enough for as many usual ones
 EVEN = 4  # of a longer step their number is a multiple of this: two or four processes are done together
 SLACK = 1.03  # completions are not cut: with none a last micro-batch holds what the others had no room for
@@ -26,10 +27,20 @@ def even_budget(tokens: int, most: int) -> int:
     one process as for sixty.
 
     >>> even_budget(16_832, 8192), even_budget(5000, 8192), even_budget(300, 8192), even_budget(5000, 500)
-    (2168, 1030, 300, 500)
+    (1084, 644, 300, 500)
     """
     usual = EVEN * round(tokens / USUAL_TOKENS / EVEN)
     return _budget(tokens, most, max(usual, min(PIECES, -(-tokens // FEWEST_TOKENS))))
+
+
+def wide_budget(tokens: int, most: int) -> int:
+    """The same where one process computes with all its threads: with more rows than `WIDE_TOKENS` products are no
+    faster, and activations are most of what training holds.
+
+    >>> wide_budget(2240, 8192), wide_budget(16_832, 8192), wide_budget(300, 8192)
+    (1154, 1927, 300)
+    """
+    return _budget(tokens, most, -(-tokens // min(most, WIDE_TOKENS)))
 
 
 def shared_budget(tokens: int, most: int, ranks: int) -> int:
