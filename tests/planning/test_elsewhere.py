@@ -108,7 +108,7 @@ def test_a_directory_with_a_config_and_no_weights_is_the_same(plan):
 
 @pytest.mark.parametrize(("machine", "keys"), [
     ("1x3GB", "kl_penalty: 0.001"), ("1x2GB", "kl_penalty: 0.001, max_completion_length: 2000"),
-    ("cpu:4GB", "kl_penalty: 0"), ("1x1.2GB", "kl_penalty: 0"),
+    ("cpu:3GB", "kl_penalty: 0"), ("1x1.2GB", "kl_penalty: 0"),
 ])  # fmt: skip
 def test_every_remedy_gives_what_it_says(plan, machine, keys):
     code, data, err = plan(machine, "--strict", "--disk", "1TB", keys=keys)
