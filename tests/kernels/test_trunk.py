@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from hypothesis import Phase, given, settings
@@ -187,6 +190,16 @@ def test_layers_that_somebody_listens_to_are_called(monkeypatch):
     scores_and_gradients(model, batch, forwards)
     assert called
     assert len(batch.tokens) not in heard
+
+
+def test_a_model_that_was_served_can_be_forgotten():
+    model = tiny_model("llama")
+    assert trunk.trunk_forwards(model)
+    assert trunk.trunk_forwards(model.model)
+    gone = [weakref.ref(model), weakref.ref(model.model)]
+    del model
+    gc.collect()
+    assert [one() for one in gone] == [None, None]
 
 
 def test_a_frozen_weight_gets_no_gradient():

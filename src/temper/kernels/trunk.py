@@ -37,7 +37,9 @@ MOST_WEIGHTS = 8_000_000  # with more, torch's products are as good, and use all
 ROUND = 64  # positions, to a multiple of which tables of cosines are made
 TOLERANCE = 1e-4  # of the largest value
 
-_known: WeakKeyDictionary[nn.Module, tuple[int, Forwards]] = WeakKeyDictionary()
+TablesBySize = dict[int, list[Tables] | None]  # by how many positions they have; None if there are none for positions
+# by model; what is kept of it names no module that holds it whole, or it would be kept for good
+_known: WeakKeyDictionary[nn.Module, tuple[int, Trunk | None, TablesBySize]] = WeakKeyDictionary()
 
 
 def trunk_forwards(model: nn.Module, checkpointing: bool = False) -> Forwards:
@@ -45,23 +47,29 @@ def trunk_forwards(model: nn.Module, checkpointing: bool = False) -> Forwards:
     `checkpointing` it keeps what each layer is given, and runs it again in the backward pass."""
     count = sum(1 for _ in model.modules())  # adapters add some
     if model not in _known or _known[model][0] != count:
-        _known[model] = count, _find(model)
-    return [(backbone, partial(forward, checkpointing)) for backbone, forward in _known[model][1]]
+        _known[model] = count, _find(model), {}
+    _, trunk, tables = _known[model]
+    if trunk is None:
+        return ()
+    backbone = _backbone(model)
+    return [(backbone, partial(_forward, trunk, backbone, tables, checkpointing))]
 
 
-def _find(model: nn.Module) -> Forwards:
+def _backbone(model: nn.Module) -> Any:
     from transformers import PreTrainedModel
 
-    if _library() is None or sum(weight.numel() for weight in model.parameters()) > MOST_WEIGHTS:
-        return ()
     models: list[Any] = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
-    backbone = next((inner for inner in models if inner.base_model is inner), None)
-    forwards = fast_forwards(model)
+    return next((inner for inner in models if inner.base_model is inner), None)
+
+
+def _find(model: nn.Module) -> Trunk | None:
+    if _library() is None or sum(weight.numel() for weight in model.parameters()) > MOST_WEIGHTS:
+        return None
+    backbone, forwards = _backbone(model), fast_forwards(model)
     trunk = None if backbone is None else find_trunk(backbone, forwards)
-    if backbone is None or trunk is None or not _fits(trunk):
-        return ()
-    forward = partial(_forward, trunk, backbone, {})
-    return [(backbone, forward)] if _says_the_same(backbone, forwards, partial(forward, False)) else ()
+    if trunk is None or not _fits(trunk):
+        return None
+    return trunk if _says_the_same(backbone, forwards, partial(_forward, trunk, backbone, {}, False)) else None
 
 
 def _fits(trunk: Trunk) -> bool:
@@ -72,10 +80,10 @@ def _fits(trunk: Trunk) -> bool:
 
 
 def _forward(
-    trunk: Trunk, backbone: Any, tables: dict[int, list[Tables] | None], checkpointing: bool,
+    trunk: Trunk, backbone: Any, tables: TablesBySize, checkpointing: bool,
     input_ids: Tensor | None = None, inputs_embeds: Tensor | None = None, attention_plan: Any = None, **options: Any,
 ) -> Any:  # fmt: skip
-    """The backbone's forward. `tables`: those made so far, by how many positions they have."""
+    """The backbone's forward. `tables`: those made so far."""
     from transformers.modeling_outputs import BaseModelOutputWithPast
 
     found = None
