@@ -2,7 +2,7 @@
  *
  * Row-major float32. Rows are dealt to threads in one piece each; no sum depends on how many threads there are.
  */
-#include "exponential.h"
+#include "pointwise.h"
 
 /* out = x * scale / rms(x); x, out [rows, size], scale [size]; inverse [rows] is 1 / rms(x), kept for the backward pass. */
 void rms_norm(const float *x, const float *scale, float *out, float *inverse, long rows, long size, float eps, long threads)
@@ -10,9 +10,7 @@ void rms_norm(const float *x, const float *scale, float *out, float *inverse, lo
 #pragma omp parallel for num_threads(threads) schedule(static)
     for (long i = 0; i < rows; i++) {
         const float *row = x + i * size;
-        float *to = out + i * size, squares = 0;
-        for (long d = 0; d < size; d++) squares += row[d] * row[d];
-        float by = inverse[i] = 1.0f / sqrtf(squares / size + eps);
+        float *to = out + i * size, by = inverse[i] = inverse_rms(row, size, eps);
         for (long d = 0; d < size; d++) to[d] = row[d] * by * scale[d];
     }
 }
@@ -42,14 +40,7 @@ void rms_norm_backward(const float *x, const float *scale, const float *inverse,
 void gated(const float *x, float *out, long rows, long size, float a, float b, long threads)
 {
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (long i = 0; i < rows; i++) {
-        const float *gate = x + 2 * i * size, *value = gate + size;
-        float *to = out + i * size;
-        for (long d = 0; d < size; d++) {
-            float g = gate[d];
-            to[d] = g / (1.0f + exponential(-g * (a + b * g * g))) * value[d];
-        }
-    }
+    for (long i = 0; i < rows; i++) gate(x + 2 * i * size, out + i * size, size, a, b);
 }
 
 void gated_backward(const float *x, const float *gradient, float *of_x, long rows, long size, float a, float b,
