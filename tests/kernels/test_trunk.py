@@ -120,7 +120,7 @@ def test_a_pass_without_gradient_keeps_one_layer_and_says_the_same_with_any_thre
     assert heard[-3:] == [len(batch.tokens)] * 3
 
 
-def test_the_order_of_rows_changes_no_bit_of_a_row():
+def test_a_row_says_the_same_wherever_it_stands():
     model, rows = odd_model(), examples([(0, 5, 9), (1, 8, 12), (2, 3, 7)])
     with torch.no_grad():
         ours, turned = (
@@ -162,6 +162,15 @@ def test_a_pass_that_keeps_keys_is_the_layers_own(monkeypatch):
 def test_what_is_of_other_parts_is_not_served():
     assert not trunk.trunk_forwards(tiny_model("gemma2"))  # a softcap in its attention
     assert not trunk.trunk_forwards(tiny_model("llama").double())
+
+
+def test_a_model_that_was_served_is_not_once_its_weights_are_others():
+    model = tiny_model("llama")
+    assert trunk.trunk_forwards(model)
+    assert trunk.trunk_forwards(model, checkpointing=True)
+    model.bfloat16()
+    assert not trunk.trunk_forwards(model)
+    assert model.model not in dict(training_forwards(model, checkpointing=True, compiled=False))
 
 
 def test_adapters_are_not_served():

@@ -13,7 +13,9 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math",
          "-shared", "-fPIC")  # fmt: skip
@@ -32,6 +34,16 @@ def load_library(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL | Non
         return ctypes.CDLL(str(_built(source, compiler, FLAGS + flags)))
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def declared(
+    library: ctypes.CDLL, arguments: Mapping[str, list[Any]], results: Mapping[str, Any] = {}
+) -> dict[str, Any]:
+    """Functions of a library by name, told what they take, and what they return where that is not nothing."""
+    for name, types in arguments.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = types, results.get(name)
+    return {name: getattr(library, name) for name in arguments}
 
 
 def _built(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from temper.kernels.compiler import OPENMP, load_library
+from temper.kernels.compiler import OPENMP, declared, load_library
 from temper.kernels.product import apply
 
 SOURCE = Path(__file__).with_name("layers.c")
@@ -144,7 +144,4 @@ def _functions() -> dict[str, Any]:
         "gated_backward": [pointer] * 3 + [number] * 2 + [real] * 2 + [number],
         "rotate": [pointer] * 4 + [number] * 7,
     }
-    for name, types in arguments.items():
-        function = getattr(library, name)
-        function.argtypes, function.restype = types, None
-    return {name: getattr(library, name) for name in arguments}
+    return declared(library, arguments)

@@ -47,7 +47,7 @@ def training_forwards(model: nn.Module, checkpointing: bool, compiled: bool) -> 
         if checkpointing:
             forward = partial(checkpoint, forward, use_reentrant=False)
         forwards[layer] = forward
-    together = () if compiled or not forwards else trunk.trunk_forwards(model, checkpointing=True)
+    together = () if compiled else trunk.trunk_forwards(model, checkpointing=True)
     return [*forwards.items(), *together]
 
 
@@ -61,8 +61,7 @@ def scoring_forwards(model: nn.Module) -> Forwards:
 def faster_forwards(model: nn.Module) -> Forwards:
     """Those of the device that `model` is on: Triton's on a GPU (`kernels/fast_triton.py`), C's on a CPU, of its parts
     and of all layers of a small model together (`kernels/trunk.py`)."""
-    forwards = _of_parts(model)
-    return [*forwards, *trunk.trunk_forwards(model)] if forwards else ()
+    return [*_of_parts(model), *trunk.trunk_forwards(model)]
 
 
 def _of_parts(model: nn.Module) -> Forwards:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from temper.kernels.compiler import OPENMP, load_library
+from temper.kernels.compiler import OPENMP, declared, load_library
 
 SOURCE = Path(__file__).with_name("step.c")
 FLAGS = (*OPENMP, "-fno-associative-math")  # so that a sum is the same for any number of rows
@@ -105,6 +105,6 @@ def _functions() -> tuple[Any, Any]:
     library = _library()
     assert library is not None, "asked only where `available()`"
     stack, flight = ctypes.POINTER(StackC), ctypes.POINTER(FlightC)
-    library.step_forward.argtypes, library.step_forward.restype = [stack, flight], None
-    library.step_decode.argtypes, library.step_decode.restype = [stack, flight, _number], _number
-    return library.step_forward, library.step_decode
+    arguments = {"step_forward": [stack, flight], "step_decode": [stack, flight, _number]}
+    forward, decode = declared(library, arguments, {"step_decode": _number}).values()
+    return forward, decode

@@ -1,8 +1,8 @@
 """All layers of a small Llama-like model in one call, forward and backward, by `trunk.c`: float32, one thread.
 
-Layer by layer, torch writes whatever a product is made of and whatever comes of it to memory and reads it again; of a
-small model that is half of the time. Here tokens go through in blocks that stay in the cache. A model is recognised as
-`stack.py` does it, and served only where the first call said what its own layers say, gradients included.
+Layer by layer, torch writes whatever a product is made of and whatever comes of it to memory and reads it again. Here
+tokens go through in blocks that stay in the cache. A model is recognised as `stack.py` does it, and served only where
+the first call said what its own layers say, gradients included.
 
 Shapes: N packed tokens, E hidden size.
 """
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from temper.kernels import fused, rows
-from temper.kernels.compiler import OPENMP, load_library
+from temper.kernels.compiler import OPENMP, declared, load_library
 from temper.kernels.fast import fast_forwards
 from temper.kernels.forwards import Forward, Forwards, in_place
 from temper.kernels.packed import AttentionPlan
@@ -33,7 +33,7 @@ from temper.kernels.stack import Tables, Trunk, fill_layer, find_trunk, sizes_of
 from temper.kernels.step import LayerC
 
 SOURCE = Path(__file__).with_name("trunk.c")
-MOST_WEIGHTS = 8_000_000  # with more, torch's products are as good, and use all threads
+MOST_WEIGHTS = 8_000_000  # up to which training is by one-thread processes (`train/sizes.py`)
 ROUND = 64  # positions, to a multiple of which tables of cosines are made
 TOLERANCE = 1e-4  # of the largest value
 
@@ -45,6 +45,8 @@ _known: WeakKeyDictionary[nn.Module, tuple[int, Trunk | None, TablesBySize]] = W
 def trunk_forwards(model: nn.Module, checkpointing: bool = False) -> Forwards:
     """The backbone in `model`, with a forward that runs all its layers in one call; nothing where there is none. With
     `checkpointing` it keeps what each layer is given, and runs it again in the backward pass."""
+    if not fast_forwards(model):  # asked each time: it may have been moved or rounded since
+        return ()
     count = sum(1 for _ in model.modules())  # adapters add some
     if model not in _known or _known[model][0] != count:
         _known[model] = count, _find(model), {}
@@ -252,7 +254,4 @@ def _functions() -> dict[str, Any]:
         "trunk_forward": [trunk, tokens, pointer, pointer, pointer, pointer, number, number],
         "trunk_backward": [trunk, tokens, ctypes.POINTER(LayerC), pointer, pointer, pointer],
     }
-    for name, types in arguments.items():
-        function = getattr(library, name)
-        function.argtypes, function.restype = types, number if name == "trunk_kept" else None
-    return {name: getattr(library, name) for name in arguments}
+    return declared(library, arguments, {"trunk_kept": number})

@@ -6,7 +6,7 @@ import math
 import sys
 
 SMALL_MODEL = 8_000_000  # weights up to which one-thread processes are faster than one process with threads
-FEWEST_TOKENS, USUAL_TOKENS = 512, 1024  # of a micro-batch: with fewer a token costs more, with more none costs less
+FEWEST_TOKENS, USUAL_TOKENS = 512, 1024  # of a micro-batch: a token of layers in one call costs no less with more
 WIDE_TOKENS = 2048  # of a micro-batch of a large model on a CPU
 PIECES = 8  # micro-batches of a step that has not tokens enough for as many usual ones
 EVEN = 4  # of a longer step their number is a multiple of this: two or four processes are done together
