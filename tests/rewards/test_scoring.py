@@ -204,3 +204,33 @@ def test_a_completion_told_of_before_memory_ran_out_is_not_drawn_again(monkeypat
     assert steps[8] <= -(-steps[7] // 2)
     assert [heard[number] for number in range(len(asked))] == drawn
     assert [c.token_ids for c in drawn] == [c.token_ids for c in expected]
+
+
+def test_equal_completions_of_a_prompt_are_read_and_asked_about_once():
+    asked: list[tuple[str, str]] = []
+
+    def counting(prompt: Prompt, reply: Reply) -> float:
+        asked.append((prompt.id, reply.text))
+        return len(reply.text) / 100
+
+    class Sure(Told):
+        """Of each prompt's samples all but the last are equal."""
+
+        def generate(
+            self,
+            requests: Sequence[Request],
+            sampling: Sampling,
+            watch: Watch | None = None,
+            finished: Finished | None = None,
+        ) -> list[Completion]:
+            drawn = [Completion((int(i % SAMPLES == SAMPLES - 1),), (0.0,), "stop") for i in range(len(requests))]
+            for number in (0, 4, 7):
+                assert finished is not None
+                finished(number, drawn[number])
+            return drawn
+
+    counting.overlaps = True  # type: ignore[attr-defined]
+    found = scored(Sure(), {"counting": counting})
+    assert sorted(asked) == sorted((prompt.id, text) for prompt in PROMPTS for text in TEXTS[:2])
+    assert [reply.text for reply, *_ in found] == [TEXTS[0], TEXTS[0], TEXTS[0], TEXTS[1]] * len(PROMPTS)
+    assert [total for _, _, total, _ in found] == [len(reply.text) / 100 for reply, *_ in found]

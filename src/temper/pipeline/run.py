@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from temper.artifacts import begin, read_manifest, seal, set_aside, write_atomically
-from temper.environment import give_back_memory, go_offline, settle_torch, wait_passively
+from temper.environment import give_back_memory, go_offline, settle_torch, wait_passively, without_collector
 from temper.errors import DataError, Exit, Fault, HandedOver, Preempted, escape, tell
 from temper.halting import Halt, rescue
 from temper.kernels import choice
@@ -93,7 +94,9 @@ def run_recipe(
             if folder.root.exists():
                 lock(folder)
 
-        plan, warnings = preflight.prepare(reference, settings, out, lock_existing)
+        stack.callback(gc.unfreeze)
+        with without_collector():
+            plan, warnings = preflight.prepare(reference, settings, out, lock_existing)
         if plan.half_done and not accept_changes:
             raise half_done_error(plan)
         warnings += preflight.advise(plan, SUPERVISED_KINDS)  # of RL the stage itself speaks
