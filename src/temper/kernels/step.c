@@ -288,15 +288,15 @@ static long invert(const float *weights, long vocabulary, double wanted)
     return last;
 }
 
-/* Turns a row's logits into weights; the token drawn and its log-prob. */
-static long draw(float *logits, long vocabulary, float temperature, double chance, float *logprob)
+/* Turns a row's logits into weights; their total, and the token of the largest. */
+static double weigh(float *logits, long vocabulary, float temperature, long *likeliest)
 {
-    long token = 0;
     float peak = -INFINITY;
     double total = 0;
+    *likeliest = 0;
     for (long i = 0; i < vocabulary; i++) {
         if (temperature != 0 && temperature != 1) logits[i] /= temperature;
-        if (logits[i] > peak) peak = logits[i], token = i;
+        if (logits[i] > peak) peak = logits[i], *likeliest = i;
     }
     for (long i = 0; i < vocabulary; i++) {
         float below = logits[i] - peak;
@@ -304,9 +304,24 @@ static long draw(float *logits, long vocabulary, float temperature, double chanc
     }
     for (long start = 0; start < vocabulary; start += BLOCK)
         total += block_sum(logits + start, at_most(BLOCK, vocabulary - start));
-    if (temperature != 0) token = invert(logits, vocabulary, chance * total);
-    *logprob = logf((float)(logits[token] / total));
+    return total;
+}
+
+/* A token drawn from weights, and its log-prob. */
+static long pick(const float *weights, long vocabulary, float temperature, double chance, double total, long likeliest,
+                 float *logprob)
+{
+    long token = temperature != 0 ? invert(weights, vocabulary, chance * total) : likeliest;
+    *logprob = logf((float)(weights[token] / total));
     return token;
+}
+
+/* Turns a row's logits into weights; the token drawn and its log-prob. */
+static long draw(float *logits, long vocabulary, float temperature, double chance, float *logprob)
+{
+    long likeliest;
+    double total = weigh(logits, vocabulary, temperature, &likeliest);
+    return pick(logits, vocabulary, temperature, chance, total, likeliest, logprob);
 }
 
 /* One step's draws; how many rows end with them. */
@@ -349,4 +364,23 @@ long step_decode(const struct stack *stack, struct flight *flight, long steps)
         advance(flight);
         if (draw_rows(stack, flight) || taken == steps) return taken;
     }
+}
+
+/* Draws of `count` requests that share rows: request i draws from the logits of row `of[i]`, which are weights after
+ * it. Flight's `row`, `draw_keys` and `drawn` are the requests'; what they draw goes to `to`, too. */
+void step_draw(const struct stack *stack, struct flight *flight, const long *of, long count, long *to)
+{
+    long vocabulary = stack->vocabulary;
+    double *totals = malloc(flight->rows * sizeof *totals);
+    long *likeliest = malloc(flight->rows * sizeof *likeliest);
+    for (long row = 0; row < flight->rows; row++)
+        totals[row] = weigh(flight->logits + row * vocabulary, vocabulary, flight->temperature, likeliest + row);
+    for (long i = 0; i < count; i++) {
+        const float *weights = flight->logits + of[i] * vocabulary;
+        long at = flight->row[i] * flight->longest + flight->step;
+        double chance = uniform(flight->draw_keys[i], flight->drawn[i]++);
+        to[i] = flight->all_tokens[at] = pick(weights, vocabulary, flight->temperature, chance, totals[of[i]],
+                                              likeliest[of[i]], flight->all_logprobs + at);
+    }
+    free(totals), free(likeliest);
 }

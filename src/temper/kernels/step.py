@@ -95,16 +95,26 @@ def decode(stack: StackC, flight: FlightC, steps: int) -> int:
     return _functions()[1](ctypes.byref(stack), ctypes.byref(flight), steps)
 
 
+def draw(stack: StackC, flight: FlightC, row_B: Tensor, tokens_B: Tensor) -> None:
+    """Draws of requests that share rows: request b draws `tokens_B[b]` from the logits of row `row_B[b]`, which become
+    weights."""
+    of, to = row_B.data_ptr(), tokens_B.data_ptr()
+    _functions()[2](ctypes.byref(stack), ctypes.byref(flight), of, len(row_B), to)
+
+
 @functools.cache
 def _library() -> ctypes.CDLL | None:
     return load_library(SOURCE, FLAGS)
 
 
 @functools.cache
-def _functions() -> tuple[Any, Any]:
+def _functions() -> tuple[Any, ...]:
     library = _library()
     assert library is not None, "asked only where `available()`"
     stack, flight = ctypes.POINTER(StackC), ctypes.POINTER(FlightC)
-    arguments = {"step_forward": [stack, flight], "step_decode": [stack, flight, _number]}
-    forward, decode = declared(library, arguments, {"step_decode": _number}).values()
-    return forward, decode
+    arguments = {
+        "step_forward": [stack, flight],
+        "step_decode": [stack, flight, _number],
+        "step_draw": [stack, flight, _pointer, _number, _pointer],
+    }
+    return tuple(declared(library, arguments, {"step_decode": _number}).values())

@@ -106,7 +106,7 @@ class Cache:
         self.positions_B = self.positions_B + 1
 
     def keep(self, rows: Tensor) -> None:
-        """Row i is from now on what row `rows[i]` was; `rows` names each at most once."""
+        """Row i is from now on what row `rows[i]` was; one may become several, as many as there were to begin with."""
         moved = (rows != torch.arange(len(rows))).nonzero().squeeze(-1)
         for parts in self.own:
             for part in parts:

@@ -80,6 +80,26 @@ class CompiledSteps:
         cache.column += 1
         return self.logits
 
+    def draw(self, flight: Flight, row_B: Tensor, sampling: Sampling) -> Tensor:
+        """The tokens [B] that the requests of `flight` draw, request b from the logits of row `row_B[b]` after the last
+        step. Those logits are of no use afterwards."""
+        if not plain(sampling):
+            return flight.draw(self.logits[row_B], sampling)
+        assert self.flight is not None
+        c, tokens = self.flight, torch.empty_like(row_B)
+        c.row, c.draw_keys = flight.row_B.data_ptr(), flight.keys_B.data_ptr()
+        c.drawn, c.all_tokens, c.all_logprobs = (
+            tensor.data_ptr() for tensor in (flight.positions_B, flight.tokens, flight.logprobs)
+        )
+        c.longest, c.step, c.temperature = flight.tokens.shape[1], flight.step, sampling.temperature
+        step.draw(self.parts.c, c, row_B, tokens)
+        flight.step += 1
+        return tokens
+
+    def look_anew(self) -> None:
+        """The rows of the cache have changed, though perhaps not their number."""
+        self.flight = None
+
     def _look(self, cache: Cache, tokens_B: Tensor) -> FlightC:
         """`cache` as C takes it; made anew when its rows have changed."""
         rows = len(tokens_B)

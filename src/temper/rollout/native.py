@@ -20,6 +20,7 @@ from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.flight import Flight, Pending, fill_holes, plan_rows
 from temper.rollout.memory import default_budget, is_out_of_memory, wave_bytes
 from temper.rollout.prefill import prefill
+from temper.rollout.stems import Stems
 from temper.types import Completion
 
 STEPS = 16  # between two looks of the host, unless a row ends before
@@ -102,10 +103,11 @@ class NativeEngine:
 
     def _decode(self, wave: Sequence[Pending], sampling: Sampling, watch: Watch | None, finish: Finished) -> None:
         """All of one wave, together."""
-        logits, cache = self._prefill(wave)
+        logits, cache, run_B = self._prefill(wave)
         flight = Flight.of(wave, sampling)
         tokens = flight.draw(logits, sampling)
         compiled = CompiledSteps.of(self.model, cache, len(wave))
+        stems = Stems(cache, compiled, run_B)
         while True:
             stopped, ended = flight.ended(tokens, sampling, watch)
             living = flight.count - int(ended.sum())
@@ -116,8 +118,12 @@ class NativeEngine:
                     return
                 kept = fill_holes(ended, living)
                 flight.keep(kept)
-                cache.keep(kept)
+                stems.keep(kept)
                 tokens = tokens[kept]
+            shared = stems.share(tokens, logits.shape[-1])
+            if shared is not None:
+                tokens = stems.draw(shared, flight, sampling)
+                continue
             tokens = self._next(tokens, flight, cache, compiled, sampling, room(flight, sampling, watch))
 
     def _next(
@@ -129,8 +135,8 @@ class NativeEngine:
             return compiled.decode(flight, cache, tokens, sampling, steps)
         return flight.draw(torch_step(self.model, tokens, cache), sampling)
 
-    def _prefill(self, wave: Sequence[Pending]) -> tuple[Tensor, Cache]:
-        """Logits [B, V] after every row's prompt, and the cache that decoding goes on from."""
+    def _prefill(self, wave: Sequence[Pending]) -> tuple[Tensor, Cache, Tensor]:
+        """Logits [B, V] after every row's prompt, the cache that decoding goes on from, and each row's prompt [B]."""
         run_of: dict[tuple[int, ...], int] = {}
         run_B = torch.tensor([run_of.setdefault(row.tokens, len(run_of)) for row in wave])
         filled = prefill(self.model, list(run_of))
@@ -138,4 +144,4 @@ class NativeEngine:
         if filled.cut:
             shared.insert(0, Shared(filled.prefix, [filled.cut], 0, torch.zeros_like(run_B)))
         starts = torch.tensor([len(row.tokens) for row in wave])
-        return filled.logits_RV[run_B], Cache(shared, starts, max(row.limit for row in wave))
+        return filled.logits_RV[run_B], Cache(shared, starts, max(row.limit for row in wave)), run_B
