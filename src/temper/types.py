@@ -162,3 +162,4 @@ class PolicyExample(Example):
     sampler_logprobs: tuple[float, ...]
     weight: float
     kl_penalty: float = 0.0
+    copies: int = 1  # completions that it stands for

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from tiny_models import tiny_model
 
 from temper.algorithms.advantages import ADVANTAGES
 from temper.errors import Exit, TemperError
-from temper.stages.grpo import Config, update
+from temper.stages.grpo import Config, may_merge, update
 from temper.train.guards import Guards, watch
 from temper.train.learner import Learner
 from temper.train.policy import PolicyLoss, policy_batches
@@ -172,3 +173,52 @@ def test_a_guard_stops_a_run_past_its_bound_and_no_other() -> None:
     with pytest.raises(TemperError, match=r"kl_divergence is 0\.07, above 0\.06") as stopped:
         watch(Guards(max_kl_divergence=0.06), rows)
     assert stopped.value.code == Exit.GUARD
+
+
+def repeated(beta: float = 0.0) -> list[list[PolicyExample]]:
+    """Groups of eight, of which five are equal; of those, one has another advantage."""
+    made = []
+    for group in groups(beta=beta):
+        odd = replace(group[0], advantages=tuple(-value for value in group[0].advantages))
+        made.append([*group, group[0], odd, group[0], group[0]])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("beta", "options"),
+    [
+        (0.0, {}),
+        (0.1, {"kl_estimator": "k3"}),
+        (0.0, {"entropy_bonus": 0.01, "micro_batch_tokens": 40}),
+        (0.05, {"num_iterations": 3, "ratio": "sequence", "clip_range": 0.01}),
+        (0.0, {"ratio_against": "sampler", "sampler_rejection": "geometric", "sampler_rejection_min": 0.01}),
+    ],
+)
+def test_equal_completions_are_computed_once_and_count_as_many(
+    beta: float, options: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(kl_penalty=beta, max_grad_norm=1e9, **options)
+    found = []
+    for merges in (True, False):
+        tokens = []
+        monkeypatch.setattr("temper.stages.grpo.may_merge", lambda config, merges=merges: merges)
+        monkeypatch.setattr(
+            "temper.stages.grpo.policy_batches",
+            lambda examples, *others, tokens=tokens: tokens.extend(examples) or policy_batches(examples, *others),
+        )
+        learner = Learner(tiny_model("qwen3"), settings, settings.num_iterations)
+        reference = shifted(tiny_model("qwen3")) if beta else None
+        metrics = update(settings, learner, PolicyLoss(settings), reference, [(repeated(beta), 32.0)])
+        found.append((len(tokens), metrics, torch.cat([p.detach().flatten() for p in learner.model.parameters()])))
+    (few, metrics, moved), (many, expected, wanted) = found
+    assert (few, many) == (20, 32)
+    assert metrics == pytest.approx(expected, rel=1e-3, abs=1e-6)
+    start = torch.cat([p.detach().flatten() for p in tiny_model("qwen3").parameters()])
+    assert (moved - wanted).norm() <= 2e-3 * (wanted - start).norm()
+
+
+def test_tokens_that_are_ranked_and_adapters_that_drop_out_meet_every_copy() -> None:
+    assert may_merge(config())
+    assert not may_merge(config(top_entropy_share=0.2))
+    assert not may_merge(config(lora={"dropout": 0.1}))
+    assert may_merge(config(lora={"r": 4}))

@@ -42,6 +42,7 @@ from temper.train.memory import memory_by_part
 from temper.train.policy import (
     PolicyBatch,
     PolicyLoss,
+    merged,
     policy_batches,
     score_examples,
     with_old,
@@ -294,8 +295,8 @@ def update(
     """All updates of one step: `num_iterations` passes over its mini-batches.
 
     Examples that cannot move a weight are not computed: those that weigh 0, and those that have neither a KL nor an
-    entropy term and whose advantage is 0 in every token, as in dead groups. The divisor counts them all the same, so
-    the gradient is that of the whole step.
+    entropy term and whose advantage is 0 in every token, as in dead groups; and equal ones are computed once. The
+    divisor counts them all the same, so the gradient is that of the whole step.
     """
     minibatches = [(score_old(config, learner, reference, groups, len(parts)), divisor) for groups, divisor in parts]
     history = []
@@ -313,6 +314,12 @@ def update(
     return over_updates(history)
 
 
+def may_merge(config: Config) -> bool:
+    """Whether equal completions may be trained as one: not where their tokens are ranked among those of the step, or
+    each is to meet a dropout of its own."""
+    return config.top_entropy_share == 1 and (config.lora is None or config.lora.dropout == 0)
+
+
 def score_old(
     config: Config, learner: Learner, reference: Any, groups: Sequence[Sequence[PolicyExample]], mini_batches: int
 ) -> list[PolicyBatch]:
@@ -325,6 +332,8 @@ def score_old(
         for example in group
         if example.weight and (example.kl_penalty or needs_all or any(example.advantages))
     ]
+    if may_merge(config):
+        alive = merged(alive)
     batches = policy_batches(alive, learner.budget(packed_tokens(alive)), learner.model.device)
     asks_sampler = config.ratio_against == "sampler" and config.sampler_rejection == "none"
     if mini_batches * config.num_iterations > 1 and not asks_sampler:

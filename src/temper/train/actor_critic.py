@@ -64,16 +64,14 @@ class ValueLoss:
     clip_range: float | None = None
 
     def __call__(self, values_M: Tensor, part: PPOBatch) -> LossSum:
-        batch = part.policy.batch
         losses = value_loss(values_M, part.returns_M, part.old_values_M, self.clip_range)
         sums = {"value/loss": losses.detach()}
         if self.clip_range is not None:
             sums["value/clip_fraction"] = value_clipped_share(values_M.detach(), part.old_values_M, self.clip_range)
-        share = 1.0 / batch.lengths  # what is logged is a mean over completions of each one's mean
         return LossSum(
             self.coefficient * (losses * part.policy.weights_M).sum(),
-            {name: float((value * share).sum()) for name, value in sums.items()},
-            count=len(batch.layouts),
+            {name: float((value * part.policy.shares_M).sum()) for name, value in sums.items()},
+            count=part.policy.count,
         )
 
 

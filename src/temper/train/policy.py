@@ -4,6 +4,7 @@ choice from the tables of `algorithms/`; this is the one place that puts them to
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -82,6 +83,8 @@ class PolicyBatch:
     sampler_logprobs_M: Tensor
     weights_M: Tensor
     kl_penalties_M: Tensor
+    shares_M: Tensor  # in a sum over completions of each one's mean, which is what is logged
+    count: int  # completions
     old_logprobs_M: Tensor | None = None
     reference_logprobs_M: Tensor | None = None
     kept_M: Tensor | None = None  # 1 where the surrogate and the bonus are to count, else 0; None: everywhere
@@ -134,11 +137,10 @@ class PolicyLoss:
             kept = 1.0 if part.kept_M is None else part.kept_M
             per_token = per_token - self.bonus * kept * scored.entropy_M
         sums["policy/clip_fraction"] = bound_share(ratio.detach(), part.advantages_M, config.surrogate, self.bounds)
-        share = 1.0 / part.batch.lengths  # what is logged is a mean over completions of each one's mean
         return LossSum(
             (per_token * part.weights_M).sum(),
-            {name: float((value * share).sum()) for name, value in sums.items()},
-            count=len(part.batch.layouts),
+            {name: float((value * part.shares_M).sum()) for name, value in sums.items()},
+            count=part.count,
             peaks={"policy/mismatch_max": float(gap.abs().max())},
         )
 
@@ -171,6 +173,18 @@ def mismatch(gap_M: Tensor) -> dict[str, Tensor]:
     return {"policy/mismatch_mean": gap.abs(), "policy/mismatch_kl": powers(gap) - 1 - gap}
 
 
+def merged(examples: Sequence[PolicyExample]) -> list[PolicyExample]:
+    """Equal completions of one prompt that are trained alike as one, which weighs what they weigh together: the same
+    gradient, computed once. Of a policy that is sure most are equal.
+
+    >>> one, two = (PolicyExample((7, 8), (False, True), (a,), (-0.5,), 0.25) for a in (1.0, -1.0))
+    >>> [(example.advantages, example.weight, example.copies) for example in merged([one, two, one, one])]
+    [((1.0,), 0.75, 3), ((-1.0,), 0.25, 1)]
+    """
+    copies = Counter(examples)
+    return [replace(one, weight=n * one.weight, copies=n * one.copies) if n > 1 else one for one, n in copies.items()]
+
+
 def policy_batches(
     examples: Sequence[PolicyExample], budget: int, device: torch.device | str = "cpu"
 ) -> list[PolicyBatch]:
@@ -182,7 +196,9 @@ def policy_batch(examples: Sequence[PolicyExample], device: torch.device | str =
     """One micro-batch of all `examples`."""
     batch = make_batch(examples).to(device)
     names = ("advantages", "sampler_logprobs", "weight", "kl_penalty")
-    return PolicyBatch(batch, plan_batch(batch), *(per_token(examples, name, device) for name in names))
+    shares_M = per_token(examples, "copies", device) / batch.lengths
+    values = (per_token(examples, name, device) for name in names)
+    return PolicyBatch(batch, plan_batch(batch), *values, shares_M, sum(example.copies for example in examples))
 
 
 def per_token(examples: Sequence[PolicyExample], name: str, device: torch.device | str = "cpu") -> Tensor:
