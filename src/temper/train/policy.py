@@ -195,10 +195,10 @@ def policy_batches(
 def policy_batch(examples: Sequence[PolicyExample], device: torch.device | str = "cpu") -> PolicyBatch:
     """One micro-batch of all `examples`."""
     batch = make_batch(examples).to(device)
-    names = ("advantages", "sampler_logprobs", "weight", "kl_penalty")
-    shares_M = per_token(examples, "copies", device) / batch.lengths
-    values = (per_token(examples, name, device) for name in names)
-    return PolicyBatch(batch, plan_batch(batch), *values, shares_M, sum(example.copies for example in examples))
+    names = ("advantages", "sampler_logprobs", "weight", "kl_penalty", "copies")
+    *values, copies_M = (per_token(examples, name, device) for name in names)
+    count = sum(example.copies for example in examples)
+    return PolicyBatch(batch, plan_batch(batch), *values, shares_M=copies_M / batch.lengths, count=count)
 
 
 def per_token(examples: Sequence[PolicyExample], name: str, device: torch.device | str = "cpu") -> Tensor:
