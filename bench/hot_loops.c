@@ -48,15 +48,16 @@ static void run(long times, long rows)
     }
     struct stack stack = {.layers = layers, .embedding = floats(VOCABULARY * WIDTH, 1), .norm = floats(WIDTH, 1),
                           .count = LAYER_COUNT, .width = WIDTH, .heads = HEADS, .key_heads = HEADS, .size = SIZE,
-                          .vocabulary = VOCABULARY, .threads = 1, .embedding_scale = 1, .eps = 1e-6f};
+                          .vocabulary = VOCABULARY, .threads = 1, .laid = 1, .embedding_scale = 1, .eps = 1e-6f};
     stack.head = stack.embedding;
     long *numbers[8];
     for (int i = 0; i < 8; i++) numbers[i] = calloc(rows * STEPS + 1, sizeof(long));
     struct flight flight = {.keys = keys, .values = values, .tokens = numbers[0], .positions = numbers[1],
                             .row = numbers[2], .draw_keys = numbers[3], .limits = numbers[4], .stops = numbers[5],
                             .drawn = numbers[6], .all_tokens = numbers[7], .all_logprobs = floats(rows * STEPS, 0),
-                            .logits = floats(rows * VOCABULARY, 0), .scratch = floats(1 << 14, 0), .rows = rows,
-                            .columns = STEPS, .longest = STEPS, .temperature = 1};
+                            .logits = floats(rows * VOCABULARY, 0), .rows = rows, .columns = STEPS, .visible = STEPS,
+                            .longest = STEPS, .temperature = 1};
+    flight.scratch = floats(step_scratch(&stack, &flight), 0);
     for (long i = 0; i < rows; i++) numbers[2][i] = i, numbers[3][i] = 7919 * i, numbers[4][i] = STEPS + 1;
     while (times--) {
         flight.column = flight.step = 0;

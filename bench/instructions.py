@@ -28,6 +28,7 @@ GROWTH = 1.05
 LOOPS = {
     "16 decode steps, 1 row": ("STEP", 1),
     "16 decode steps, 4 rows": ("STEP", 4),
+    "16 decode steps, 12 rows": ("STEP", 12),
     "attention of a group, forward and backward": ("ATTEND", 17),
     "four layers of a group, forward and backward": ("TRUNK", 17),
     "a layer between its products, 512 tokens": ("LAYERS", 512),

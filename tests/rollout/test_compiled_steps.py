@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tiny_models import ARCHITECTURES, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from temper.kernels import stack as stack_module
 from temper.kernels import step
 from temper.kernels.attention import NAME, register
 from temper.rollout import compiled
@@ -113,26 +114,30 @@ def test_sizes_that_fit_no_register_are_computed_too(
         assert one.sampler_logprobs == pytest.approx(other.sampler_logprobs, abs=1e-3)
 
 
-def test_a_row_has_the_same_bits_whoever_is_beside_it() -> None:
-    model = random_model()
+@pytest.mark.parametrize("laid", [0, 8_000_000])  # weights up to which they are laid for products
+@pytest.mark.parametrize("heads", [1, 3])  # of keys
+def test_a_row_has_the_same_bits_whoever_is_beside_it(laid: int, heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stack_module, "MOST_LAID", laid)
+    model = random_model(num_key_value_heads=heads)
     stack = stack_of(model)
     assert stack is not None
     with torch.no_grad():
-        filled = prefill(model, [tuple((5 * i + n) % 60 for i in range(2 + n)) for n in range(23)])
+        filled = prefill(model, [tuple((5 * i + n) % 60 for i in range(2 + 3 * n)) for n in range(9)])
 
-    def after(rows: list[int], threads: int) -> torch.Tensor:
-        """Logits of two steps of some of the rows."""
-        run_B = torch.tensor(rows)
+    def after(runs: list[int], threads: int) -> torch.Tensor:
+        """Logits of two steps of rows that look at these runs."""
+        run_B = torch.tensor(runs)
         shared = Shared(filled.runs, filled.lengths, 0, run_B)
         cache = Cache([shared], torch.tensor(filled.lengths)[run_B], 4)
         steps = CompiledSteps.filled(stack, model, cache)
         assert steps is not None
+        assert steps.parts.c.laid == (laid > 0)
         steps.parts.c.threads = threads
         return torch.stack([steps.logits_after(run_B + 3 * n, cache).clone() for n in range(2)])
 
-    together = after(list(range(23)), 2)
-    for rows in ([4], [0, 22], [3, 1, 2], list(range(7, 20))):
-        assert torch.equal(after(rows, 1), together[:, rows])
+    alone = torch.cat([after([run], 1) for run in range(9)], 1)
+    for rows in ([0, 8], [3, 3], [1, 1, 1, 2], [4] * 17 + [5] * 2, [0, 1, 2, 3, 4, 5, 6, 7, 8] * 3):
+        assert torch.equal(after(rows, 2), alone[:, rows])
 
 
 def test_what_is_told_of_each_token_is_told_in_order() -> None:

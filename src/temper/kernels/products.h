@@ -1,6 +1,8 @@
 /* Products of rows with weights that lie [out, in]: a number is the same sum in the same order however many rows there
  * are, whichever they are, and however many threads.
  */
+#ifndef PRODUCTS
+#define PRODUCTS
 #include "vectors.h"
 
 #define ROWS (LANES / 4) /* of a block of a product: LANES sums and what is read fit the registers */
@@ -77,6 +79,16 @@ static inline float dot(const float *a, const float *b, long size)
     return total;
 }
 
+static float sum_up(const float *x, long count)
+{
+    vector sum = {0};
+    long i = 0;
+    for (; i + LANES <= count; i += LANES) sum += *(const vector *)(x + i);
+    float total = sum_of(sum);
+    for (; i < count; i++) total += x[i];
+    return total;
+}
+
 /* to[r * stride + o] = x[r] · w[o] for r < rows, o < outs, both known when compiled; rows * outs = LANES. If it
  * `asks`, as is known then too, the weights that follow LANES outs further on are on their way when it is done. */
 static inline __attribute__((always_inline)) void block(const float *x, const float *w, float *to, long size, long stride,
@@ -111,35 +123,36 @@ static inline __attribute__((always_inline)) void block(const float *x, const fl
     for (int r = 0; r < rows; r++) memcpy(to + r * stride, (float *)&total + r * outs, outs * sizeof(float));
 }
 
-/* to [rows, stride], its first `outs` columns, = x wᵀ + bias; x [rows, size], w [outs, size], bias [outs] or NULL. */
-static void multiply(const float *x, const float *w, const float *bias, float *to, long rows, long outs, long size,
-                     long stride, long threads)
+/* to[r * stride + o] = x[r] · w[o] for r < rows, first <= o < end, at most LANES of them. */
+static void stripe(const float *x, const float *w, float *to, long rows, long first, long end, long size, long stride, int far)
 {
     const int wide = LANES / ROWS; /* outs of a block; the first blocks of rows ask for the next weights in turns */
-    long turns = at_most(rows / ROWS, ROWS), far = outs * size >= FAR;
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && outs * size >= LARGE)
-    for (long o = 0; o < outs; o += LANES) {
-        long r = 0, end = at_most(o + LANES, outs);
-        if (end - o == LANES) {
-            for (; r + ROWS <= rows; r += ROWS)
-                for (int part = 0; part < ROWS; part++) {
-                    const float *from = w + (o + part * wide) * size;
-                    float *into = to + r * stride + o + part * wide;
-                    if (far && r / ROWS == part % turns)
-                        block(x + r * size, from, into, size, stride, ROWS, wide, 1);
-                    else
-                        block(x + r * size, from, into, size, stride, ROWS, wide, 0);
-                }
-            for (; r < rows; r++)
-                if (far && r == 0)
-                    block(x, w + o * size, to + o, size, stride, 1, LANES, 1);
+    long r = 0, turns = at_most(rows / ROWS, ROWS);
+    if (end - first == LANES) {
+        for (; r + ROWS <= rows; r += ROWS)
+            for (int part = 0; part < ROWS; part++) {
+                const float *from = w + (first + part * wide) * size;
+                float *into = to + r * stride + first + part * wide;
+                if (far && r / ROWS == part % turns)
+                    block(x + r * size, from, into, size, stride, ROWS, wide, 1);
                 else
-                    block(x + r * size, w + o * size, to + r * stride + o, size, stride, 1, LANES, 0);
-        }
+                    block(x + r * size, from, into, size, stride, ROWS, wide, 0);
+            }
         for (; r < rows; r++)
-            for (long one = o; one < end; one++) to[r * stride + one] = dot(x + r * size, w + one * size, size);
-        if (bias)
-            for (r = 0; r < rows; r++)
-                for (long one = o; one < end; one++) to[r * stride + one] += bias[one];
+            if (far && r == 0)
+                block(x, w + first * size, to + first, size, stride, 1, LANES, 1);
+            else
+                block(x + r * size, w + first * size, to + r * stride + first, size, stride, 1, LANES, 0);
     }
+    for (; r < rows; r++)
+        for (long o = first; o < end; o++) to[r * stride + o] = dot(x + r * size, w + o * size, size);
 }
+
+/* to [rows, outs] = x wᵀ; x [rows, size], w [outs, size]. */
+static void multiply(const float *x, const float *w, float *to, long rows, long outs, long size, long threads)
+{
+    int far = outs * size >= FAR;
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && outs * size >= LARGE)
+    for (long o = 0; o < outs; o += LANES) stripe(x, w, to, rows, o, at_most(o + LANES, outs), size, outs, far);
+}
+#endif

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from temper.kernels import fast, fused
+from temper.kernels import fast, fused, step
 from temper.kernels.attention import Options
 from temper.kernels.forwards import Forwards, in_place
 from temper.kernels.step import LayerC, StackC
 
+MOST_LAID = 8_000_000  # weights that are copied for every wave, side by side as products take them
 Weights = dict[str, Tensor | None]
 
 
@@ -46,13 +47,18 @@ class Layer:
     options: Options
     activation: tuple[float, float]
 
-    def weights(self) -> Weights:
-        """Of its linear layers, by the names that C has for them, biases among them."""
+    def _linear(self) -> dict[str, Any]:
+        """Its linear layers, by the names that C has for their weights."""
         attention, mlp = self.attention, self.mlp
         linear = {"query": attention.q_proj, "key": attention.k_proj, "value": attention.v_proj}
-        linear |= {"out": attention.o_proj, "gate": mlp.gate_proj, "up": mlp.up_proj, "down": mlp.down_proj}
-        found: Weights = {name: module.weight for name, module in linear.items()}
-        return found | {f"{name}_bias": module.bias for name, module in linear.items()}
+        return linear | {"out": attention.o_proj, "gate": mlp.gate_proj, "up": mlp.up_proj, "down": mlp.down_proj}
+
+    def matrices(self) -> dict[str, Tensor]:
+        return {name: module.weight for name, module in self._linear().items()}
+
+    def weights(self) -> Weights:
+        """Matrices, and biases."""
+        return {**self.matrices(), **{f"{name}_bias": module.bias for name, module in self._linear().items()}}
 
 
 @dataclass(frozen=True)
@@ -128,12 +134,22 @@ class Stack:
         made = (LayerC * len(trunk.layers))()
         for into, layer, table in zip(made, trunk.layers, tables, strict=True):
             fill_layer(into, layer, table, at)
+        is_laid = self._weights() <= MOST_LAID
+        for into, layer in zip(made, trunk.layers, strict=True) if is_laid else ():
+            for name, weight in layer.matrices().items():
+                setattr(into, name, at(step.laid(weight)))
+        head = step.laid(self.head.weight) if is_laid else self.head.weight
         stack = StackC(
-            made, at(trunk.embedding.weight), at(trunk.norm.scale()), at(self.head.weight), at(self.head.bias),
+            made, at(trunk.embedding.weight), at(trunk.norm.scale()), at(head), at(self.head.bias),
             at(spare), len(made), *sizes_of(trunk), len(self.head.weight), 0 if spare is None else len(spare),
-            torch.get_num_threads(), self.embedding_scale, trunk.norm.eps, self.softcap,
+            torch.get_num_threads(), is_laid, self.embedding_scale, trunk.norm.eps, self.softcap,
         )  # fmt: skip
         return Filled(stack, kept, made)
+
+    def _weights(self) -> int:
+        """Those that products read."""
+        layers = (weight.numel() for layer in self.trunk.layers for weight in layer.matrices().values())
+        return sum(layers) + self.head.weight.numel()
 
 
 def sizes_of(trunk: Trunk) -> tuple[int, int, int, int]:
@@ -150,13 +166,6 @@ class Filled:
     c: StackC
     kept: Sequence[Tensor]
     layers: Any
-
-    @property
-    def scratch(self) -> int:
-        """Floats that a row needs in between, but for its scores."""
-        stack = self.c
-        inner = max(layer.inner for layer in self.layers)
-        return 2 * stack.width + 2 * (stack.heads + stack.key_heads) * stack.size + 2 * inner
 
 
 def fill_layer(into: LayerC, layer: Layer, table: Tables, at: Callable[[Tensor | None], int | None]) -> None:

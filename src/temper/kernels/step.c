@@ -4,18 +4,20 @@
  * rows there are, whichever they are, and however many threads.
  */
 #include <stdlib.h>
-#include "products.h"
 #include "layer.h"
+#include "look.h"
+#include "matrix.h"
 
 #define EXPONENTIAL 8    /* weights that one number through an exponential takes the time of */
 #define BLOCK 256        /* tokens of the vocabulary whose weights are summed together, as in rollout/draw.py */
 #define NEVER -1e30f
+#define MOST_SHARED 3    /* runs that a row shares */
 
 struct stack {
     const struct layer *layers;
     const float *embedding, *norm, *head, *head_bias;
     const long *spare; /* ids that are no token */
-    long count, width, heads, key_heads, size, vocabulary, spares, threads;
+    long count, width, heads, key_heads, size, vocabulary, spares, threads, laid;
     float embedding_scale, eps, softcap;
 };
 
@@ -40,6 +42,25 @@ struct flight {
 
 /* -- between them ------------------------------------------------------------------------------------------------ */
 
+/* to [rows, outs] = x wᵀ + bias; bias may be NULL. `w` are the panels of wᵀ where the stack's weights are laid. */
+static void linear(const struct stack *stack, const float *x, const float *w, const float *bias, float *to, long rows,
+                   long outs, long size)
+{
+    long threads = stack->threads;
+    if (stack->laid) {
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && outs * size >= LARGE)
+        for (long o = 0; o < outs; o += PANEL) strip(x, size, w + o * size, to + o, outs, rows, outs - o, size, 0, 0);
+    } else
+        multiply(x, w, to, rows, outs, size, threads);
+    for (long row = 0; bias && row < rows; row++)
+        for (long o = 0; o < outs; o++) to[row * outs + o] += bias[o];
+}
+
+/* A weight [outs, size] as `linear` takes it of a stack whose weights are laid: `step_laid` floats. */
+void step_lay(const float *weight, float *to, long outs, long size) { lay_turned(to, weight, outs, size); }
+
+long step_laid(long outs, long size) { return panels(outs, size); }
+
 static void norm(const float *x, const float *scale, float *to, long size, float eps)
 {
     float by = 1.0f / sqrtf(dot(x, x, size) / size + eps);
@@ -56,12 +77,6 @@ static void rotate(float *head, const float *cosine, const float *sine, long siz
     }
 }
 
-/* tanh(x / cap) * cap */
-static inline float capped(float x, float cap)
-{
-    return cap - 2.0f * cap / (exponential(2.0f * x / cap) + 1.0f);
-}
-
 static void gate(const float *gates, float *values, long size, float a, float b, long threads)
 {
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && size >= LARGE / EXPONENTIAL)
@@ -73,83 +88,84 @@ static void gate(const float *gates, float *values, long size, float a, float b,
 
 /* -- attention --------------------------------------------------------------------------------------------------- */
 
-static void mix(const float *weights, const float *values, float *out, long count, long size)
+/* Room for the scores of one query. */
+static long stride_of(const struct flight *flight) { return flight->visible + LANES; }
+
+/* Floats that a thread attends with. */
+static long looked(const struct stack *stack, const struct flight *flight)
 {
-    long t = 0;
-    for (; t + 4 <= count; t += 4) {
-        const float *v = values + t * size;
-        float w0 = weights[t], w1 = weights[t + 1], w2 = weights[t + 2], w3 = weights[t + 3];
-        for (long d = 0; d < size; d++)
-            out[d] = out[d] + w0 * v[d] + w1 * v[d + size] + w2 * v[d + 2 * size] + w3 * v[d + 3 * size];
-    }
-    for (; t < count; t++)
-        for (long d = 0; d < size; d++) out[d] += weights[t] * values[t * size + d];
+    long group = stack->heads / stack->key_heads, queries = group > QUERIES ? group : QUERIES;
+    return queries * (stride_of(flight) + 2 * stack->size);
 }
 
-struct run {
-    const float *keys, *values;
-    long count;
-};
-
-/* One query over the runs that its row sees; scores: scratch for all of their tokens. */
-static void attend(const float *query, const struct run *runs, long count, float *out, float *scores, long size,
-                   float scale, float softcap)
+/* A run of the wave that `row` looks at. */
+static struct run shared_run(const struct stack *stack, const struct layer *layer, const struct flight *flight, long number,
+                             const struct shared *shared, long row, long head)
 {
-    float peak = -INFINITY, total = 0;
-    long all = 0;
-    for (long n = 0; n < count; n++)
-        for (long t = 0; t < runs[n].count; t++, all++) {
-            float score = dot(query, runs[n].keys + t * size, size) * scale;
-            scores[all] = score = softcap > 0 ? capped(score, softcap) : score;
-            peak = score > peak ? score : peak;
-        }
-    for (long t = 0; t < all; t++) scores[t] = exponential(scores[t] - peak);
-    for (long t = 0; t < all; t++) total += scores[t];
-    memset(out, 0, size * sizeof(float));
-    for (long n = 0; n < count; n++) {
-        mix(scores, runs[n].values, out, runs[n].count, size);
-        scores += runs[n].count;
-    }
-    for (long d = 0; d < size; d++) out[d] /= total;
+    long size = stack->size, run = shared->run[row], length = shared->lengths[run];
+    long first = layer->window ? flight->positions[row] - layer->window + 1 - shared->start : 0;
+    first = first < 0 ? 0 : at_most(first, length);
+    long at = ((run * stack->key_heads + head) * shared->tokens + first) * size;
+    return (struct run){shared->keys[number] + at, shared->values[number] + at, length - first, shared->tokens - first};
 }
 
-/* The queries of one row that share a key head; its new key and value are in its own run already. */
-static void attend_head(const struct stack *stack, const struct layer *layer, const struct flight *flight, long number,
-                        long row, long head, const float *query, float *out, float *scores)
+/* The tokens that are its own; the new key and value are among them already. */
+static struct run own_run(const struct stack *stack, const struct layer *layer, const struct flight *flight, long number,
+                          long row, long head)
 {
-    long size = stack->size, group = stack->heads / stack->key_heads, position = flight->positions[row];
-    struct run runs[4];
-    for (long n = 0; n < flight->shares; n++) {
-        const struct shared *shared = flight->shared + n;
-        long run = shared->run[row], length = shared->lengths[run];
-        long first = layer->window ? position - layer->window + 1 - shared->start : 0;
-        first = first < 0 ? 0 : at_most(first, length);
-        long at = ((run * stack->key_heads + head) * shared->tokens + first) * size;
-        runs[n] = (struct run){shared->keys[number] + at, shared->values[number] + at, length - first};
-    }
     long first = layer->window && flight->column >= layer->window ? flight->column - layer->window + 1 : 0;
-    long at = ((row * stack->key_heads + head) * flight->columns + first) * size;
-    runs[flight->shares] = (struct run){flight->keys[number] + at, flight->values[number] + at, flight->column + 1 - first};
-    for (long h = head * group; h < (head + 1) * group; h++)
-        attend(query + h * size, runs, flight->shares + 1, out + h * size, scores, size, layer->scale, layer->softcap);
+    long at = ((row * stack->key_heads + head) * flight->columns + first) * stack->size;
+    return (struct run){flight->keys[number] + at, flight->values[number] + at, flight->column + 1 - first,
+                        flight->columns - first};
 }
 
-/* Of all rows: query, out [rows, heads, size]; scores: scratch for all that a row sees, for each thread. */
-static void attend_rows(const struct stack *stack, const struct layer *layer, const struct flight *flight, long number,
-                        const float *query, float *out, float *scores)
+/* How many of the rows from `row` on, `most` at most, look together: at the same runs, from where they begin. */
+static long party_at(const struct layer *layer, const struct flight *flight, long row, long most)
 {
-    long heads = stack->key_heads, all = flight->rows * heads, threads = stack->threads, wide = stack->heads * stack->size;
-#pragma omp parallel for num_threads(threads) if (threads > 1 && flight->rows * wide * flight->visible >= LARGE)
+    long rows = 1;
+    for (; rows < most && !layer->window; rows++)
+        for (long n = 0; n < flight->shares; n++)
+            if (flight->shared[n].run[row + rows] != flight->shared[n].run[row]) return rows;
+    return rows;
+}
+
+/* Queries of `rows` rows that share a key head; `scratch` is for copies of them side by side, then for scores. */
+static void attend_party(const struct stack *stack, const struct layer *layer, const struct flight *flight, long number,
+                         long row, long rows, long head, const float *query, float *out, float *scratch)
+{
+    long group = stack->heads / stack->key_heads, one = group * stack->size, wide = stack->heads * stack->size;
+    struct run shared[MOST_SHARED], own[QUERIES];
+    for (long n = 0; n < flight->shares; n++)
+        shared[n] = shared_run(stack, layer, flight, number, flight->shared + n, row, head);
+    for (long i = 0; i < rows; i++) own[i] = own_run(stack, layer, flight, number, row + i, head);
+    const float *from = query + row * wide + head * one;
+    float *asked = scratch, *mixed = asked + rows * one, *scores = mixed + rows * one;
+    for (long i = 0; i < rows; i++) memcpy(asked + i * one, from + i * wide, one * sizeof(float));
+    attend(asked, mixed, rows * group, stack->size, shared, flight->shares, own, rows, scores, stride_of(flight), layer->scale,
+           layer->softcap);
+    for (long i = 0; i < rows; i++)
+        memcpy(out + (row + i) * wide + head * one, mixed + i * one, one * sizeof(float));
+}
+
+/* Of all rows: query, out [rows, heads, size]; scratch: `looked` floats for each thread. */
+static void attend_rows(const struct stack *stack, const struct layer *layer, const struct flight *flight, long number,
+                        const float *query, float *out, float *scratch)
+{
+    long rows = flight->rows, all = rows * stack->key_heads, threads = stack->threads;
+    long most = QUERIES * stack->key_heads / stack->heads, work = rows * stack->heads * stack->size * flight->visible;
+#pragma omp parallel for num_threads(threads) if (threads > 1 && work >= LARGE)
     for (long thread = 0; thread < threads; thread++)
-        for (long i = all * thread / threads; i < all * (thread + 1) / threads; i++)
-            attend_head(stack, layer, flight, number, i / heads, i % heads, query + i / heads * wide, out + i / heads * wide,
-                        scores + thread * flight->visible);
+        for (long i = all * thread / threads, end = all * (thread + 1) / threads, taken; i < end; i += taken) {
+            long head = i / rows, row = i % rows, left = at_most(end - i, rows - row);
+            taken = party_at(layer, flight, row, at_most(most, left));
+            attend_party(stack, layer, flight, number, row, taken, head, query, out, scratch + thread * looked(stack, flight));
+        }
 }
 
 /* -- a step ------------------------------------------------------------------------------------------------------ */
 
 struct scratch {
-    float *hidden, *normed, *query, *key, *value, *mixed, *gates, *inner, *scores;
+    float *hidden, *normed, *query, *key, *value, *mixed, *gates, *inner, *look;
 };
 
 /* Positions into queries and keys [rows, ...]; keys and values into the rows' own runs. */
@@ -202,42 +218,52 @@ static void run_layer(const struct stack *stack, const struct flight *flight, lo
     long rows = flight->rows, width = stack->width, threads = stack->threads, inner = layer->inner;
     long queries = stack->heads * stack->size, keys = stack->key_heads * stack->size;
     norm_rows(s->hidden, layer->before_attention, s->normed, rows, width, layer->eps);
-    multiply(s->normed, layer->query, layer->query_bias, s->query, rows, queries, width, queries, threads);
-    multiply(s->normed, layer->key, layer->key_bias, s->key, rows, keys, width, keys, threads);
-    multiply(s->normed, layer->value, layer->value_bias, s->value, rows, keys, width, keys, threads);
+    linear(stack, s->normed, layer->query, layer->query_bias, s->query, rows, queries, width);
+    linear(stack, s->normed, layer->key, layer->key_bias, s->key, rows, keys, width);
+    linear(stack, s->normed, layer->value, layer->value_bias, s->value, rows, keys, width);
     place(stack, layer, flight, number, s);
-    attend_rows(stack, layer, flight, number, s->query, s->mixed, s->scores);
-    multiply(s->mixed, layer->out, layer->out_bias, s->normed, rows, width, queries, width, threads);
+    attend_rows(stack, layer, flight, number, s->query, s->mixed, s->look);
+    linear(stack, s->mixed, layer->out, layer->out_bias, s->normed, rows, width, queries);
     add(s->hidden, s->normed, layer->after_attention, rows, width, layer->eps);
     norm_rows(s->hidden, layer->before_mlp, s->normed, rows, width, layer->eps);
-    multiply(s->normed, layer->gate, layer->gate_bias, s->gates, rows, inner, width, inner, threads);
-    multiply(s->normed, layer->up, layer->up_bias, s->inner, rows, inner, width, inner, threads);
+    linear(stack, s->normed, layer->gate, layer->gate_bias, s->gates, rows, inner, width);
+    linear(stack, s->normed, layer->up, layer->up_bias, s->inner, rows, inner, width);
     gate(s->gates, s->inner, rows * inner, layer->a, layer->b, threads);
-    multiply(s->inner, layer->down, layer->down_bias, s->normed, rows, width, inner, width, threads);
+    linear(stack, s->inner, layer->down, layer->down_bias, s->normed, rows, width, inner);
     add(s->hidden, s->normed, layer->after_mlp, rows, width, layer->eps);
+}
+
+/* Where the parts of flight->scratch lie; how many floats they take is returned. */
+static long divide(const struct stack *stack, const struct flight *flight, struct scratch *s)
+{
+    long inner = 0, queries = stack->heads * stack->size, keys = stack->key_heads * stack->size, all = 0;
+    for (long n = 0; n < stack->count; n++) inner = stack->layers[n].inner > inner ? stack->layers[n].inner : inner;
+    long sizes[] = {stack->width, stack->width, queries, keys, keys, queries, inner, inner};
+    float **places[] = {&s->hidden, &s->normed, &s->query, &s->key, &s->value, &s->mixed, &s->gates, &s->inner};
+    for (int i = 0; i < 8; all += sizes[i++] * flight->rows) *places[i] = flight->scratch + all;
+    s->look = flight->scratch + all;
+    return all + stack->threads * looked(stack, flight);
+}
+
+/* Floats of flight->scratch. */
+long step_scratch(const struct stack *stack, const struct flight *flight)
+{
+    struct scratch s;
+    return divide(stack, flight, &s);
 }
 
 /* flight->logits [rows, vocabulary] after the tokens that are fed. */
 static void forward(const struct stack *stack, const struct flight *flight)
 {
-    long rows = flight->rows, width = stack->width, inner = 0, vocabulary = stack->vocabulary;
-    for (long n = 0; n < stack->count; n++) inner = stack->layers[n].inner > inner ? stack->layers[n].inner : inner;
+    long rows = flight->rows, width = stack->width, vocabulary = stack->vocabulary;
     struct scratch s;
-    s.hidden = flight->scratch;
-    s.normed = s.hidden + rows * width;
-    s.query = s.normed + rows * width;
-    s.key = s.query + rows * stack->heads * stack->size;
-    s.value = s.key + rows * stack->key_heads * stack->size;
-    s.mixed = s.value + rows * stack->key_heads * stack->size;
-    s.gates = s.mixed + rows * stack->heads * stack->size;
-    s.inner = s.gates + rows * inner;
-    s.scores = s.inner + rows * inner;
+    divide(stack, flight, &s);
     for (long row = 0; row < rows; row++)
         for (long d = 0; d < width; d++)
             s.hidden[row * width + d] = stack->embedding[flight->tokens[row] * width + d] * stack->embedding_scale;
     for (long n = 0; n < stack->count; n++) run_layer(stack, flight, n, &s);
     norm_rows(s.hidden, stack->norm, s.normed, rows, width, stack->eps);
-    multiply(s.normed, stack->head, stack->head_bias, flight->logits, rows, vocabulary, width, vocabulary, stack->threads);
+    linear(stack, s.normed, stack->head, stack->head_bias, flight->logits, rows, vocabulary, width);
     if (stack->softcap > 0)
         for (long i = 0; i < rows * vocabulary; i++) flight->logits[i] = capped(flight->logits[i], stack->softcap);
     for (long row = 0; row < rows; row++)
@@ -254,16 +280,6 @@ static double uniform(long key, long position)
     return (double)((x ^ (x >> 31)) >> 11) * 0x1p-53;
 }
 
-static float block_sum(const float *weights, long count)
-{
-    vector sum = {0};
-    long i = 0;
-    for (; i + LANES <= count; i += LANES) sum += *(const vector *)(weights + i);
-    float total = sum_of(sum);
-    for (; i < count; i++) total += weights[i];
-    return total;
-}
-
 /* The token at which the running sum of the weights passes `wanted`, or the last with a weight. */
 static long invert(const float *weights, long vocabulary, double wanted)
 {
@@ -271,7 +287,7 @@ static long invert(const float *weights, long vocabulary, double wanted)
     long last = 0;
     for (long start = 0; start < vocabulary; start += BLOCK) {
         long count = at_most(BLOCK, vocabulary - start);
-        double sum = block_sum(weights + start, count);
+        double sum = sum_up(weights + start, count);
         if (before + sum > wanted) {
             double mass = before;
             for (long i = start; i < start + count; i++) {
@@ -303,7 +319,7 @@ static double weigh(float *logits, long vocabulary, float temperature, long *lik
         logits[i] = below < -87.0f ? 0.0f : exponential(below);
     }
     for (long start = 0; start < vocabulary; start += BLOCK)
-        total += block_sum(logits + start, at_most(BLOCK, vocabulary - start));
+        total += sum_up(logits + start, at_most(BLOCK, vocabulary - start));
     return total;
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from temper.kernels.compiler import OPENMP, declared, load_library
@@ -38,7 +39,7 @@ class LayerC(ctypes.Structure):
 class StackC(ctypes.Structure):
     """`struct stack`."""
 
-    numbers = ("count", "width", "heads", "key_heads", "size", "vocabulary", "spares", "threads")
+    numbers = ("count", "width", "heads", "key_heads", "size", "vocabulary", "spares", "threads", "laid")
     _fields_ = [
         ("layers", ctypes.POINTER(LayerC)),
         *((name, _pointer) for name in ("embedding", "norm", "head", "head_bias", "spare")),
@@ -85,21 +86,34 @@ def available() -> bool:
     return _library() is not None
 
 
+def scratch(stack: StackC, flight: FlightC) -> int:
+    """Floats that `flight.scratch` has to have room for."""
+    return _functions()["step_scratch"](ctypes.byref(stack), ctypes.byref(flight))
+
+
+def laid(weight: Tensor) -> Tensor:
+    """A weight [out, in] as a stack takes it whose weights are `laid`: twice as fast for many rows."""
+    functions, sizes = _functions(), weight.shape
+    panels = torch.empty(functions["step_laid"](*sizes))
+    functions["step_lay"](weight.contiguous().data_ptr(), panels.data_ptr(), *sizes)
+    return panels
+
+
 def forward(stack: StackC, flight: FlightC) -> None:
     """Logits of one step; nothing is drawn, and `flight` moves on by a column."""
-    _functions()[0](ctypes.byref(stack), ctypes.byref(flight))
+    _functions()["step_forward"](ctypes.byref(stack), ctypes.byref(flight))
 
 
 def decode(stack: StackC, flight: FlightC, steps: int) -> int:
     """Steps with their draws, until a row ends or there have been `steps`; how many there were."""
-    return _functions()[1](ctypes.byref(stack), ctypes.byref(flight), steps)
+    return _functions()["step_decode"](ctypes.byref(stack), ctypes.byref(flight), steps)
 
 
 def draw(stack: StackC, flight: FlightC, row_B: Tensor, tokens_B: Tensor) -> None:
     """Draws of requests that share rows: request b draws `tokens_B[b]` from the logits of row `row_B[b]`, which become
     weights."""
     of, to = row_B.data_ptr(), tokens_B.data_ptr()
-    _functions()[2](ctypes.byref(stack), ctypes.byref(flight), of, len(row_B), to)
+    _functions()["step_draw"](ctypes.byref(stack), ctypes.byref(flight), of, len(row_B), to)
 
 
 @functools.cache
@@ -108,7 +122,7 @@ def _library() -> ctypes.CDLL | None:
 
 
 @functools.cache
-def _functions() -> tuple[Any, ...]:
+def _functions() -> dict[str, Any]:
     library = _library()
     assert library is not None, "asked only where `available()`"
     stack, flight = ctypes.POINTER(StackC), ctypes.POINTER(FlightC)
@@ -116,5 +130,8 @@ def _functions() -> tuple[Any, ...]:
         "step_forward": [stack, flight],
         "step_decode": [stack, flight, _number],
         "step_draw": [stack, flight, _pointer, _number, _pointer],
+        "step_scratch": [stack, flight],
+        "step_laid": [_number, _number],
+        "step_lay": [_pointer, _pointer, _number, _number],
     }
-    return tuple(declared(library, arguments, {"step_decode": _number}).values())
+    return declared(library, arguments, dict.fromkeys(("step_decode", "step_scratch", "step_laid"), _number))

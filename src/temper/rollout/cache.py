@@ -9,13 +9,41 @@ Shapes: B rows in flight, R shared runs, Q rows that look at one run, T tokens, 
 
 from __future__ import annotations
 
+import contextlib
+import math
+import mmap
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from temper.kernels.attention import NOTHING, Layers, Options, Partial, attend_part, merge_parts
 from temper.kernels.decode import attend_own
+from temper.rollout.memory import whole_vectors
+
+HUGE = 1 << 22  # bytes from which huge pages are asked for
+
+
+class Tables(NamedTuple):
+    """Who looks at which run."""
+
+    rows_RQ: Tensor  # where a run has fewer than Q rows, row 0 asks for nothing
+    place_B: Tensor  # of each row among them
+    padding: Tensor  # [R, 1, 1, T], −inf where a run has no token
+    ragged: bool
+
+    @staticmethod
+    def of(run_B: Tensor, lengths_R: Tensor) -> Tables:
+        counts = run_B.bincount(minlength=len(lengths_R))
+        order = run_B.argsort(stable=True)
+        within = torch.arange(len(run_B)) - (counts.cumsum(0) - counts)[run_B[order]]
+        rows_RQ = torch.zeros(len(counts), int(counts.max()), dtype=torch.long)
+        rows_RQ[run_B[order], within] = order
+        place_B = torch.empty_like(run_B)
+        place_B[order] = run_B[order] * rows_RQ.shape[1] + within
+        padding = _minus_inf(torch.arange(int(lengths_R.max())) >= lengths_R[:, None])[:, None, None]
+        return Tables(rows_RQ, place_B, padding, bool(lengths_R.min() < lengths_R.max()))
 
 
 class Shared:
@@ -35,26 +63,25 @@ class Shared:
             self.layers = [(keys[living], values[living]) for keys, values in self.layers]
             self.lengths_R = self.lengths_R[living]
         self.run_B = run_B
-        counts = run_B.bincount(minlength=len(self.lengths_R))
-        order = run_B.argsort(stable=True)
-        within = torch.arange(len(run_B)) - (counts.cumsum(0) - counts)[run_B[order]]
-        self.rows_RQ = torch.zeros(len(counts), int(counts.max()), dtype=torch.long)
-        self.rows_RQ[run_B[order], within] = order  # where a run has fewer than Q rows, row 0 asks for nothing
-        self.place_B = torch.empty_like(run_B)
-        self.place_B[order] = run_B[order] * self.rows_RQ.shape[1] + within
-        self.padding = _minus_inf(torch.arange(int(self.lengths_R.max())) >= self.lengths_R[:, None])[:, None, None]
-        self.ragged = bool(self.lengths_R.min() < self.lengths_R.max())
+        self._tables: Tables | None = None
+
+    def tables(self) -> Tables:
+        """Made when they are first asked for: steps in C do not."""
+        if self._tables is None:
+            self._tables = Tables.of(self.run_B, self.lengths_R)
+        return self._tables
 
     def attend(self, layer: int, query: Tensor, positions_B: Tensor, options: Options) -> Partial:
         """What each row's queries [B, H_kv, S, D] find in its run."""
-        keys, values = (tensor[:, :, : self.padding.shape[-1]] for tensor in self.layers[layer])
-        runs, each = self.rows_RQ.shape
+        tables = self.tables()
+        keys, values = (tensor[:, :, : tables.padding.shape[-1]] for tensor in self.layers[layer])
+        runs, each = tables.rows_RQ.shape
         heads, shared, size = query.shape[1:]
-        asked = query[self.rows_RQ].transpose(1, 2).reshape(runs, heads, each * shared, size)
+        asked = query[tables.rows_RQ].transpose(1, 2).reshape(runs, heads, each * shared, size)
         hidden = self._hidden(positions_B, options.window, shared)
         mixed, logsum = attend_part(asked, keys, values, hidden, options)
         mixed, logsum = (
-            tensor.unflatten(2, (each, shared)).transpose(1, 2).flatten(0, 1)[self.place_B]
+            tensor.unflatten(2, (each, shared)).transpose(1, 2).flatten(0, 1)[tables.place_B]
             for tensor in (mixed, logsum)
         )
         if hidden is not None and options.window is not None:
@@ -64,10 +91,11 @@ class Shared:
 
     def _hidden(self, positions_B: Tensor, window: int | None, shared: int) -> Tensor | None:
         """[R, 1, 1 or Q·S, T], −inf where a query may not look; None where it may look everywhere."""
-        padding = self.padding if self.ragged else None
+        tables = self.tables()
+        padding = tables.padding if tables.ragged else None
         if window is None or int(positions_B.max()) - self.start < window:
             return padding
-        distance = positions_B[self.rows_RQ][..., None] - self.start - torch.arange(self.padding.shape[-1])
+        distance = positions_B[tables.rows_RQ][..., None] - self.start - torch.arange(tables.padding.shape[-1])
         far = _minus_inf(distance >= window).repeat_interleave(shared, dim=1)[:, None]
         return far if padding is None else far + padding
 
@@ -80,10 +108,11 @@ class Cache:
         self.shared = list(shared)
         self.positions_B = positions_B
         self.column = 0
-        self.own = [
-            tuple(part.new_empty(len(positions_B), part.shape[1], columns, part.shape[-1]) for part in layer)
-            for layer in self.shared[0].layers
-        ]
+        rows, room = len(positions_B), whole_vectors(columns)
+        shapes = [[(rows, part.shape[1], room, part.shape[-1]) for part in layer] for layer in self.shared[0].layers]
+        sizes = [math.prod(shape) for pair in shapes for shape in pair]
+        parts = iter(large_room(sum(sizes), self.shared[0].layers[0][0]).split(sizes))
+        self.own = [tuple(next(parts).view(shape) for shape in pair) for pair in shapes]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
         rows, heads = query.shape[:2]
@@ -114,6 +143,17 @@ class Cache:
         self.positions_B = self.positions_B[rows]
         for run in self.shared:
             run.look(run.run_B[rows])
+
+
+def large_room(count: int, like: Tensor) -> Tensor:
+    """Room for so many numbers, on the device of `like` and of its kind; in main memory by huge pages where the system
+    has them: rows lie far apart, and each would begin with a page that the processor has to look up."""
+    if like.device.type != "cpu" or not hasattr(mmap, "MADV_HUGEPAGE") or count * like.itemsize < HUGE:
+        return like.new_empty(count)
+    memory = mmap.mmap(-1, count * like.itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without them
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=like.dtype)
 
 
 def _minus_inf(hidden: Tensor) -> Tensor:

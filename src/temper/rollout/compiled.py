@@ -115,14 +115,15 @@ class CompiledSteps:
         keys, values = ([pair[i] for pair in cache.own] for i in (0, 1))
         columns = keys[0].shape[2]
         visible = columns + sum(_tokens(shared) for shared in cache.shared)
-        self.logits = torch.empty(rows, self.vocabulary)
-        scratch = torch.empty(rows * self.parts.scratch + self.parts.c.threads * visible)
-        self.held = [scratch]
+        self.logits, self.held = torch.empty(rows, self.vocabulary), []
         shared = (SharedC * len(cache.shared))(*(self._shared(one) for one in cache.shared))
         arrays = step.addresses(keys), step.addresses(values)
         self.held += [shared, *arrays]
         self.flight = FlightC(shared, *arrays, shares=len(shared), rows=rows, columns=columns, visible=visible,
-                              logits=self.logits.data_ptr(), scratch=scratch.data_ptr())  # fmt: skip
+                              logits=self.logits.data_ptr())  # fmt: skip
+        scratch = torch.empty(step.scratch(self.parts.c, self.flight))
+        self.flight.scratch = scratch.data_ptr()
+        self.held.append(scratch)
 
     def _shared(self, one: Shared) -> SharedC:
         layers = [tuple(part.contiguous() for part in pair) for pair in one.layers]

@@ -7,6 +7,7 @@ from typing import Any
 
 LOGIT_COPIES = 3  # of [rows, vocabulary] in float32 while a token is drawn: logits, probabilities, one in passing
 TOKENS_A_FORWARD = 16_384  # of prompts: activations of a forward pass stay bounded, however many prompts there are
+VECTOR = 16  # tokens, to a multiple of which there is room for keys: kernels read whole vectors of them
 SHARE = 0.25  # of the machine's memory that the rows decoded together may take
 
 
@@ -24,10 +25,19 @@ def token_bytes(config: Any, itemsize: int = 4) -> int:
     return 2 * config.num_hidden_layers * key_heads * size * itemsize
 
 
+def whole_vectors(tokens: int) -> int:
+    """Tokens that there is room for, where keys of so many are kept.
+
+    >>> whole_vectors(1), whole_vectors(16), whole_vectors(33)
+    (16, 16, 48)
+    """
+    return -(-tokens // VECTOR) * VECTOR
+
+
 def row_bytes(config: Any, columns: int, itemsize: int = 4) -> int:
     """One row in flight: room for `columns` tokens of its own, and its logits."""
     config = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return columns * token_bytes(config, itemsize) + LOGIT_COPIES * 4 * config.vocab_size
+    return whole_vectors(columns) * token_bytes(config, itemsize) + LOGIT_COPIES * 4 * config.vocab_size
 
 
 def wave_bytes(config: Any, rows: int, columns: int, prompts: int, prompt_tokens: int, itemsize: int = 4) -> int:

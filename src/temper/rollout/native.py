@@ -18,7 +18,7 @@ from temper.rollout.cache import Cache, Shared
 from temper.rollout.compiled import CompiledSteps, torch_step
 from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.flight import Flight, Pending, fill_holes, plan_rows
-from temper.rollout.memory import default_budget, is_out_of_memory, wave_bytes
+from temper.rollout.memory import default_budget, is_out_of_memory, row_bytes, token_bytes
 from temper.rollout.prefill import prefill
 from temper.rollout.stems import Stems
 from temper.types import Completion
@@ -89,11 +89,13 @@ class NativeEngine:
         """Rows that are decoded together, those of one prompt side by side; without rows that have no room left."""
         pending = plan_rows(requests, sampling, self.context)
         columns = max((row.limit for row in pending), default=0)
+        config, itemsize = self.model.config, self.model.dtype.itemsize
+        a_row, a_token = row_bytes(config, columns, itemsize), token_bytes(config, itemsize)
         waves: list[list[Pending]] = []
         used = 0
         for row in pending:
             new = not waves or waves[-1][-1].tokens != row.tokens
-            needed = wave_bytes(self.model.config, 1, columns, int(new), len(row.tokens), self.model.dtype.itemsize)
+            needed = a_row + (len(row.tokens) * a_token if new else 0)
             if not waves or len(waves[-1]) == self.max_rows or used + needed > self.memory:
                 waves.append([])
                 used = 0

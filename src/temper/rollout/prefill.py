@@ -16,7 +16,7 @@ from temper.kernels.attention import Layers
 from temper.kernels.packed import AttentionPlan
 from temper.kernels.runs import Row
 from temper.models.spare import without_spare
-from temper.rollout.memory import TOKENS_A_FORWARD
+from temper.rollout.memory import TOKENS_A_FORWARD, whole_vectors
 
 COMMON_PREFIX = 64  # tokens that all prompts must begin with for them to be computed once
 
@@ -45,7 +45,7 @@ def prefill(model: Any, prompts: Sequence[tuple[int, ...]]) -> Prefilled:
         part, packed, places = _forward(model, prefix, [runs[i] for i in chunk])
         logits.append(part)
         if not laid:
-            shape = (len(runs), packed[0][0].shape[1], max(lengths))
+            shape = (len(runs), packed[0][0].shape[1], whole_vectors(max(lengths)))
             laid = [(k.new_zeros(*shape, k.shape[-1]), v.new_zeros(*shape, v.shape[-1])) for k, v in packed]
             head = [(k[:cut].transpose(0, 1)[None], v[:cut].transpose(0, 1)[None]) for k, v in packed] if cut else []
         for whole, pair in zip(laid, packed, strict=True):
