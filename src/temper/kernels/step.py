@@ -92,7 +92,7 @@ def scratch(stack: StackC, flight: FlightC) -> int:
 
 
 def laid(weight: Tensor) -> Tensor:
-    """A weight [out, in] as a stack takes it whose weights are `laid`: twice as fast for many rows."""
+    """A weight [out, in] as a stack takes it whose weights are `laid`, side by side for products."""
     functions, sizes = _functions(), weight.shape
     panels = torch.empty(functions["step_laid"](*sizes))
     functions["step_lay"](weight.contiguous().data_ptr(), panels.data_ptr(), *sizes)
