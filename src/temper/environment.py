@@ -95,6 +95,8 @@ def give_back_memory() -> None:
     looks for cycles until `gc.unfreeze`."""
     gc.collect()
     gc.freeze()
+    if (spaces := sys.modules.get("temper.kernels.spaces")) is not None:
+        spaces.forget()
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
 

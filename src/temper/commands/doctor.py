@@ -315,7 +315,7 @@ def check_terminal() -> Iterator[Check]:
 RECIPES = ("smoke", "tiny", "own_data")  # without these the first page of the documentation is untrue
 C_SOURCES = (
     "decode.c", "layers.c", "step.c", "trunk.c", "attend.h", "draw.h", "exponential.h", "layer.h", "look.h",
-    "matrix.h", "pointwise.h", "products.h", "vectors.h",
+    "matrix.h", "pointwise.h", "products.h", "tiles.h", "vectors.h",
 )  # fmt: skip
 
 

@@ -10,4 +10,5 @@ layers.py     checkpointed or compiled layers           product.py    matrix pro
 rows.py, attend.h  packed rows in one call on a CPU     choice.py     which way is faster: measured, remembered
 decode.py, decode.c  one token a row on a CPU           decode_triton.py      on CUDA
 compiler.py   the C files as libraries                  packing.py    can this model be packed?
+spaces.py     large memory that serves again            tiles.h       products of a few rows, keys turned
 """

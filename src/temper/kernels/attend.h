@@ -2,14 +2,14 @@
  *
  * Row-major float32. A token's heads lie side by side, the tokens of query, key and value `*_stride` floats apart; all
  * else is [tokens, heads, size] without gaps, logsum [tokens, heads]. `size` is a multiple of LANES.
- * Every number is the same sum in the same order whichever rows stand beside, and however many threads there are: one
- * thread computes all that belongs to a key head.
+ * Queries are done in batches: of one row, or of several short rows with one prefix. Every number is the same sum in the
+ * same order whichever rows stand beside, and however many threads there are: one thread computes all that belongs to a
+ * key head.
  */
 #include <stdlib.h>
-#include "vectors.h"
+#include "tiles.h"
 
-#define TILE (LANES / 2) /* queries at once: TILE * 2 sums fit the registers */
-#define STEP (2 * LANES) /* keys at once */
+#define BATCH (4 * TILE) /* queries */
 
 struct row {
     long own, own_count, prefix, prefix_count; /* first tokens, and how many */
@@ -21,216 +21,311 @@ struct shape {
     float scale;
 };
 
+/* Queries of one row that are done with others, from the row's `from` on. `at`: the number of the first among all;
+ * `panels`: where those of the row begin. */
+struct piece {
+    const struct row *row;
+    long from, count, at, panels;
+};
+
+struct batch {
+    struct piece pieces[BATCH];
+    long pieces_count, count;
+    const struct row *before; /* the last row of the batch before; NULL if there was none */
+};
+
+/* Keys or values of one head. */
+struct side {
+    float *prefix, *own; /* turned: panels [size, STEP] */
+    float *plain;        /* the prefix without gaps */
+};
+
 struct scratch {
-    float *keys, *values; /* [size, room], turned: keys side by side */
-    float *weights, *slopes; /* [TILE, room] */
-    float *query, *gradient; /* [TILE, size] */
+    struct side keys, values;
+    float *weights, *slopes;         /* [BATCH, room] */
+    float *query, *gradient, *mixed; /* [BATCH, size] */
     long room;
 };
 
 static struct scratch reserve(const struct shape *s)
 {
     struct scratch x;
-    x.room = (s->most + STEP - 1) / STEP * STEP;
-    float *at = x.keys = malloc(sizeof(float) * (x.room * (2 * s->size + 2 * TILE) + 2 * TILE * s->size));
-    if (!at) abort();
-    x.values = at += x.room * s->size;
-    x.weights = at += x.room * s->size;
-    x.slopes = at += x.room * TILE;
-    x.query = at += x.room * TILE;
-    x.gradient = at + TILE * s->size;
+    x.room = whole(s->most, STEP) + 2 * STEP;
+    long keys = (x.room > BATCH * STEP ? x.room : BATCH * STEP) * s->size, scores = BATCH * x.room;
+    long rows = BATCH * s->size;
+    long sizes[] = {keys, keys, keys, keys, keys, keys, scores, scores, rows, rows, rows};
+    float **places[] = {&x.keys.prefix, &x.keys.own, &x.keys.plain, &x.values.prefix, &x.values.own, &x.values.plain,
+                        &x.weights, &x.slopes, &x.query, &x.gradient, &x.mixed};
+    void *made = NULL;
+    if (posix_memalign(&made, 64, sizeof(float) * (6 * keys + 2 * scores + 3 * rows))) abort();
+    float *at = made;
+    for (int i = 0; i < 11; at += sizes[i++]) *places[i] = at;
     return x;
 }
 
-/* Columns first..first+count of `turned` [size, room] from rows of `from`. */
-static void turn(float *turned, long room, const float *from, long stride, long first, long count, long size)
+/* -- products ------------------------------------------------------------------------------------------------------ */
+
+/* scores[i][k] = tile[i] · key k of the panels. */
+static void score(float *scores, long room, const float *tile, const float *panels, long rows, long keys, long size)
 {
-    for (long k = 0; k < count; k++)
-        for (long d = 0; d < size; d++) turned[d * room + first + k] = from[k * stride + d];
+    for (long k = 0; k < keys; k += STEP, panels += STEP * size)
+        if (keys - k > LANES)
+            sum_rows(scores + k, room, tile, size, panels, STEP, size, rows, 2, 0, 0);
+        else
+            sum_rows(scores + k, room, tile, size, panels, STEP, size, rows, 1, 0, 0);
 }
 
-static void turn_row(float *turned, long room, const float *from, long stride, const struct row *row, int known, long size)
-{
-    if (!known) turn(turned, room, from + row->prefix * stride, stride, 0, row->prefix_count, size);
-    long keys = row->prefix_count + row->own_count, end = (keys + STEP - 1) / STEP * STEP;
-    turn(turned, room, from + row->own * stride, stride, row->prefix_count, row->own_count, size);
-    for (long d = 0; d < size; d++)
-        for (long k = keys; k < end; k++) turned[d * room + k] = 0;
-}
-
-/* `count` rows of a tile, the others 0. */
-static void load(float *tile, const float *from, long stride, long count, long size)
-{
-    memset(tile, 0, sizeof(float) * TILE * size);
-    for (long i = 0; i < count; i++) memcpy(tile + i * size, from + i * stride, sizeof(float) * size);
-}
-
-/* scores[i][k] = tile[i] · column k of turned. */
-static void score(float *scores, const float *tile, const float *turned, long room, long keys, long size)
-{
-    for (long k = 0; k < keys; k += STEP) {
-        vector sums[TILE][2];
-        memset(sums, 0, sizeof sums);
-        for (long d = 0; d < size; d++) {
-            const vector *column = (const vector *)(turned + d * room + k);
-            vector one = column[0], two = column[1];
-#pragma GCC unroll 8
-            for (int i = 0; i < TILE; i++) {
-                sums[i][0] += tile[i * size + d] * one;
-                sums[i][1] += tile[i * size + d] * two;
-            }
-        }
-        for (int i = 0; i < TILE; i++) memcpy(scores + i * room + k, sums[i], sizeof sums[i]);
-    }
-}
-
-/* out[i] += Σ_k weights[i][k] from[k], of `wide` vectors. */
-INLINE void mix_part(float *out, const float *weights, long room, const float *from, long stride, long count, long size, int wide)
-{
-    vector sums[TILE][2];
-    for (int i = 0; i < TILE; i++)
-        for (int w = 0; w < wide; w++) sums[i][w] = ((const vector *)(out + i * size))[w];
-    for (long k = 0; k < count; k++)
-        for (int w = 0; w < wide; w++) {
-            vector value = ((const vector *)(from + k * stride))[w];
-#pragma GCC unroll 8
-            for (int i = 0; i < TILE; i++) sums[i][w] += weights[i * room + k] * value;
-        }
-    for (int i = 0; i < TILE; i++)
-        for (int w = 0; w < wide; w++) ((vector *)(out + i * size))[w] = sums[i][w];
-}
-
-static void mix(float *out, const float *weights, long room, const float *from, long stride, long count, long size)
+/* out[i] += sum over k of weights[i][k] from[k]. */
+static void mix(float *out, const float *weights, long room, const float *from, long stride, long rows, long keys,
+                long size)
 {
     long d = 0;
-    for (; d + STEP <= size; d += STEP) mix_part(out + d, weights, room, from + d, stride, count, size, 2);
-    if (d < size) mix_part(out + d, weights, room, from + d, stride, count, size, 1);
+    for (; d + STEP <= size; d += STEP)
+        sum_rows(out + d, size, weights, room, from + d, stride, keys, rows, 2, 0, 1);
+    if (d < size) sum_rows(out + d, size, weights, room, from + d, stride, keys, rows, 1, 0, 1);
 }
 
-/* The same over a row's keys that the tile may see. */
-static void mix_row(float *out, const float *weights, long room, const float *from, long stride, const struct row *row, long seen, long size)
+/* to[k] += sum over i of weights[i][k] tile[i]. */
+static void spread(float *to, long stride, const float *weights, long room, const float *tile, long rows, long keys,
+                   long size)
 {
-    memset(out, 0, sizeof(float) * TILE * size);
-    mix(out, weights, room, from + row->prefix * stride, stride, row->prefix_count, size);
-    mix(out, weights + row->prefix_count, room, from + row->own * stride, stride, seen - row->prefix_count, size);
+    long d = 0;
+    for (; d + STEP <= size; d += STEP)
+        sum_rows(to + d, stride, weights, room, tile + d, size, rows, keys, 2, 1, 1);
+    if (d < size) sum_rows(to + d, stride, weights, room, tile + d, size, rows, keys, 1, 1, 1);
 }
 
-/* to[k] += Σ_i weights[i][k] tile[i]. */
-static void spread(float *to, long stride, const float *weights, long room, const float *tile, long count, long size)
+/* -- batches ------------------------------------------------------------------------------------------------------- */
+
+static void gather(float *to, const float *from, long stride, long count, long size)
 {
-    for (long d = 0; d < size; d += LANES) {
-        vector rows[TILE];
-        for (int i = 0; i < TILE; i++) memcpy(&rows[i], tile + i * size + d, sizeof rows[i]);
-        for (long k = 0; k < count; k++) {
-            vector sum = *(const vector *)(to + k * stride + d);
-#pragma GCC unroll 8
-            for (int i = 0; i < TILE; i++) sum += weights[i * room + k] * rows[i];
-            *(vector *)(to + k * stride + d) = sum;
+    for (long i = 0; i < count; i++) memcpy(to + i * size, from + i * stride, sizeof(float) * size);
+}
+
+static int same_prefix(const struct row *one, const struct row *other)
+{
+    return one->prefix == other->prefix && one->prefix_count == other->prefix_count;
+}
+
+/* Adds to `b` what of `row` from `from` on there is room for. */
+static void add_piece(struct batch *b, const struct row *row, long from, long size)
+{
+    long left = row->own_count - from, count = left < BATCH ? left : BATCH, panels = 0;
+    if (b->pieces_count) {
+        const struct piece *last = b->pieces + b->pieces_count - 1;
+        panels = last->panels + whole(last->row->own_count, STEP) * size;
+    }
+    b->pieces[b->pieces_count++] = (struct piece){row, from, count, b->count, panels};
+    b->count += count;
+}
+
+/* The batch after `b`, which is empty at first, of the rows from `row` to `end`: some of a row's queries, or all of
+ * several rows with one prefix. 0 if there is none. */
+static int next_batch(struct batch *b, const struct row *row, const struct row *end, long size)
+{
+    long from = 0;
+    if (b->count) {
+        const struct piece *last = b->pieces + b->pieces_count - 1;
+        b->before = last->row;
+        from = last->from + last->count < last->row->own_count ? last->from + last->count : 0;
+        row = last->row + !from;
+    }
+    b->pieces_count = b->count = 0;
+    while (row < end && !row->own_count) row++;
+    if (row == end) return 0;
+    add_piece(b, row, from, size);
+    if (from || row->own_count > BATCH) return 1;
+    for (row++; row < end && same_prefix(row, row - 1) && b->count + row->own_count <= BATCH; row++)
+        if (row->own_count) add_piece(b, row, 0, size);
+    return 1;
+}
+
+/* Whether a batch is the first one with its prefix. */
+static int begins(const struct batch *b)
+{
+    return !b->before || !same_prefix(b->pieces->row, b->before);
+}
+
+/* Panels of what a batch looks at, as far as they are not those of the one before. */
+static void turn_batch(const struct side *to, const struct batch *b, const float *from, long stride, long size)
+{
+    const struct row *row = b->pieces->row;
+    if (begins(b)) turn(to->prefix, from + row->prefix * stride, stride, row->prefix_count, size);
+    if (b->pieces->from) return;
+    for (const struct piece *p = b->pieces; p < b->pieces + b->pieces_count; p++)
+        turn(to->own + p->panels, from + p->row->own * stride, stride, p->row->own_count, size);
+}
+
+static void gather_prefix(const struct side *to, const struct batch *b, const float *from, long stride, long size)
+{
+    const struct row *row = b->pieces->row;
+    if (begins(b)) gather(to->plain, from + row->prefix * stride, stride, row->prefix_count, size);
+}
+
+/* -- both ways ----------------------------------------------------------------------------------------------------- */
+
+static void gather_batch(float *to, const struct batch *b, const float *from, long stride, long size)
+{
+    for (const struct piece *p = b->pieces; p < b->pieces + b->pieces_count; p++)
+        gather(to + p->at * size, from + (p->row->own + p->from) * stride, stride, p->count, size);
+}
+
+static void put_batch(float *to, long stride, const struct batch *b, const float *from, long size)
+{
+    for (const struct piece *p = b->pieces; p < b->pieces + b->pieces_count; p++)
+        for (long i = 0; i < p->count; i++)
+            memcpy(to + (p->row->own + p->from + i) * stride, from + (p->at + i) * size, sizeof(float) * size);
+}
+
+/* Products of all queries with the keys that they see, and with some after those. */
+static void score_batch(float *scores, long room, const struct batch *b, const float *tile, const struct side *with,
+                        long size)
+{
+    long prefix = b->pieces->row->prefix_count;
+    score(scores, room, tile, with->prefix, b->count, prefix, size);
+    for (const struct piece *p = b->pieces; p < b->pieces + b->pieces_count; p++)
+        for (long i = 0; i < p->count; i += TILE) {
+            long rows = p->count - i < TILE ? p->count - i : TILE, at = p->at + i;
+            const float *panels = with->own + p->panels;
+            score(scores + at * room + prefix, room, tile + at * size, panels, rows, p->from + i + rows, size);
         }
-    }
 }
 
-static void spread_row(float *to, long stride, const float *weights, long room, const float *tile, const struct row *row, long seen, long size)
+/* out = the sums of what all queries see: of the plain prefix, and of rows that are `stride` apart. */
+static void mix_batch(float *out, const struct batch *b, const float *weights, long room, const float *plain,
+                      const float *from, long stride, long size)
 {
-    spread(to + row->prefix * stride, stride, weights, room, tile, row->prefix_count, size);
-    spread(to + row->own * stride, stride, weights + row->prefix_count, room, tile, seen - row->prefix_count, size);
+    long prefix = b->pieces->row->prefix_count;
+    memset(out, 0, sizeof(float) * b->count * size);
+    mix(out, weights, room, plain, size, b->count, prefix, size);
+    for (const struct piece *p = b->pieces; p < b->pieces + b->pieces_count; p++)
+        for (long i = 0; i < p->count; i += TILE) {
+            long rows = p->count - i < TILE ? p->count - i : TILE, at = p->at + i;
+            const float *own = from + p->row->own * stride;
+            mix(out + at * size, weights + at * room + prefix, room, own, stride, rows, p->from + i + rows, size);
+        }
 }
 
-/* Scores to softmax weights over the first `count` keys, 0 up to `end`; the log of their sum. */
-static float soften(float *weights, long count, long end, float scale)
+/* to += what all queries give to the keys that they see. */
+static void spread_batch(float *to, const struct batch *b, const float *weights, long room, const float *tile,
+                         long stride, long size)
 {
-    float peak = weights[0], total = 0;
-    for (long k = 0; k < count; k++) peak = weights[k] > peak ? weights[k] : peak;
-    for (long k = 0; k < count; k++) {
-        weights[k] = exponential((weights[k] - peak) * scale);
-        total += weights[k];
-    }
-    float inverse = 1 / total;
-    for (long k = 0; k < count; k++) weights[k] *= inverse;
-    for (long k = count; k < end; k++) weights[k] = 0;
-    return peak * scale + logf(total);
+    long before = b->pieces->row->prefix, prefix = b->pieces->row->prefix_count;
+    spread(to + before * stride, stride, weights, room, tile, b->count, prefix, size);
+    for (const struct piece *p = b->pieces; p < b->pieces + b->pieces_count; p++)
+        for (long k = 0, end = p->from + p->count; k < end; k += TILE) { /* queries before a key do not see it */
+            long keys = end - k < TILE ? end - k : TILE, i = k > p->from ? k - p->from : 0, at = p->at + i;
+            float *own = to + (p->row->own + k) * stride;
+            spread(own, stride, weights + at * room + prefix + k, room, tile + at * size, p->count - i, keys, size);
+        }
 }
 
-static int same_prefix(const struct row *row)
+/* -- forward ------------------------------------------------------------------------------------------------------- */
+
+/* Scores to powers over the first `count` keys, 0 up to `end`. The softmax's logsum is returned, what powers are to be
+ * multiplied by is put in `inverse`. */
+static float soften(float *scores, long count, long end, float scale, float *inverse)
 {
-    return row->prefix_count && row[-1].prefix == row->prefix && row[-1].prefix_count == row->prefix_count;
+    float peak = largest(scores, count), sum = 0;
+    long filled = whole(count, LANES); /* by whole vectors: what is left of a short row would take as long as the rest */
+    for (long k = 0; k < filled; k++) scores[k] = exponential((scores[k] - peak) * scale);
+    for (long k = count; k < filled || k < end; k++) scores[k] = 0;
+    for (long k = 0; k < filled; k++) sum += scores[k];
+    *inverse = 1 / sum;
+    return peak * scale + logf(sum);
 }
 
-void attend(const struct shape *s, const float *query, const float *key, const float *value, float *out, float *logsum, long threads)
+static void soften_batch(const struct batch *b, float *scores, long room, float *logsum, long heads, float scale,
+                         float *inverse)
 {
-    long size = s->size, heads = s->key_heads * s->group;
+    for (const struct piece *p = b->pieces; p < b->pieces + b->pieces_count; p++)
+        for (long i = 0; i < p->count; i++) {
+            long at = p->at + i, seen = p->row->prefix_count + p->from, token = p->row->own + p->from + i;
+            logsum[token * heads] = soften(scores + at * room, seen + i + 1, seen + p->count, scale, inverse + at);
+        }
+}
+
+void attend(const struct shape *s, const float *query, const float *key, const float *value, float *out, float *logsum,
+            long threads)
+{
+    long size = s->size, heads = s->key_heads * s->group, stride = heads * size;
 #pragma omp parallel for num_threads(threads)
     for (long h = 0; h < s->key_heads; h++) {
         struct scratch x = reserve(s);
-        for (long r = 0; r < s->count; r++) {
-            const struct row *row = s->rows + r;
-            turn_row(x.keys, x.room, key + h * size, s->key_stride, row, r && same_prefix(row), size);
-            for (long head = h * s->group; head < (h + 1) * s->group; head++)
-                for (long first = 0; first < row->own_count; first += TILE) {
-                    long count = row->own_count - first < TILE ? row->own_count - first : TILE, token = row->own + first;
-                    long seen = row->prefix_count + first + count;
-                    load(x.query, query + token * s->query_stride + head * size, s->query_stride, count, size);
-                    score(x.weights, x.query, x.keys, x.room, seen, size);
-                    for (long i = 0; i < count; i++)
-                        logsum[(token + i) * heads + head] = soften(x.weights + i * x.room, seen - count + i + 1, seen, s->scale);
-                    mix_row(x.query, x.weights, x.room, value + h * size, s->value_stride, row, seen, size);
-                    for (long i = 0; i < count; i++)
-                        memcpy(out + ((token + i) * heads + head) * size, x.query + i * size, sizeof(float) * size);
-                }
+        struct batch b = {.count = 0};
+        const float *values = value + h * size;
+        while (next_batch(&b, s->rows, s->rows + s->count, size)) {
+            turn_batch(&x.keys, &b, key + h * size, s->key_stride, size);
+            gather_prefix(&x.values, &b, values, s->value_stride, size);
+            for (long head = h * s->group; head < (h + 1) * s->group; head++) {
+                float inverse[BATCH];
+                gather_batch(x.query, &b, query + head * size, s->query_stride, size);
+                score_batch(x.weights, x.room, &b, x.query, &x.keys, size);
+                soften_batch(&b, x.weights, x.room, logsum + head, heads, s->scale, inverse);
+                mix_batch(x.mixed, &b, x.weights, x.room, x.values.plain, values, s->value_stride, size);
+                for (long i = 0; i < b.count; i++)
+                    for (long d = 0; d < size; d++) x.mixed[i * size + d] *= inverse[i];
+                put_batch(out + head * size, stride, &b, x.mixed, size);
+            }
         }
-        free(x.keys);
+        free(x.keys.prefix);
     }
 }
 
-/* Weights again from their logsum; slopes to the gradients of the scores. `seen` keys in all, the last `count` causal.
- * By whole vectors: what is left of a short row would take as long as the rest, one by one. */
-static void slope(const struct scratch *x, const float *logsum, long heads, const float *out, long out_stride, long seen, long count, long size, float scale)
+/* -- backward ------------------------------------------------------------------------------------------------------ */
+
+/* Scores of one query to its weights again, by their logsum; `slopes` to the gradients of the scores. Over the first
+ * `count` keys, 0 up to `end`. */
+static void slope(float *scores, float *slopes, float logsum, float along, long count, long end, float scale)
 {
-    for (long i = 0; i < count; i++) {
-        float *weights = x->weights + i * x->room, *slopes = x->slopes + i * x->room, along = 0;
-        long end = seen - count + i + 1;
-        for (long d = 0; d < size; d++) along += out[i * out_stride + d] * x->gradient[i * size + d];
-        for (long k = 0; k < seen; k += LANES)
-            for (int j = 0; j < LANES; j++) {
-                float here = exponential(weights[k + j] * scale - logsum[i * heads]);
-                here = k + j < end ? here : 0;
-                weights[k + j] = here;
-                slopes[k + j] = here * (slopes[k + j] - along) * scale;
-            }
+    long filled = whole(count, LANES);
+    for (long k = 0; k < filled; k++) {
+        float here = exponential(scores[k] * scale - logsum);
+        scores[k] = here;
+        slopes[k] = here * (slopes[k] - along) * scale;
     }
-    for (long i = count; i < TILE; i++) {
-        memset(x->weights + i * x->room, 0, sizeof(float) * seen);
-        memset(x->slopes + i * x->room, 0, sizeof(float) * seen);
-    }
+    for (long k = count; k < filled || k < end; k++) scores[k] = slopes[k] = 0;
+}
+
+static void slope_batch(const struct batch *b, const struct scratch *x, const float *logsum, long heads,
+                        const float *out, long stride, long size, float scale)
+{
+    for (const struct piece *p = b->pieces; p < b->pieces + b->pieces_count; p++)
+        for (long i = 0; i < p->count; i++) {
+            long at = p->at + i, token = p->row->own + p->from + i, seen = p->row->prefix_count + p->from;
+            float along = 0, *weights = x->weights + at * x->room, *slopes = x->slopes + at * x->room;
+            for (long d = 0; d < size; d++) along += out[token * stride + d] * x->gradient[at * size + d];
+            slope(weights, slopes, logsum[token * heads], along, seen + i + 1, seen + p->count, scale);
+        }
 }
 
 /* of_query like query, of_key and of_value like key and value: all three without gaps, the last two 0 at first. */
-void attend_backward(const struct shape *s, const float *query, const float *key, const float *value, const float *out, const float *logsum, const float *gradient, float *of_query, float *of_key, float *of_value, long threads)
+void attend_backward(const struct shape *s, const float *query, const float *key, const float *value, const float *out,
+                     const float *logsum, const float *gradient, float *of_query, float *of_key, float *of_value,
+                     long threads)
 {
     long size = s->size, heads = s->key_heads * s->group, stride = heads * size, key_stride = s->key_heads * size;
 #pragma omp parallel for num_threads(threads)
     for (long h = 0; h < s->key_heads; h++) {
         struct scratch x = reserve(s);
-        for (long r = 0; r < s->count; r++) {
-            const struct row *row = s->rows + r;
-            int known = r && same_prefix(row);
-            turn_row(x.keys, x.room, key + h * size, s->key_stride, row, known, size);
-            turn_row(x.values, x.room, value + h * size, s->value_stride, row, known, size);
-            for (long head = h * s->group; head < (h + 1) * s->group; head++)
-                for (long first = 0; first < row->own_count; first += TILE) {
-                    long count = row->own_count - first < TILE ? row->own_count - first : TILE, token = row->own + first;
-                    long seen = row->prefix_count + first + count, at = token * stride + head * size;
-                    load(x.query, query + token * s->query_stride + head * size, s->query_stride, count, size);
-                    load(x.gradient, gradient + at, stride, count, size);
-                    score(x.weights, x.query, x.keys, x.room, seen, size);
-                    score(x.slopes, x.gradient, x.values, x.room, seen, size);
-                    slope(&x, logsum + token * heads + head, heads, out + at, stride, seen, count, size, s->scale);
-                    spread_row(of_value + h * size, key_stride, x.weights, x.room, x.gradient, row, seen, size);
-                    spread_row(of_key + h * size, key_stride, x.slopes, x.room, x.query, row, seen, size);
-                    mix_row(x.query, x.slopes, x.room, key + h * size, s->key_stride, row, seen, size);
-                    for (long i = 0; i < count; i++) memcpy(of_query + at + i * stride, x.query + i * size, sizeof(float) * size);
-                }
+        struct batch b = {.count = 0};
+        const float *keys = key + h * size;
+        while (next_batch(&b, s->rows, s->rows + s->count, size)) {
+            turn_batch(&x.keys, &b, keys, s->key_stride, size);
+            turn_batch(&x.values, &b, value + h * size, s->value_stride, size);
+            gather_prefix(&x.keys, &b, keys, s->key_stride, size);
+            for (long head = h * s->group; head < (h + 1) * s->group; head++) {
+                gather_batch(x.query, &b, query + head * size, s->query_stride, size);
+                gather_batch(x.gradient, &b, gradient + head * size, stride, size);
+                score_batch(x.weights, x.room, &b, x.query, &x.keys, size);
+                score_batch(x.slopes, x.room, &b, x.gradient, &x.values, size);
+                slope_batch(&b, &x, logsum + head, heads, out + head * size, stride, size, s->scale);
+                spread_batch(of_value + h * size, &b, x.weights, x.room, x.gradient, key_stride, size);
+                spread_batch(of_key + h * size, &b, x.slopes, x.room, x.query, key_stride, size);
+                mix_batch(x.mixed, &b, x.slopes, x.room, x.keys.plain, keys, s->key_stride, size);
+                put_batch(of_query + head * size, stride, &b, x.mixed, size);
+            }
         }
-        free(x.keys);
+        free(x.keys.prefix);
     }
 }

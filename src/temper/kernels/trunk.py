@@ -29,6 +29,7 @@ from temper.kernels.forwards import Forward, Forwards, in_place
 from temper.kernels.packed import AttentionPlan
 from temper.kernels.product import apply
 from temper.kernels.runs import Row
+from temper.kernels.spaces import space
 from temper.kernels.stack import Tables, Trunk, fill_layer, find_trunk, sizes_of
 from temper.kernels.step import LayerC
 
@@ -133,7 +134,7 @@ class _Trunk(torch.autograd.Function):
         is_trained = any(getattr(ctx, "needs_input_grad", ()))
         inputs = x.new_empty(len(trunk.layers), *x.shape) if is_trained and checkpointing else None
         keeps = is_trained and inputs is None
-        memory = x.new_empty(call.floats(keeps))
+        memory = space(call.floats(keeps))
         given = (part.data_ptr() for part in (x, out, memory))
         where = None if inputs is None else inputs.data_ptr()
         _functions()["trunk_forward"](*call.told, *given, where, keeps, torch.get_num_threads())
