@@ -67,6 +67,21 @@ def test_killed_at_any_moment_the_same_command_ends_in_the_same_bytes(recipe, tm
     assert "temper chat" in text
 
 
+def test_what_a_killed_run_began_is_gone_where_it_is_not_made_again(tmp_path):
+    recipe, out = tmp_path / "my.yaml", tmp_path / "out"
+    recipe.write_text("stages:\n  a: {stage: fake_train, steps: 4000, sleep: 0.05}\n")
+    process = Command("run", recipe, "--out", out)
+    wait_for(lambda: list(out.glob("artifacts/.making-*")), process)
+    process.kill()
+    process.finish()
+    [begun] = out.glob("artifacts/.making-*")
+    recipe.write_text("stages:\n  a: {stage: fake_train, steps: 2}\n")
+    code, _, err = Command("run", recipe, "--out", out, "--changed").finish()
+    assert code == 0, err
+    assert not begun.exists()
+    assert not list(out.glob("artifacts/.*"))
+
+
 @pytest.mark.parametrize(
     ("numbers", "code"),
     [([signal.SIGTERM], 75), ([signal.SIGINT], 130), ([signal.SIGTERM] * 2, 75), ([signal.SIGINT] * 2, 130)],

@@ -15,6 +15,7 @@ from forked import Command
 from hypothesis import given
 from hypothesis import strategies as st
 
+from temper.cli import main
 from temper.errors import ConfigError
 from temper.pipeline.points import parse_over, points_of, split_outside
 
@@ -82,6 +83,22 @@ def test_a_failed_point_loses_no_other_and_its_code_is_told_at_the_end(recipe, t
     code, text, _ = sweep(recipe, "--over", "second.fail=nan,''", "--out", tmp_path / "out")
     assert code == data["points"][0]["exit_code"]
     assert "failed:  " in text
+
+
+@pytest.mark.usefixtures("fake_kinds")
+def test_run_again_it_shows_what_is_finished_before_it_comes_to_it(recipe, tmp_path, monkeypatch):
+    ask = ["sweep", str(recipe), "--over", "second.learning_rate=1e-4,0.5", "--out", str(tmp_path / "out")]
+    assert sweep(*ask[1:])[0] == 0
+    (tmp_path / "out" / "learning_rate=1e-4" / "run.json").unlink()
+    shown = []
+
+    def look(*_: object) -> int:
+        shown.append([p["state"] for p in json.loads((tmp_path / "out" / "sweep.json").read_text())["points"]])
+        return 0
+
+    monkeypatch.setattr("temper.commands.sweep.run_point", look)
+    assert main(ask) == 0
+    assert shown == [["waiting", "done"], ["done", "done"]]
 
 
 def test_what_only_the_evaluation_shows_is_shown(recipe, tmp_path):

@@ -109,7 +109,9 @@ def test_names_of_other_tools_are_told_by_their_name_here(tmp_path, alias, name)
 
 
 def test_output_dir_is_an_option(tmp_path):
-    assert "--out" in one_fault(tmp_path, stage("output_dir: x")).fix
+    fault = one_fault(tmp_path, stage("output_dir: x"))
+    assert fault.why == "`output_dir` belongs at the top of the recipe"
+    assert fault.fix == "move it there, or use the option `--out`"
 
 
 def test_a_key_near_to_what_another_tool_calls_it_is_understood(tmp_path):

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from temper.artifacts import clean_leftovers
     from temper.pipeline.points import describe, downstream, points_of
     from temper.pipeline.run import say
-    from temper.pipeline.sweep import Runner, check_points
+    from temper.pipeline.sweep import Runner, check_points, is_done
     from temper.record.rundir import Lock, writing
 
     axes, seeds, at = arguments(args)
@@ -59,8 +59,12 @@ def run(args: argparse.Namespace) -> int:
         root.mkdir(parents=True, exist_ok=True)
         lock = Lock(root / "lock")
         clean_leftovers(root / "artifacts")
-    runner, codes = Runner(), {}
+    runner = Runner()
+    codes = {point.name: 0 for point, plan in zip(points, plans, strict=True) if is_done(plan)}
+    if codes:
+        say(f"{len(codes)} of {len(points)} runs are finished")
     try:
+        write(gather(data, points, codes, root, downstream(recipe, stage)), root)
         with runner.signals():
             for number, point in enumerate(points, 1):
                 say(f"run {number}/{len(points)}: {point.name}")

@@ -192,7 +192,7 @@ class _Reader:
         if ours in fields and not (meant.startswith("`ratio_cap`") and "ratio_cap" in fields):
             return f"renamed: {key} -> {ours}"
         if ours.startswith("--"):
-            return f"renamed: {key} -> the option `{ours}`"
+            return f"move it there, or use the option `{ours}`" if home else f"renamed: {key} -> the option `{ours}`"
         if meant:
             return meant + self._of_others(meant, fields)
         if home:

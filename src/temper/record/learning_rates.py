@@ -1,20 +1,52 @@
 """What learning rates models of a size bear: bounds for advice, from what is reported to work.
 
-RL of all weights: 1e-6 to 5e-6 from a billion parameters on (TRL's default and DAPO 1e-6, DeepSeek-R1 3e-6), 3e-4 to
-7e-4 at a million (the shipped recipes; 1e-3 collapses). Supervised: 3e-4 at 1.7 billion and 1e-3 at 135 million
-(SmolLM2), 1e-5 to 5e-5 at 7 billion (Open-R1). Between them straight lines of the logarithms. Adapters bear ten times
-as much (LoRA Without Regret, 2025).
+RL of all weights: 1e-6 to 5e-6 from a billion parameters on (TRL's default and DAPO 1e-6, DeepSeek-R1 3e-6), 2e-5 at
+135 million (`smol_135m`; 6e-5 was no good), 1.5e-4 to 7e-4 at a million (the shipped recipes; 1e-3 collapses).
+Supervised: 1e-3 to 1.5e-3 at a million (the shipped recipes), 3e-5 at 135 million (`smol_135m`) to 1e-3 (SmolLM2), 3e-4
+at 1.7 billion (SmolLM2), 1e-5 to 5e-5 at 7 billion (Open-R1). Between them straight lines of the logarithms. Adapters
+bear ten times as much (LoRA Without Regret, 2025).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from temper.record.metrics import RL_KINDS
 
 SUPERVISED_KINDS = ("sft", "distill")
 ADAPTERS = 10
+Known = Sequence[tuple[float, float]]  # (parameters, learning rate), by size
+# The lowest and the highest rates that are used.
+RL_RATES: tuple[Known, Known] = (((1e6, 1.5e-4), (1e9, 1e-6)), ((1e6, 7e-4), (1e9, 5e-6)))
+SUPERVISED_RATES: tuple[Known, Known] = (
+    ((1e6, 1e-3), (135e6, 3e-5), (7e9, 1e-5)),
+    ((1e6, 1.5e-3), (135e6, 1e-3), (1.7e9, 3e-4), (7e9, 5e-5)),
+)
+
+
+def usual(parameters: float, rl: bool, adapters: bool = False) -> tuple[float, float]:
+    """The learning rates between which those lie that are used for a model of so many parameters.
+
+    >>> [[float(f"{rate:.1g}") for rate in usual(count, rl=True)] for count in (1e6, 135e6, 7e9)]
+    [[0.0001, 0.0007], [4e-06, 2e-05], [1e-06, 5e-06]]
+    >>> usual(1e6, rl=False)
+    (0.001, 0.0015)
+    """
+    more = ADAPTERS if adapters else 1
+    low, high = (_between(known, parameters) * more for known in (RL_RATES if rl else SUPERVISED_RATES))
+    return low, high
+
+
+def _between(known: Known, parameters: float) -> float:
+    """On the straight lines between the logarithms of what is known; beyond its ends what stands there."""
+    for (size, rate), (larger, other) in pairwise(known):
+        if parameters < larger:
+            share = max(0.0, math.log(parameters / size) / math.log(larger / size))
+            return rate * (other / rate) ** share
+    return known[-1][1]
 
 
 def highest(parameters: float, rl: bool, adapters: bool = False) -> float:
@@ -44,12 +76,11 @@ def advice(kind: str, config: Mapping[str, Any], parameters: float | None, so_fa
     bound = highest(parameters or 1e6, rl, adapters)
     if rate < bound * 0.999:
         return None
-    low, high = (0.1, 0.5) if rl else (0.03, 0.3)
+    low, high = usual(parameters or 1e6, rl, adapters)
     what = f"{'RL' if rl else 'training'}{' with adapters' if adapters else ''}"
     size = f" of {show_count(parameters)} parameters" if parameters else ""
     why = "policies collapse there" if rl else "what the model knows is lost there"
-    usual = f"{bound * low:.0e} to {bound * high:.0e} is usual"
-    return f"learning_rate {rate:g} is high for {what}{size}{so_far}: {why}; {usual}"
+    return f"learning_rate {rate:g} is high for {what}{size}{so_far}: {why}; {low:.2g} to {high:.2g} is usual"
 
 
 def show_count(count: float) -> str:
