@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,28 @@ def test_whitening_is_over_all_tokens_of_the_step() -> None:
     assert len(flat) == 8
     assert (float(flat.mean()), float(flat.std())) == (pytest.approx(0, abs=1e-9), pytest.approx(1, abs=1e-6))
     assert all(lesson.divergence is None for of_group in lessons for lesson in of_group)
+
+
+@pytest.mark.usefixtures("in_float64")
+@pytest.mark.parametrize("models_of", ["two_models", "one_trunk"])
+def test_equal_completions_are_computed_once_and_count_as_many(
+    models_of: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = GROUPS[0].rollouts
+    groups = [replace(GROUPS[0], rollouts=(one, other, one, replace(one, total=0.3), one)), GROUPS[1]]
+    settings = config(kl_penalty=0, num_iterations=2, prompts_per_step=2, entropy_bonus=0.01)
+    found = []
+    for merges in (True, False):
+        monkeypatch.setattr("temper.stages.ppo.may_merge", lambda config, merges=merges: merges)
+        models = {"two_models": two_models, "one_trunk": one_trunk}[models_of](settings)
+        lessons = draw_lessons(settings, groups, models, None)
+        rows, _ = ppo.ppo_examples(settings, groups, lessons)
+        metrics = ppo.update(settings, models, groups, lessons, ("test",))
+        found.append((len(rows), metrics, torch.cat([p.detach().flatten() for p in models.learner.model.parameters()])))
+    (few, metrics, moved), (many, expected, wanted) = found
+    assert (few, many) == (4, 6)
+    assert metrics == pytest.approx(expected, rel=1e-6)
+    assert (moved - wanted).abs().max() <= 1e-6
 
 
 def test_a_value_model_learns_what_prompts_are_worth() -> None:

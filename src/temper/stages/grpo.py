@@ -32,7 +32,7 @@ from temper.stages.models import check_model, check_training, finish_model, open
 from temper.stages.presets import PRESETS, preset_values
 from temper.stages.prompts import known_prompts
 from temper.stages.rewards import check_step_rewards, golds_of, how_graded, open_step_rewards, scoring_models
-from temper.stages.rollouts import Clock, Rollouts, check_rollouts, policy_examples
+from temper.stages.rollouts import Clock, Rollouts, check_rollouts, may_merge, policy_examples
 from temper.stages.served import remote_of
 from temper.text.chat import ChatFormat
 from temper.train.entropy import EntropyControl
@@ -312,12 +312,6 @@ def update(
                 history[-1]["policy/entropy_bonus"] = now.bonus
                 control.see(history[-1]["policy/entropy"])
     return over_updates(history)
-
-
-def may_merge(config: Config) -> bool:
-    """Whether equal completions may be trained as one: not where their tokens are ranked among those of the step, or
-    each is to meet a dropout of its own."""
-    return config.top_entropy_share == 1 and (config.lora is None or config.lora.dropout == 0)
 
 
 def score_old(

@@ -30,7 +30,7 @@ from temper.stages.draws import shuffled
 from temper.stages.idle import Idle, idle_guards, idle_optimizer, idle_policy, idle_rollouts
 from temper.stages.models import check_model, check_training, finish_model, open_learner, open_reference
 from temper.stages.rewards import how_graded, scoring_models
-from temper.stages.rollouts import Clock, check_rollouts, policy_examples
+from temper.stages.rollouts import Clock, check_rollouts, may_merge, policy_examples
 from temper.stages.served import remote_of
 from temper.text.chat import ChatFormat
 from temper.train.actor_critic import (
@@ -46,7 +46,7 @@ from temper.train.actor_critic import (
 from temper.train.learner import Learner, OptimizerConfig, over_updates
 from temper.train.loop import resumable_steps
 from temper.train.memory import memory_by_part
-from temper.train.policy import PolicyLoss, score_examples
+from temper.train.policy import PolicyLoss, merged, score_examples
 from temper.types import Example, Group, Rollout
 
 VERSION = 1
@@ -277,7 +277,7 @@ def update(
 def ppo_examples(
     config: Config, groups: Sequence[Group], lessons: Sequence[Sequence[Lesson]]
 ) -> tuple[list[PPOExample], float]:
-    """What one update is made from: the completions, weighed, and the divisor of their sum."""
+    """What one update is made from: the completions, weighed, equal ones as one, and the divisor of their sum."""
     advantages = [[tuple(lesson.advantages_T.tolist()) for lesson in group] for group in lessons]
     weighed, divisor = policy_examples(groups, advantages, config.aggregation, config.max_completion_length, {})
     examples = [
@@ -290,4 +290,4 @@ def ppo_examples(
         for of_group, of_lessons in zip(weighed, lessons, strict=True)
         for example, lesson in zip(of_group, of_lessons, strict=True)
     ]
-    return examples, divisor
+    return merged(examples) if may_merge(config) else examples, divisor

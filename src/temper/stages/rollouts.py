@@ -39,6 +39,7 @@ from temper.stages.rewards import (
 from temper.stages.served import check_served
 from temper.text.chat import ChatFormat
 from temper.train.guards import Guards, watch
+from temper.train.learner import OptimizerConfig
 from temper.types import Completion, Group, PolicyExample, Prompt, Rollout
 
 
@@ -249,6 +250,12 @@ def policy_examples(
         for group, *of_group in zip(groups, advantages, weights, counts, strict=True)
     ]
     return examples, divisor
+
+
+def may_merge(config: OptimizerConfig) -> bool:
+    """Whether equal completions may be trained as one: not where their tokens are ranked among those of the step, or
+    each is to meet a dropout of its own."""
+    return getattr(config, "top_entropy_share", 1) == 1 and (config.lora is None or config.lora.dropout == 0)
 
 
 class Clock:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -181,13 +182,13 @@ class Judged:
 
 @torch.no_grad()
 def judge(actor_critic: ActorCritic, examples: Sequence[Example], budget: int) -> list[Judged]:
-    """Every example, by micro-batches of at most `budget` tokens. The targets of an example must be its last tokens."""
-    parts = split_by_tokens(examples, budget)
-    tasks = [partial(_judge, actor_critic, [examples[i] for i in part]) for part in parts]
-    found = run_all(actor_critic.learner.team, tasks, "judge")
-    places = [i for part in parts for i in part]
-    judged = dict(zip(places, (one for of_part in found for one in of_part), strict=True))
-    return [judged[i] for i in range(len(examples))]
+    """Every example, equal ones once, by micro-batches of at most `budget` tokens. The targets of an example must be
+    its last tokens."""
+    once = list(dict.fromkeys(examples))
+    parts = [[once[i] for i in part] for part in split_by_tokens(once, budget)]
+    found = run_all(actor_critic.learner.team, [partial(_judge, actor_critic, part) for part in parts], "judge")
+    judged = dict(zip(chain(*parts), chain(*found), strict=True))
+    return [judged[example] for example in examples]
 
 
 def _judge(actor_critic: ActorCritic, examples: Sequence[Example]) -> list[Judged]:

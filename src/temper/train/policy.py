@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import Field, model_validator
@@ -26,6 +26,7 @@ from temper.train.losses import LossSum
 from temper.train.team import Team, Together, run_all
 from temper.types import Example, PolicyExample
 
+AnyExample = TypeVar("AnyExample", bound=PolicyExample)
 Positive = Annotated[float, Field(gt=0)]
 CORRECTIONS = ("none", *(f"{level}_{how}" for level in LEVELS for how in ("truncate", "mask")))
 
@@ -173,7 +174,7 @@ def mismatch(gap_M: Tensor) -> dict[str, Tensor]:
     return {"policy/mismatch_mean": gap.abs(), "policy/mismatch_kl": powers(gap) - 1 - gap}
 
 
-def merged(examples: Sequence[PolicyExample]) -> list[PolicyExample]:
+def merged(examples: Sequence[AnyExample]) -> list[AnyExample]:
     """Equal completions of one prompt that are trained alike as one, which weighs what they weigh together: the same
     gradient, computed once. Of a policy that is sure most are equal.
 
@@ -251,16 +252,19 @@ def _score(
 def score_examples(
     model: Any, examples: Sequence[Example], budget: int, temperature: float, team: Team | Together | None = None
 ) -> list[list[float]]:
-    """log π of every target of each example, in order: for what must be known before batches are made."""
+    """log π of every target of each example, in order: for what must be known before batches are made. Equal examples
+    are computed once."""
+    once = list(dict.fromkeys(examples))
 
     def score(indices: Sequence[int]) -> tuple[list[int], list[float]]:
-        batch = make_batch([examples[i] for i in indices]).to(model.device)
+        batch = make_batch([once[i] for i in indices]).to(model.device)
         logprobs = score_targets(model, batch, plan_batch(batch), temperature).logprobs_M
         return [indices[row] for row in batch.rows.tolist()], logprobs.tolist()
 
-    found: list[list[float]] = [[] for _ in examples]
-    tasks = [partial(score, indices) for indices in split_by_tokens(examples, budget)]
+    found: list[list[float]] = [[] for _ in once]
+    tasks = [partial(score, indices) for indices in split_by_tokens(once, budget)]
     for places, logprobs in run_all(team, tasks, "examples"):
         for place, value in zip(places, logprobs, strict=True):
             found[place].append(value)
-    return found
+    known = dict(zip(once, found, strict=True))
+    return [known[example] for example in examples]
