@@ -1,4 +1,5 @@
-"""Large work spaces, in huge pages where the system has them, for what a micro-batch keeps for its backward pass.
+"""Large work spaces, in huge pages where the system has them: for what a micro-batch keeps for its backward pass,
+and for keys and values of the rows being decoded.
 
 A forked process copies every small page of its parent's that it writes to, and its parent those that it writes to
 meanwhile: thousands of them an update. So a space serves again and again within one process, but none that is free

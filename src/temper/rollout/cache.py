@@ -9,9 +9,7 @@ Shapes: B rows in flight, R shared runs, Q rows that look at one run, T tokens, 
 
 from __future__ import annotations
 
-import contextlib
 import math
-import mmap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -20,9 +18,8 @@ from torch import Tensor
 
 from temper.kernels.attention import NOTHING, Layers, Options, Partial, attend_part, merge_parts
 from temper.kernels.decode import attend_own
+from temper.kernels.spaces import space
 from temper.rollout.memory import whole_vectors
-
-HUGE = 1 << 22  # bytes from which huge pages are asked for
 
 
 class Tables(NamedTuple):
@@ -111,7 +108,7 @@ class Cache:
         rows, room = len(positions_B), whole_vectors(columns)
         shapes = [[(rows, part.shape[1], room, part.shape[-1]) for part in layer] for layer in self.shared[0].layers]
         sizes = [math.prod(shape) for pair in shapes for shape in pair]
-        parts = iter(large_room(sum(sizes), self.shared[0].layers[0][0]).split(sizes))
+        parts = iter(_room(sum(sizes), self.shared[0].layers[0][0]).split(sizes))
         self.own = [tuple(next(parts).view(shape) for shape in pair) for pair in shapes]
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
@@ -145,15 +142,11 @@ class Cache:
             run.look(run.run_B[rows])
 
 
-def large_room(count: int, like: Tensor) -> Tensor:
-    """Room for so many numbers, on the device of `like` and of its kind; in main memory by huge pages where the system
-    has them: rows lie far apart, and each would begin with a page that the processor has to look up."""
-    if like.device.type != "cpu" or not hasattr(mmap, "MADV_HUGEPAGE") or count * like.itemsize < HUGE:
-        return like.new_empty(count)
-    memory = mmap.mmap(-1, count * like.itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel without them
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=like.dtype)
+def _room(count: int, like: Tensor) -> Tensor:
+    """Room for so many numbers of the kind of `like`. In main memory huge pages: rows lie far apart, and each would
+    begin with a page that the processor has to look up."""
+    plain = like.device.type == "cpu" and like.dtype == torch.float32
+    return space(count) if plain else like.new_empty(count)
 
 
 def _minus_inf(hidden: Tensor) -> Tensor:
