@@ -180,7 +180,7 @@ def test_every_completion_is_told_of_once(make: Callable, attention: str) -> Non
 
 def test_sampler_processes_tell_of_every_completion_once() -> None:
     asked = [*requests(prompts=8, samples=16), Request((5,) * 128, 0)]  # the last has no room for a token
-    with ParallelEngine(NativeEngine(tiny_model("llama")), processes=3) as engine:
+    with ParallelEngine(NativeEngine(tiny_model("llama")), processes=3, share_seconds=0) as engine:
         heard, drawn = told(engine, asked)
         assert drawn == engine.generate(asked, RAGGED)
     assert [heard[number] for number in range(len(asked) - 1)] == drawn[:-1]
