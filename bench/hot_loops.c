@@ -83,7 +83,7 @@ static void run(long times, long rows)
     float *x = floats(TOKENS * WIDTH, 1), *to = floats(TOKENS * WIDTH, 0), *kept = floats(trunk_kept(&trunk, TOKENS, 1), 0);
     while (times--) {
         trunk_forward(&trunk, &tokens, x, to, kept, NULL, 1, 1);
-        trunk_backward(&trunk, &tokens, gradients, to, kept, NULL);
+        trunk_backward(&trunk, &tokens, gradients, to, kept, NULL, 1);
     }
 }
 

@@ -139,14 +139,6 @@ def test_rows_longer_than_a_window_are_the_layers_own(architecture: str, monkeyp
     assert 16 not in heard
 
 
-def test_with_gradient_and_several_threads_the_layers_are_their_own(monkeypatch):
-    model, batch = tiny_model("llama"), make_batch(examples([(0, 3, 17)]))
-    forwards, heard = training_forwards(model, False, False), calls(monkeypatch)
-    torch.set_num_threads(2)
-    scores_and_gradients(model, batch, forwards)
-    assert len(batch.tokens) not in heard
-
-
 def test_a_pass_that_keeps_keys_is_the_layers_own(monkeypatch):
     model, batch = tiny_model("llama"), make_batch(examples([(0, 3, 17)]))
     trunk.trunk_forwards(model)

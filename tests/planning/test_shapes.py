@@ -46,7 +46,7 @@ def kept(shape: Shape, training: Training, rows: int, length: int = 40) -> tuple
     """(tokens, bytes that autograd keeps of an update's forward pass), weights left out."""
     with pytest.MonkeyPatch.context() as patch:
         if not training.together:
-            patch.setattr("temper.kernels.trunk._find", lambda _: None)
+            patch.setattr("temper.kernels.trunk._find", lambda *_: None)
         return _kept(shape, training, rows, length)
 
 

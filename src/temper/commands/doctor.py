@@ -192,10 +192,11 @@ def _check_products() -> Iterator[Check]:
         product.serves(torch.empty(0, ins), torch.empty(outs, ins))
     found = {**choice.remembered(), **choice.table()}
     other = sum(entry["way"] == choice.ONEDNN for entry in found.values())
-    detail = f"of {len(found)} shapes of weights measured here, oneDNN is faster for {other}; --json has each"
+    detail = f"of {len(found)} shapes measured here, oneDNN is faster for {other}; --json has each"
     yield Check("products", "ok", detail)
     for shape, entry in found.items():
-        times = ", ".join(f"{way} {entry[f'{way}_ms']:.3g} ms" for way in choice.WAYS)
+        tried = (way for way in (*choice.WAYS, choice.OWN) if f"{way}_ms" in entry)
+        times = ", ".join(f"{way} {entry[f'{way}_ms']:.3g} ms" for way in tried)
         yield Check(SHAPE, "ok", f"{shape}: {entry['way']} ({times})")
 
 
@@ -314,8 +315,8 @@ def check_terminal() -> Iterator[Check]:
 
 RECIPES = ("smoke", "tiny", "own_data")  # without these the first page of the documentation is untrue
 C_SOURCES = (
-    "decode.c", "layers.c", "step.c", "trunk.c", "attend.h", "draw.h", "exponential.h", "layer.h", "look.h",
-    "matrix.h", "pointwise.h", "products.h", "tiles.h", "vectors.h",
+    "decode.c", "layers.c", "step.c", "trunk.c", "attend.h", "draw.h", "exponential.h", "families.h", "layer.h",
+    "look.h", "matrix.h", "pointwise.h", "products.h", "tiles.h", "trunk_back.h", "vectors.h", "weigh.h",
 )  # fmt: skip
 
 

@@ -4,16 +4,13 @@
  * else is [tokens, heads, size] without gaps, logsum [tokens, heads]. `size` is a multiple of LANES.
  * Queries are done in batches: of one row, or of several short rows with one prefix. Every number is the same sum in the
  * same order whichever rows stand beside, and however many threads there are: one thread computes all that belongs to a
- * key head.
+ * key head and to rows that see tokens of one another.
  */
-#include <stdlib.h>
+#include "families.h"
 #include "tiles.h"
 
 #define BATCH (4 * TILE) /* queries */
-
-struct row {
-    long own, own_count, prefix, prefix_count; /* first tokens, and how many */
-};
+#define PARTS 4          /* of the rows that a thread takes, or fewer larger ones: some are done sooner */
 
 struct shape {
     const struct row *rows;
@@ -100,11 +97,6 @@ static void spread(float *to, long stride, const float *weights, long room, cons
 static void gather(float *to, const float *from, long stride, long count, long size)
 {
     for (long i = 0; i < count; i++) memcpy(to + i * size, from + i * stride, sizeof(float) * size);
-}
-
-static int same_prefix(const struct row *one, const struct row *other)
-{
-    return one->prefix == other->prefix && one->prefix_count == other->prefix_count;
 }
 
 /* Adds to `b` what of `row` from `from` on there is room for. */
@@ -245,31 +237,50 @@ static void soften_batch(const struct batch *b, float *scores, long room, float 
         }
 }
 
+/* The rows from `row` to `end` through key head `h`. */
+INLINE void attend_rows(const struct shape *s, struct scratch x, const struct row *row, const struct row *end, long h,
+                        const float *query, const float *key, const float *value, float *out, float *logsum)
+{
+    long size = s->size, heads = s->key_heads * s->group, stride = heads * size;
+    struct batch b = {.count = 0};
+    const float *values = value + h * size;
+    while (next_batch(&b, row, end, size)) {
+        turn_batch(&x.keys, &b, key + h * size, s->key_stride, size);
+        gather_prefix(&x.values, &b, values, s->value_stride, size);
+        for (long head = h * s->group; head < (h + 1) * s->group; head++) {
+            float inverse[BATCH];
+            gather_batch(x.query, &b, query + head * size, s->query_stride, size);
+            score_batch(x.weights, x.room, &b, x.query, &x.keys, size);
+            soften_batch(&b, x.weights, x.room, logsum + head, heads, s->scale, inverse);
+            mix_batch(x.mixed, &b, x.weights, x.room, x.values.plain, values, s->value_stride, size);
+            for (long i = 0; i < b.count; i++)
+                for (long d = 0; d < size; d++) x.mixed[i * size + d] *= inverse[i];
+            put_batch(out + head * size, stride, &b, x.mixed, size);
+        }
+    }
+}
+
+static struct parts parts_for(const struct shape *s, long threads)
+{
+    return deal_rows(s->rows, s->count, threads > 1 ? PARTS * threads : 1);
+}
+
 void attend(const struct shape *s, const float *query, const float *key, const float *value, float *out, float *logsum,
             long threads)
 {
-    long size = s->size, heads = s->key_heads * s->group, stride = heads * size;
-#pragma omp parallel for num_threads(threads)
-    for (long h = 0; h < s->key_heads; h++) {
+    struct parts p = parts_for(s, threads);
+#pragma omp parallel num_threads(threads)
+    {
         struct scratch x = reserve(s);
-        struct batch b = {.count = 0};
-        const float *values = value + h * size;
-        while (next_batch(&b, s->rows, s->rows + s->count, size)) {
-            turn_batch(&x.keys, &b, key + h * size, s->key_stride, size);
-            gather_prefix(&x.values, &b, values, s->value_stride, size);
-            for (long head = h * s->group; head < (h + 1) * s->group; head++) {
-                float inverse[BATCH];
-                gather_batch(x.query, &b, query + head * size, s->query_stride, size);
-                score_batch(x.weights, x.room, &b, x.query, &x.keys, size);
-                soften_batch(&b, x.weights, x.room, logsum + head, heads, s->scale, inverse);
-                mix_batch(x.mixed, &b, x.weights, x.room, x.values.plain, values, s->value_stride, size);
-                for (long i = 0; i < b.count; i++)
-                    for (long d = 0; d < size; d++) x.mixed[i * size + d] *= inverse[i];
-                put_batch(out + head * size, stride, &b, x.mixed, size);
-            }
+#pragma omp for schedule(dynamic)
+        for (long i = 0; i < p.count * s->key_heads; i++) {
+            const long *at = p.starts + i % p.count;
+            attend_rows(s, x, p.rows + at[0], p.rows + at[1], i / p.count, query, key, value, out, logsum);
         }
         free(x.keys.prefix);
     }
+    free(p.starts);
+    free(p.rows);
 }
 
 /* -- backward ------------------------------------------------------------------------------------------------------ */
@@ -299,33 +310,54 @@ static void slope_batch(const struct batch *b, const struct scratch *x, const fl
         }
 }
 
-/* of_query like query, of_key and of_value like key and value: all three without gaps, the last two 0 at first. */
+/* What the backward pass is given, and what it finds: of_query like query, of_key and of_value like key and value, all
+ * three without gaps. */
+struct slopes {
+    const float *query, *key, *value, *out, *logsum, *gradient;
+    float *of_query, *of_key, *of_value;
+};
+
+INLINE void leave_rows(const struct shape *s, struct scratch x, const struct row *row, const struct row *end, long h,
+                       const struct slopes *a)
+{
+    long size = s->size, heads = s->key_heads * s->group, stride = heads * size, key_stride = s->key_heads * size;
+    struct batch b = {.count = 0};
+    const float *keys = a->key + h * size;
+    while (next_batch(&b, row, end, size)) {
+        turn_batch(&x.keys, &b, keys, s->key_stride, size);
+        turn_batch(&x.values, &b, a->value + h * size, s->value_stride, size);
+        gather_prefix(&x.keys, &b, keys, s->key_stride, size);
+        for (long head = h * s->group; head < (h + 1) * s->group; head++) {
+            gather_batch(x.query, &b, a->query + head * size, s->query_stride, size);
+            gather_batch(x.gradient, &b, a->gradient + head * size, stride, size);
+            score_batch(x.weights, x.room, &b, x.query, &x.keys, size);
+            score_batch(x.slopes, x.room, &b, x.gradient, &x.values, size);
+            slope_batch(&b, &x, a->logsum + head, heads, a->out + head * size, stride, size, s->scale);
+            spread_batch(a->of_value + h * size, &b, x.weights, x.room, x.gradient, key_stride, size);
+            spread_batch(a->of_key + h * size, &b, x.slopes, x.room, x.query, key_stride, size);
+            mix_batch(x.mixed, &b, x.slopes, x.room, x.keys.plain, keys, s->key_stride, size);
+            put_batch(a->of_query + head * size, stride, &b, x.mixed, size);
+        }
+    }
+}
+
+/* `of_key` and `of_value` are 0 at first. */
 void attend_backward(const struct shape *s, const float *query, const float *key, const float *value, const float *out,
                      const float *logsum, const float *gradient, float *of_query, float *of_key, float *of_value,
                      long threads)
 {
-    long size = s->size, heads = s->key_heads * s->group, stride = heads * size, key_stride = s->key_heads * size;
-#pragma omp parallel for num_threads(threads)
-    for (long h = 0; h < s->key_heads; h++) {
+    struct slopes a = {query, key, value, out, logsum, gradient, of_query, of_key, of_value};
+    struct parts p = parts_for(s, threads);
+#pragma omp parallel num_threads(threads)
+    {
         struct scratch x = reserve(s);
-        struct batch b = {.count = 0};
-        const float *keys = key + h * size;
-        while (next_batch(&b, s->rows, s->rows + s->count, size)) {
-            turn_batch(&x.keys, &b, keys, s->key_stride, size);
-            turn_batch(&x.values, &b, value + h * size, s->value_stride, size);
-            gather_prefix(&x.keys, &b, keys, s->key_stride, size);
-            for (long head = h * s->group; head < (h + 1) * s->group; head++) {
-                gather_batch(x.query, &b, query + head * size, s->query_stride, size);
-                gather_batch(x.gradient, &b, gradient + head * size, stride, size);
-                score_batch(x.weights, x.room, &b, x.query, &x.keys, size);
-                score_batch(x.slopes, x.room, &b, x.gradient, &x.values, size);
-                slope_batch(&b, &x, logsum + head, heads, out + head * size, stride, size, s->scale);
-                spread_batch(of_value + h * size, &b, x.weights, x.room, x.gradient, key_stride, size);
-                spread_batch(of_key + h * size, &b, x.slopes, x.room, x.query, key_stride, size);
-                mix_batch(x.mixed, &b, x.slopes, x.room, x.keys.plain, keys, s->key_stride, size);
-                put_batch(of_query + head * size, stride, &b, x.mixed, size);
-            }
+#pragma omp for schedule(dynamic)
+        for (long i = 0; i < p.count * s->key_heads; i++) {
+            const long *at = p.starts + i % p.count;
+            leave_rows(s, x, p.rows + at[0], p.rows + at[1], i / p.count, &a);
         }
         free(x.keys.prefix);
     }
+    free(p.starts);
+    free(p.rows);
 }

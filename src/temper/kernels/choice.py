@@ -19,7 +19,8 @@ from typing import Any
 
 from temper.kernels.compiler import cache_folder, processor
 
-PLAIN, ONEDNN = WAYS = ("default", "onednn")
+PLAIN, ONEDNN = WAYS = ("default", "onednn")  # of a product
+OWN = "own"  # of whole layers: all in one call of ours
 GAIN = 0.9  # of the plain way's time, for the other to be taken: what is alike stays plain
 SECONDS, TURNS = 0.04, 5  # CPU time to try a way for; and so often at least, or a busy moment would decide for good
 
@@ -33,7 +34,7 @@ def pin(way: str, recalled: Mapping[str, Any] | None = None) -> None:
     _pinned[:] = [] if way == "auto" else [way]
     _known.clear()
     for shape, found in (recalled or {}).items():
-        if isinstance(found, dict) and found.get("way") in WAYS:
+        if isinstance(found, dict) and found.get("way") in (*WAYS, OWN):
             _known[shape] = found
 
 
@@ -43,16 +44,20 @@ def asked() -> str:
 
 
 def table() -> dict[str, dict[str, Any]]:
-    """What was chosen in this process: for each shape the way, and the milliseconds of both."""
+    """What was chosen in this process: for each shape the way, and the milliseconds of both, `<way>_ms`."""
     return {} if _pinned else dict(_known)
 
 
-def chosen(shape: str, ways: Callable[[], tuple[Callable[[], object], Callable[[], object]]]) -> str:
-    """The way for this `shape`. Where it is not known yet, `ways` makes a trial of each, in the order of `WAYS`."""
+def chosen(
+    shape: str, ways: Callable[[], tuple[Callable[[], object], Callable[[], object]]],
+    other: str = ONEDNN, gain: float = GAIN,
+) -> str:  # fmt: skip
+    """The way for this `shape`, the plain or the `other` one. Where it is not known yet, `ways` makes a trial of each,
+    in that order; the other is taken for less than `gain` of the plain one's time."""
     if _pinned:
         return _pinned[0]
     if shape not in _known:
-        _known[shape] = remembered().get(shape) or _remember(shape, _measure(*ways()))
+        _known[shape] = remembered().get(shape) or _remember(shape, _measure(*ways(), other, gain))
     return _known[shape]["way"]
 
 
@@ -65,9 +70,9 @@ def remembered() -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _measure(plain: Callable[[], object], onednn: Callable[[], object]) -> dict[str, Any]:
+def _measure(plain: Callable[[], object], second: Callable[[], object], other: str, gain: float) -> dict[str, Any]:
     """In turns, so that a change of the machine's speed meets both; the best of each counts."""
-    ways, best, spent = (plain, onednn), [float("inf")] * 2, 0.0
+    ways, best, spent = (plain, second), [float("inf")] * 2, 0.0
     for way in ways:
         way()  # what is made once is made
     turns = 0
@@ -78,8 +83,9 @@ def _measure(plain: Callable[[], object], onednn: Callable[[], object]) -> dict[
             took = time.process_time() - began
             best[number], spent = min(best[number], took), spent + took
         turns += 1
-    way = ONEDNN if best[1] < GAIN * best[0] else PLAIN
-    return {"way": way, **{f"{name}_ms": round(1000 * took, 3) for name, took in zip(WAYS, best, strict=True)}}
+    way = other if best[1] < gain * best[0] else PLAIN
+    named = zip((PLAIN, other), best, strict=True)
+    return {"way": way, **{f"{name}_ms": round(1000 * took, 3) for name, took in named}}
 
 
 def _remember(shape: str, found: dict[str, Any]) -> dict[str, Any]:
@@ -111,7 +117,7 @@ def _read(lines: Any) -> dict[str, dict[str, Any]]:
     for line in lines:
         with contextlib.suppress(ValueError, AttributeError):
             entry = json.loads(line)
-            if entry.get("way") in WAYS and isinstance(entry.get("shape"), str):
+            if entry.get("way") in (*WAYS, OWN) and isinstance(entry.get("shape"), str):
                 found.setdefault(entry.pop("shape"), entry)
     return found
 

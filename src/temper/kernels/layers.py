@@ -55,13 +55,13 @@ def scoring_forwards(model: nn.Module) -> Forwards:
     """For `in_place`: the forwards of `model` in a pass without gradient; none in an update, which has put its own."""
     if torch.is_grad_enabled() or any("forward" in vars(module) for module in model.modules()):
         return ()
-    return faster_forwards(model)
+    return faster_forwards(model, trains=False)
 
 
-def faster_forwards(model: nn.Module) -> Forwards:
+def faster_forwards(model: nn.Module, trains: bool = True) -> Forwards:
     """Those of the device that `model` is on: Triton's on a GPU (`kernels/fast_triton.py`), C's on a CPU, of its parts
-    and of all layers of a small model together (`kernels/trunk.py`)."""
-    return [*_of_parts(model), *trunk.trunk_forwards(model)]
+    and of all its layers together (`kernels/trunk.py`)."""
+    return [*_of_parts(model), *trunk.trunk_forwards(model, trains=trains)]
 
 
 def _of_parts(model: nn.Module) -> Forwards:

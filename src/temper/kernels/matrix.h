@@ -41,6 +41,8 @@ INLINE void tile(const float *left, long apart, const float *panel, float *to, l
                  const int rows, const int turned, const int adds)
 {
     vector sums[HIGH][2];
+    if (adds && columns >= PANEL) /* a large matrix is not in the cache by the time it is needed */
+        for (int i = 0; i < rows; i++) __builtin_prefetch(to + i * stride, 1), __builtin_prefetch(to + i * stride + LANES, 1);
     memset(sums, 0, sizeof(vector) * 2 * rows);
     for (long k = 0; k < size; k++) {
         vector one = *(const vector *)(panel + k * PANEL), two = *(const vector *)(panel + k * PANEL + LANES);

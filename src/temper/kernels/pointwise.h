@@ -1,4 +1,6 @@
 /* What a Llama-like layer does to one token, or to one of its heads, between its products: forward and backward. */
+#ifndef POINTWISE
+#define POINTWISE
 #include "vectors.h"
 
 static float inverse_rms(const float *x, long size, float eps)
@@ -14,19 +16,24 @@ static void norm(const float *x, const float *scale, float *to, long size, float
     for (long d = 0; d < size; d++) to[d] = x[d] * by * scale[d];
 }
 
-/* of_x (+)= the gradient of x; of_scale += that of the scale. `of_x` may be `gradient`, if it does not add. */
-INLINE void norm_back(const float *x, const float *scale, const float *gradient, float *of_x, float *of_scale, long size,
-                      float eps, const int adds)
+/* of_x (+)= the gradient of x, which may be `gradient`, if it does not add. The inverse root is returned. */
+INLINE float norm_back(const float *x, const float *scale, const float *gradient, float *of_x, long size, float eps,
+                       const int adds)
 {
     float by = inverse_rms(x, size, eps), along = 0;
     for (long d = 0; d < size; d++) along += gradient[d] * scale[d] * x[d];
     along *= by * by / size;
     for (long d = 0; d < size; d++) {
-        float here = gradient[d];
-        of_scale[d] += here * x[d] * by;
-        here = by * (here * scale[d] - x[d] * along);
+        float here = by * (gradient[d] * scale[d] - x[d] * along);
         of_x[d] = adds ? of_x[d] + here : here;
     }
+    return by;
+}
+
+/* of_scale += the gradient of the scale of a norm whose inverse root was `by`. */
+static void scale_back(const float *gradient, const float *x, float by, float *of_scale, long size)
+{
+    for (long d = 0; d < size; d++) of_scale[d] += gradient[d] * x[d] * by;
 }
 
 /* Of a head (x1, x2), two halves, (x1 c1 - x2 s1, x2 c2 + x1 s2), or the transposed of that. */
@@ -62,3 +69,4 @@ static void gate_back(const float *gates, float *of, float *to, long size, float
         of[d] = g * share * value;
     }
 }
+#endif

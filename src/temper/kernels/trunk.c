@@ -1,15 +1,14 @@
 /* A micro-batch through a whole stack of Llama-like layers, forward and backward: from what the first layer is given to
  * what the last one says, for packed rows of tokens that may share prefixes.
  *
- * Row-major float32. Tokens go through what is theirs alone in blocks that stay in the cache, from the norm before a
- * product to what is added after it. No sum depends on how many threads there are.
+ * Row-major float32. Tokens go through what is theirs alone in pieces that stay in the cache, from the norm before a
+ * product to what is added after it. Threads take a piece each; no sum depends on how they are cut, or on how many there are.
  */
 #include "attend.h"
 #include "layer.h"
-#include "matrix.h"
-#include "pointwise.h"
+#include "weigh.h"
 
-#define BLOCK 256 /* tokens */
+#define SPAN (8 * BLOCK) /* tokens that threads share out in the backward pass, before their weights' gradients are summed */
 
 struct trunk {
     const struct layer *layers;
@@ -75,44 +74,45 @@ static void add(float *to, const float *from, long count)
     for (long d = 0; d < count; d++) to[d] += from[d];
 }
 
-static void add_rows(float *to, const float *from, long stride, long rows, long count)
-{
-    if (to)
-        for (long i = 0; i < rows; i++) add(to, from + i * stride, count);
-}
-
 /* Panels of a layer's weights: of the transposed ones to go forward, of themselves to go back. */
 struct laid {
     float *query, *key, *value, *out, *gate, *up, *down;
 };
 
-static void lay_weight(float **to, float **at, const float *weight, long outs, long ins, int back)
-{
-    *to = *at;
-    if (back)
-        lay(*at, weight, ins, ins, outs);
-    else
-        lay_turned(*at, weight, outs, ins);
-    *at += panels(back ? ins : outs, back ? outs : ins);
-}
-
-static struct laid lay_layer(const struct trunk *t, const struct layer *l, float *at, int back)
-{
-    struct laid to;
-    lay_weight(&to.query, &at, l->query, t->heads * t->size, t->width, back);
-    lay_weight(&to.key, &at, l->key, t->key_heads * t->size, t->width, back);
-    lay_weight(&to.value, &at, l->value, t->key_heads * t->size, t->width, back);
-    lay_weight(&to.out, &at, l->out, t->width, t->heads * t->size, back);
-    lay_weight(&to.gate, &at, l->gate, l->inner, t->width, back);
-    lay_weight(&to.up, &at, l->up, l->inner, t->width, back);
-    lay_weight(&to.down, &at, l->down, t->width, l->inner, back);
-    return to;
-}
+#define WEIGHTS 7
 
 static long laid_floats(const struct trunk *t)
 {
     long heads = t->heads * t->size, inner = most_inner(t), w = t->width + PANEL, high = heads + PANEL;
     return 4 * high * w + 3 * (inner + PANEL) * w + 8 * PANEL * (w + high + inner);
+}
+
+static struct laid lay_layer(const struct trunk *t, const struct layer *l, float *at, int back, long threads)
+{
+    long heads = t->heads * t->size, others = t->key_heads * t->size, width = t->width, starts[WEIGHTS + 1] = {0};
+    const float *weights[] = {l->query, l->key, l->value, l->out, l->gate, l->up, l->down};
+    long outs[] = {heads, others, others, width, l->inner, l->inner, width};
+    long ins[] = {width, width, width, heads, width, width, l->inner};
+    struct laid to;
+    float **places[] = {&to.query, &to.key, &to.value, &to.out, &to.gate, &to.up, &to.down};
+    for (int i = 0; i < WEIGHTS; i++) {
+        long columns = back ? ins[i] : outs[i];
+        starts[i + 1] = starts[i] + (columns + PANEL - 1) / PANEL;
+        *places[i] = at;
+        at += panels(columns, back ? outs[i] : ins[i]);
+    }
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (long part = 0; part < starts[WEIGHTS]; part++) {
+        int i = 0;
+        while (part >= starts[i + 1]) i++;
+        long from = (part - starts[i]) * PANEL, size = back ? outs[i] : ins[i], left = (back ? ins[i] : outs[i]) - from;
+        long columns = left < PANEL ? left : PANEL;
+        if (back)
+            lay(*places[i] + from * size, weights[i] + from, ins[i], columns, size);
+        else
+            lay_turned(*places[i] + from * size, weights[i] + from * size, columns, size);
+    }
+    return to;
 }
 
 static void linear(const float *x, long ins, const float *weight, const float *bias, float *to, long stride, long rows,
@@ -123,7 +123,7 @@ static void linear(const float *x, long ins, const float *weight, const float *b
         for (long i = 0; i < rows; i++) add(to + i * stride, bias, outs);
 }
 
-/* Queries, keys and values of a block of tokens from `first` on. */
+/* Queries, keys and values of a piece of tokens from `first` on. */
 static void project(const struct trunk *t, const struct layer *l, const struct laid *w, const struct kept *k,
                     const struct tokens *x, long first, long rows)
 {
@@ -151,7 +151,7 @@ static void project(const struct trunk *t, const struct layer *l, const struct l
     free(normed);
 }
 
-/* The rest of the layer for a block, from what attention has mixed; `to` is the block's own. */
+/* The rest of the layer for a piece, from what attention has mixed; `to` is the piece's own. */
 static void conclude(const struct trunk *t, const struct layer *l, const struct laid *w, const struct kept *k, float *to,
                      long first, long rows)
 {
@@ -189,20 +189,38 @@ static struct shape shape_of(const struct trunk *t, const struct layer *l, const
                           l->scale};
 }
 
-static long block_at(long first, long count) { return count - first < BLOCK ? count - first : BLOCK; }
-
-/* One layer, whose input stands in `k` and whose weights in `w`; in `k` afterwards what its backward pass needs. */
-static void run_layer(const struct trunk *t, const struct layer *l, const struct laid *w, const struct kept *k,
-                      const struct tokens *x, float *to, long threads)
+/* How many pieces so many tokens are cut into for `threads`, as many for each; and where piece `i` begins. */
+static long pieces_of(long count, long threads)
 {
-    long first_key = t->heads * t->size, first_value = first_key + t->key_heads * t->size;
-#pragma omp parallel for num_threads(threads)
-    for (long first = 0; first < x->count; first += BLOCK) project(t, l, w, k, x, first, block_at(first, x->count));
+    long most = threads * (threads > 1 ? BLOCK / 2 : BLOCK);
+    return threads * ((count + most - 1) / most);
+}
+
+static long cut(long count, long pieces, long i)
+{
+    long at = (count + HIGH - 1) / HIGH * i / pieces * HIGH;
+    return at < count ? at : count;
+}
+
+/* One layer, which is given `from`, and whose weights are in `w`; in `k` afterwards what its backward pass needs. */
+static void run_layer(const struct trunk *t, const struct layer *l, const struct laid *w, const struct kept *k,
+                      const struct tokens *x, const float *from, float *to, long threads)
+{
+    long first_key = t->heads * t->size, first_value = first_key + t->key_heads * t->size, width = t->width;
+    long count = x->count, pieces = pieces_of(count, threads);
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (long i = 0; i < pieces; i++) {
+        long first = cut(count, pieces, i), rows = cut(count, pieces, i + 1) - first;
+        memcpy(k->input + first * width, from + first * width, sizeof(float) * rows * width);
+        project(t, l, w, k, x, first, rows);
+    }
     struct shape shape = shape_of(t, l, x);
     attend(&shape, k->mixed_in, k->mixed_in + first_key, k->mixed_in + first_value, k->mixed, k->logsum, threads);
-#pragma omp parallel for num_threads(threads)
-    for (long first = 0; first < x->count; first += BLOCK)
-        conclude(t, l, w, k, to + first * t->width, first, block_at(first, x->count));
+#pragma omp parallel for num_threads(threads) schedule(dynamic)
+    for (long i = 0; i < pieces; i++) {
+        long first = cut(count, pieces, i);
+        conclude(t, l, w, k, to + first * width, first, cut(count, pieces, i + 1) - first);
+    }
 }
 
 /* to [tokens, width] from input, the same. `memory` holds afterwards, if it `keeps`, what the backward pass needs of all
@@ -215,169 +233,13 @@ void trunk_forward(const struct trunk *t, const struct tokens *x, const float *i
     for (long i = 0; i < t->count; i++) {
         struct kept k;
         long taken = divide(t, t->layers + i, x->count, memory, &k);
-        struct laid w = lay_layer(t, t->layers + i, panels_here, 0);
-        memcpy(k.input, i ? to : input, sizeof(float) * numbers);
-        if (inputs) memcpy(inputs + i * numbers, k.input, sizeof(float) * numbers);
-        run_layer(t, t->layers + i, &w, &k, x, to, threads);
+        struct laid w = lay_layer(t, t->layers + i, panels_here, 0, threads);
+        const float *from = i ? to : input;
+        if (inputs) memcpy(inputs + i * numbers, from, sizeof(float) * numbers);
+        run_layer(t, t->layers + i, &w, &k, x, from, to, threads);
         memory += keeps ? taken : 0;
     }
     free(panels_here);
 }
 
-/* -- backward -------------------------------------------------------------------------------------------------------- */
-
-struct back {
-    float *normed, *product, *slopes, *of_gates, *laid; /* of a block */
-    float *of_mixed, *of_query, *of_key, *of_value;     /* of all tokens */
-};
-
-/* weight's gradient [outs, ins] += ofᵀ x; `laid` takes the panels of x. */
-static void weigh(float *to, const float *of, long of_stride, const float *x, long ins, long rows, long outs, float *laid)
-{
-    lay(laid, x, ins, ins, rows);
-    add_turned(of, of_stride, laid, to, ins, outs, ins, rows);
-}
-
-#define AT(field) ((float *)g->field) /* where a weight's gradient gathers */
-
-/* `of` [rows, width]: the gradient of what the layer says; in its place that of what attention was added to. */
-static void conclude_back(const struct trunk *t, const struct layer *l, const struct layer *g, const struct laid *w,
-                          const struct kept *k, struct back *s, float *of, long first, long rows)
-{
-    long width = t->width, heads = t->heads * t->size, inner = l->inner;
-    const float *middle = k->middle + first * width, *gates = k->gates + first * 2 * inner, *down = of, *from = middle;
-    if (k->found) {
-        for (long i = 0; i < rows; i++)
-            norm_back(k->found + (first + i) * width, l->after_mlp, of + i * width, s->slopes + i * width, AT(after_mlp),
-                      width, l->eps, 0);
-        down = s->slopes;
-    }
-    add_rows(AT(down_bias), down, width, rows, width);
-    times(down, width, w->down, s->product, inner, rows, inner, width);
-    for (long i = 0; i < rows; i++)
-        gate_back(gates + i * 2 * inner, s->product + i * inner, s->of_gates + i * 2 * inner, inner, l->a, l->b);
-    weigh(AT(down), down, width, s->product, inner, rows, width, s->laid);
-    if (l->before_mlp) {
-        for (long i = 0; i < rows; i++) norm(middle + i * width, l->before_mlp, s->normed + i * width, width, l->eps);
-        from = s->normed;
-    }
-    add_rows(AT(gate_bias), s->of_gates, 2 * inner, rows, inner);
-    add_rows(AT(up_bias), s->of_gates + inner, 2 * inner, rows, inner);
-    lay(s->laid, from, width, width, rows);
-    add_turned(s->of_gates, 2 * inner, s->laid, AT(gate), width, inner, width, rows);
-    add_turned(s->of_gates + inner, 2 * inner, s->laid, AT(up), width, inner, width, rows);
-    times(s->of_gates, 2 * inner, w->gate, s->normed, width, rows, width, inner);
-    add_times(s->of_gates + inner, 2 * inner, w->up, s->normed, width, rows, width, inner);
-    for (long i = 0; i < rows; i++)
-        if (l->before_mlp)
-            norm_back(middle + i * width, l->before_mlp, s->normed + i * width, of + i * width, AT(before_mlp), width,
-                      l->eps, 1);
-        else
-            add(of + i * width, s->normed + i * width, width);
-    const float *said = of;
-    if (k->said) {
-        for (long i = 0; i < rows; i++)
-            norm_back(k->said + (first + i) * width, l->after_attention, of + i * width, s->slopes + i * width,
-                      AT(after_attention), width, l->eps, 0);
-        said = s->slopes;
-    }
-    add_rows(AT(out_bias), said, width, rows, width);
-    weigh(AT(out), said, width, k->mixed + first * heads, heads, rows, width, s->laid);
-    times(said, width, w->out, s->of_mixed + first * heads, heads, rows, heads, width);
-}
-
-/* Gradients of one kind of heads, [rows, count heads], back through positions and norms. */
-static void unturn(const struct trunk *t, const struct layer *l, const struct tokens *x, float *of, const float *raw,
-                   const float *scale, float *of_scale, long count, long first, long rows)
-{
-    long size = t->size;
-    for (long i = 0; i < rows; i++)
-        for (long h = 0; h < count; h++) {
-            float *head = of + (i * count + h) * size;
-            long at = x->positions[first + i] * size;
-            turn_head(head, l->cosine + at, l->sine + at, size, 1);
-            if (raw) norm_back(raw + i * projected(t) + h * size, scale, head, head, of_scale, size, l->head_eps, 0);
-        }
-}
-
-/* `of` [rows, width] += the gradient of what attention was given. */
-static void project_back(const struct trunk *t, const struct layer *l, const struct layer *g, const struct laid *w,
-                         const struct kept *k, const struct tokens *x, struct back *s, float *of, long first, long rows)
-{
-    long width = t->width, heads = t->heads * t->size, others = t->key_heads * t->size;
-    float *of_query = s->of_query + first * heads, *of_key = s->of_key + first * others, *of_value = s->of_value + first * others;
-    const float *input = k->input + first * width, *from = input, *raw = k->raw ? k->raw + first * projected(t) : NULL;
-    unturn(t, l, x, of_query, raw, l->query_norm, AT(query_norm), t->heads, first, rows);
-    unturn(t, l, x, of_key, raw ? raw + heads : NULL, l->key_norm, AT(key_norm), t->key_heads, first, rows);
-    if (l->before_attention) {
-        for (long i = 0; i < rows; i++) norm(input + i * width, l->before_attention, s->normed + i * width, width, l->eps);
-        from = s->normed;
-    }
-    add_rows(AT(query_bias), of_query, heads, rows, heads);
-    add_rows(AT(key_bias), of_key, others, rows, others);
-    add_rows(AT(value_bias), of_value, others, rows, others);
-    lay(s->laid, from, width, width, rows);
-    add_turned(of_query, heads, s->laid, AT(query), width, heads, width, rows);
-    add_turned(of_key, others, s->laid, AT(key), width, others, width, rows);
-    add_turned(of_value, others, s->laid, AT(value), width, others, width, rows);
-    times(of_query, heads, w->query, s->normed, width, rows, width, heads);
-    add_times(of_key, others, w->key, s->normed, width, rows, width, others);
-    add_times(of_value, others, w->value, s->normed, width, rows, width, others);
-    for (long i = 0; i < rows; i++)
-        if (l->before_attention)
-            norm_back(input + i * width, l->before_attention, s->normed + i * width, of + i * width, AT(before_attention),
-                      width, l->eps, 1);
-        else
-            add(of + i * width, s->normed + i * width, width);
-}
-
-static struct back reserve_back(const struct trunk *t, long tokens)
-{
-    long width = t->width, heads = t->heads * t->size, others = t->key_heads * t->size, inner = most_inner(t);
-    long widest = inner > heads ? inner : heads;
-    widest = (widest > width ? widest : width) + PANEL;
-    long sizes[] = {BLOCK * width, BLOCK * inner, BLOCK * width, BLOCK * 2 * inner, BLOCK * widest,
-                    tokens * (heads > width ? heads : width), tokens * heads, tokens * others, tokens * others};
-    struct back s;
-    float **places[] = {&s.normed, &s.product, &s.slopes, &s.of_gates, &s.laid, &s.of_mixed, &s.of_query,
-                        &s.of_key, &s.of_value};
-    long all = 0;
-    for (int i = 0; i < 9; i++) all += sizes[i];
-    float *at = room_for(all);
-    for (int i = 0; i < 9; at += sizes[i++]) *places[i] = at;
-    return s;
-}
-
-/* `of` [tokens, width]: the gradient of what the last layer says; in its place that of what the first was given.
- * `gradients`: like `t->layers`, where those of the weights gather. `memory` as the forward left it; or, where `inputs`
- * is not NULL, room for one layer, which is run again from what it was given. One thread. */
-void trunk_backward(const struct trunk *t, const struct tokens *x, const struct layer *gradients, float *of, float *memory,
-                    const float *inputs)
-{
-    long width = t->width, count = x->count, others = t->key_heads * t->size, first_key = t->heads * t->size;
-    float *panels_here = room_for(laid_floats(t)), *end = memory + (inputs ? 0 : trunk_kept(t, count, 1));
-    struct back s = reserve_back(t, count);
-    for (long i = t->count - 1; i >= 0; i--) {
-        const struct layer *l = t->layers + i, *g = gradients + i;
-        struct kept k;
-        if (!inputs) end -= divide(t, l, count, NULL, &k);
-        divide(t, l, count, end, &k);
-        if (inputs) {
-            struct laid forward = lay_layer(t, l, panels_here, 0);
-            memcpy(k.input, inputs + i * count * width, sizeof(float) * count * width);
-            run_layer(t, l, &forward, &k, x, s.of_mixed, 1); /* what it says is not asked for */
-        }
-        struct laid w = lay_layer(t, l, panels_here, 1);
-        for (long first = 0; first < count; first += BLOCK)
-            conclude_back(t, l, g, &w, &k, &s, of + first * width, first, block_at(first, count));
-        struct shape shape = shape_of(t, l, x);
-        memset(s.of_key, 0, sizeof(float) * count * others);
-        memset(s.of_value, 0, sizeof(float) * count * others);
-        attend_backward(&shape, k.mixed_in, k.mixed_in + first_key, k.mixed_in + first_key + others, k.mixed, k.logsum,
-                        s.of_mixed, s.of_query, s.of_key, s.of_value, 1);
-        for (long first = 0; first < count; first += BLOCK)
-            project_back(t, l, g, &w, &k, x, &s, of + first * width, first, block_at(first, count));
-    }
-    free(s.normed);
-    free(panels_here);
-}
+#include "trunk_back.h"

@@ -1,8 +1,8 @@
-"""All layers of a small Llama-like model in one call, forward and backward, by `trunk.c`: float32, one thread.
+"""All layers of a Llama-like model in one call, forward and backward, by `trunk.c`: float32 on a CPU.
 
 Layer by layer, torch writes whatever a product is made of and whatever comes of it to memory and reads it again. Here
-tokens go through in blocks that stay in the cache. A model is recognised as `stack.py` does it, and served only where
-the first call said what its own layers say, gradients included.
+tokens go through in pieces that stay in the cache. A model is recognised as `stack.py` does it, and served only where
+the first call said what its own layers say, gradients included. Threads share pieces out; no sum depends on how many.
 
 Shapes: N packed tokens, E hidden size.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import starmap
 from pathlib import Path
@@ -25,37 +26,55 @@ from torch.autograd.function import once_differentiable
 from temper.kernels import fused, rows
 from temper.kernels.compiler import OPENMP, declared, load_library
 from temper.kernels.fast import fast_forwards
-from temper.kernels.forwards import Forward, Forwards, in_place
+from temper.kernels.forwards import Forwards, in_place
 from temper.kernels.packed import AttentionPlan
 from temper.kernels.product import apply
 from temper.kernels.runs import Row
 from temper.kernels.spaces import space
 from temper.kernels.stack import Tables, Trunk, fill_layer, find_trunk, sizes_of
 from temper.kernels.step import LayerC
+from temper.kernels.straight import place_of
+from temper.kernels.trial import is_faster
 
 SOURCE = Path(__file__).with_name("trunk.c")
-MOST_WEIGHTS = 8_000_000  # up to which training is by one-thread processes (`train/sizes.py`)
+SMALL = 8_000_000  # weights up to which it is faster wherever there are vectors; above that it is tried (`trial.py`)
 ROUND = 64  # positions, to a multiple of which tables of cosines are made
 TOLERANCE = 1e-4  # of the largest value
 
 TablesBySize = dict[int, list[Tables] | None]  # by how many positions they have; None if there are none for positions
-# by model; what is kept of it names no module that holds it whole, or it would be kept for good
-_known: WeakKeyDictionary[nn.Module, tuple[int, Trunk | None, TablesBySize]] = WeakKeyDictionary()
 
 
-def trunk_forwards(model: nn.Module, checkpointing: bool = False) -> Forwards:
+@dataclass
+class _Found:
+    """What is known of a model; it names no module that holds it whole, or it would be kept for good."""
+
+    count: int  # of its modules: adapters add some
+    trunk: Trunk | None
+    is_held: bool  # its gradients have been held against those of its own layers
+    tables: TablesBySize = field(default_factory=dict)
+
+
+_known: WeakKeyDictionary[nn.Module, _Found] = WeakKeyDictionary()
+
+
+def trunk_forwards(model: nn.Module, checkpointing: bool = False, trains: bool = True) -> Forwards:
     """The backbone in `model`, with a forward that runs all its layers in one call; nothing where there is none. With
-    `checkpointing` it keeps what each layer is given, and runs it again in the backward pass."""
+    `checkpointing` it keeps what each layer is given, and runs it again in the backward pass. For a model that is not
+    trained here no room is taken for gradients of its weights."""
     if not fast_forwards(model):  # asked each time: it may have been moved or rounded since
         return ()
-    count = sum(1 for _ in model.modules())  # adapters add some
-    if model not in _known or _known[model][0] != count:
-        _known[model] = count, _find(model), {}
-    _, trunk, tables = _known[model]
-    if trunk is None:
+    count = sum(1 for _ in model.modules())
+    found = _known.get(model)
+    if found is None or found.count != count:
+        is_small = sum(weight.numel() for weight in model.parameters()) <= SMALL
+        found = _known[model] = _Found(count, _find(model, is_small, trains or is_small), trains or is_small)
+    if found.trunk is not None and trains and not found.is_held:
+        found.trunk = found.trunk if _says_the_same(model, found.trunk, True) else None
+        found.is_held = True
+    if found.trunk is None:
         return ()
     backbone = _backbone(model)
-    return [(backbone, partial(_forward, trunk, backbone, tables, checkpointing))]
+    return [(backbone, partial(_forward, found.trunk, backbone, found.tables, checkpointing))]
 
 
 def _backbone(model: nn.Module) -> Any:
@@ -65,14 +84,22 @@ def _backbone(model: nn.Module) -> Any:
     return next((inner for inner in models if inner.base_model is inner), None)
 
 
-def _find(model: nn.Module) -> Trunk | None:
-    if _library() is None or sum(weight.numel() for weight in model.parameters()) > MOST_WEIGHTS:
+def _find(model: nn.Module, is_small: bool, with_gradients: bool) -> Trunk | None:
+    backbone = None if _library() is None else _backbone(model)
+    trunk = None if backbone is None else find_trunk(backbone, fast_forwards(model))
+    if trunk is None or not _fits(trunk) or not (is_small or is_faster(trunk, _run)):
         return None
-    backbone, forwards = _backbone(model), fast_forwards(model)
-    trunk = None if backbone is None else find_trunk(backbone, forwards)
-    if trunk is None or not _fits(trunk):
-        return None
-    return trunk if _says_the_same(backbone, forwards, partial(_forward, trunk, backbone, {}, False)) else None
+    return trunk if _says_the_same(model, trunk, with_gradients) else None
+
+
+def _run(trunk: Trunk, x: Tensor, row: int) -> Tensor:
+    """For `trial.py`."""
+    rows = [Row(range(first, first + row)) for first in range(0, len(x), row)]
+    plan = AttentionPlan(rows, torch.arange(row).repeat(len(rows)))
+    with torch.no_grad():
+        tables = trunk.tables(row)
+    assert tables is not None, "`find_trunk` has heard them"
+    return apply(_Trunk, x, trunk, tables, plan, False, *(weight for _, _, weight in _weights(trunk)))
 
 
 def _fits(trunk: Trunk) -> bool:
@@ -111,7 +138,7 @@ def _serves(trunk: Trunk, backbone: nn.Module, plan: AttentionPlan) -> bool:
     nobody listens to."""
     windows = (layer.options.window for layer in trunk.layers)
     short = plan.most_keys <= rows.MOST and not any(window and window < plan.longest for window in windows)
-    if not short or plan.kept is not None or (torch.is_grad_enabled() and torch.get_num_threads() > 1):
+    if not short or plan.kept is not None:
         return False
     inside = (module for module in backbone.modules() if module is not backbone)
     return not any(module._forward_hooks or module._forward_pre_hooks for module in inside)
@@ -146,16 +173,20 @@ class _Trunk(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         (memory, *weights), of_x = ctx.saved_tensors, gradient.clone(memory_format=torch.contiguous_format)
-        sizes = [weight.numel() for weight in weights]
+        asked = ctx.needs_input_grad[-len(weights) :]
+        straight = [place_of(weight) if needs else None for weight, needs in zip(weights, asked, strict=True)]
+        apart = [needs and place is None for needs, place in zip(asked, straight, strict=True)]
+        sizes = [weight.numel() * own for weight, own in zip(weights, apart, strict=True)]
         found = of_x.new_zeros(sum(sizes)).split(sizes)
         places = (LayerC * len(ctx.call.trunk.layers))()
-        for (number, name, _), place in zip(_weights(ctx.call.trunk), found, strict=True):
-            setattr(places[number], name, place.data_ptr())
+        for (number, name, _), own, place, other in zip(_weights(ctx.call.trunk), apart, found, straight, strict=True):
+            if own or other is not None:
+                setattr(places[number], name, (place if other is None else other).data_ptr())
         again = of_x.new_empty(ctx.call.floats(False)) if ctx.runs_again else None
         where = (memory.data_ptr(), None) if again is None else (again.data_ptr(), memory.data_ptr())
-        _functions()["trunk_backward"](*ctx.call.told, places, of_x.data_ptr(), *where)
-        shaped = (part.view(weight.shape) for part, weight in zip(found, weights, strict=True))
-        return of_x, None, None, None, None, *shaped
+        _functions()["trunk_backward"](*ctx.call.told, places, of_x.data_ptr(), *where, torch.get_num_threads())
+        parts = zip(found, weights, apart, strict=True)
+        return of_x, None, None, None, None, *(part.view_as(like) if own else None for part, like, own in parts)
 
 
 class _Call:
@@ -200,8 +231,10 @@ class _TokensC(ctypes.Structure):
 # -- is it right? -----------------------------------------------------------------------------------------------------
 
 
-def _says_the_same(backbone: Any, forwards: Forwards, forward: Forward) -> bool:
+def _says_the_same(model: nn.Module, trunk: Trunk, with_gradients: bool) -> bool:
     """Of made-up rows with a prefix and without, up to rounding: hidden states, and gradients of all weights."""
+    backbone, forwards = _backbone(model), fast_forwards(model)
+    forward = partial(_forward, trunk, backbone, {}, False)
     size = len(backbone.get_input_embeddings().weight)
     ids = (7 + 31 * torch.arange(13)) % size
     prefix = range(2)
@@ -211,23 +244,28 @@ def _says_the_same(backbone: Any, forwards: Forwards, forward: Forward) -> bool:
     torch.set_num_threads(1)
     try:
         ways = forwards, [*forwards, (backbone, forward)]
-        one, other = (_values(backbone, way, ids, AttentionPlan(runs, positions)) for way in ways)
+        plan = AttentionPlan(runs, positions)
+        one, other = (_values(backbone, way, ids, plan, with_gradients) for way in ways)
     finally:
         torch.set_num_threads(before)
     return all(starmap(_alike, zip(one, other, strict=True)))
 
 
-def _values(backbone: Any, forwards: Forwards, ids: Tensor, plan: AttentionPlan) -> list[Tensor]:
+def _values(
+    backbone: Any, forwards: Forwards, ids: Tensor, plan: AttentionPlan, with_gradients: bool
+) -> list[Tensor]:  # fmt: skip
     """Hidden states, and gradients."""
     weights = list(backbone.parameters())
     asked = [weight.requires_grad for weight in weights]
-    with in_place(forwards), torch.enable_grad():
+    with in_place(forwards), torch.set_grad_enabled(with_gradients):
         for weight in weights:
             weight.requires_grad_(True)
         try:
             positions = plan.positions_N[None]
             given = {"input_ids": ids[None], "position_ids": positions, "attention_plan": plan, "use_cache": False}
             hidden = backbone.forward(**given).last_hidden_state[0]  # nobody's hooks are told
+            if not with_gradients:
+                return [hidden]
             weighted = hidden * torch.linspace(-1, 1, hidden.numel()).view(hidden.shape)
             found = torch.autograd.grad(weighted.sum(), weights, allow_unused=True, materialize_grads=True)
             return [hidden.detach(), *found]
@@ -253,6 +291,6 @@ def _functions() -> dict[str, Any]:
     arguments = {
         "trunk_kept": [trunk, number, number],
         "trunk_forward": [trunk, tokens, pointer, pointer, pointer, pointer, number, number],
-        "trunk_backward": [trunk, tokens, ctypes.POINTER(LayerC), pointer, pointer, pointer],
+        "trunk_backward": [trunk, tokens, ctypes.POINTER(LayerC), pointer, pointer, pointer, number],
     }
     return declared(library, arguments, {"trunk_kept": number})

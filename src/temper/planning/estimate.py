@@ -14,7 +14,7 @@ from temper.planning.shapes import ModelSize, Shape, Training, model_size
 from temper.recipe.graph import Ref, is_folder
 from temper.recipe.recipe import Recipe, Stage
 from temper.rollout.memory import TOKENS_A_FORWARD, default_budget, wave_bytes
-from temper.train.sizes import SMALL_MODEL, by_processes, even_budget, places_for, wide_budget
+from temper.train.sizes import by_processes, even_budget, places_for, wide_budget
 
 PROCESS_BYTES = 500_000_000  # Python and its libraries once a model is computed with, the model itself left out
 CONTEXT_BYTES = 1_000_000_000  # of an accelerator's memory: its context and the libraries' work spaces
@@ -191,8 +191,9 @@ def _activations(config: Mapping[str, Any], size: ModelSize, width: int, tokens:
     processes, waiting = 1, 0
     compiled = bool(config.get("compile"))
     alone = by_processes(config.get("parallel", "threads"), compiled, size.parameters) and not machine.accelerator
-    together = fused and alone and not rank and size.parameters <= SMALL_MODEL
-    training = Training(width, bool(config.get("gradient_checkpointing")), rank, fused, together)
+    together = fused and not rank
+    again, straight = bool(config.get("gradient_checkpointing")), together and not alone
+    training = Training(width, again, rank, fused, together, straight)
     if alone:
         budget = even_budget(step, budget)
         pieces = -(-step // max(budget, longest, 1))

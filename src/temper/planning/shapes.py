@@ -14,6 +14,7 @@ from typing import Any
 
 UNGATED = {"gpt_neox", "phi", "starcoder2", "nemotron"}  # kinds whose MLP has two matrices, not three
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # how many a layer of a mixture has
+SPAN = 2048  # tokens, as in `kernels/trunk.c`
 HEAD_SPACES = 2 * (16 << 20)  # two pieces of logits of `train/head.py`, or chunks of `train/divergence.py`, at most
 
 
@@ -161,10 +162,20 @@ class Shape:
         """The backward pass of the last MLP: the gradients of its rows and of its weights, beside that of the head's
         weight, which waits for the embedding's."""
         rows = training.width * (2 * self.hidden_size + 3 * self.intermediate_size) * tokens
+        if training.straight:
+            return max(self._call_space(tokens), HEAD_SPACES)
         if training.rank:
             return max(rows, HEAD_SPACES)
         weights = training.width * 2 * self.hidden_size * self.intermediate_size
         return 4 * self.embedding + max(rows + weights, HEAD_SPACES)
+
+    def _call_space(self, tokens: int) -> int:
+        """Of `kernels/trunk_back.h` with several threads: gradients of what a span of tokens was made of, of queries,
+        keys and values, and a layer's weights laid out. Those of the weights go where they gather."""
+        hidden, inner, query = self.hidden_size, self.intermediate_size, self.query_size
+        weights = sum(size_in * size_out for size_in, size_out in self.linears.values())
+        rows = max(query, hidden) + query + 2 * self.key_size
+        return 4 * (3 * (hidden + inner) * min(tokens, SPAN) + rows * tokens + weights)
 
     def prefill_bytes(self, tokens: int, width: int) -> int:
         """What laying down prompts of `tokens` tokens together takes: one layer's rows, and all keys and values."""
@@ -175,14 +186,15 @@ class Shape:
 @dataclass(frozen=True)
 class Training:
     """How a model is trained, as far as memory depends on it: bytes of a number that is computed with, layers computed
-    again in the backward pass, the rank of adapters (0: none), the fused forwards of float32 on a CPU, and whether a
-    small model's layers go `together` (`kernels/trunk.py`)."""
+    again in the backward pass, the rank of adapters (0: none), the fused forwards of float32 on a CPU, whether all
+    layers go `together` (`kernels/trunk.py`), and gradients `straight` to where they gather: in one process."""
 
     width: int = 4
     checkpointing: bool = False
     rank: int = 0
     fused: bool = True
     together: bool = False
+    straight: bool = False
 
 
 def model_size(folder: Path) -> ModelSize | None:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from temper.kernels.product import multiply
+from temper.kernels.straight import place_of
 from temper.models.spare import NEVER
 from temper.models.wide import WideLinear
 
@@ -137,7 +138,8 @@ class _Scores(torch.autograd.Function):
         of_entropy = gradients[1]
         needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
         of_hidden = wide(hidden, *hidden.shape).zero_() if needs_hidden else None
-        of_weight = torch.empty_like(weight) if needs_weight else None
+        gathered = place_of(weight) if needs_weight else None
+        of_weight = torch.empty_like(weight) if needs_weight and gathered is None else None
         of_bias = weight.new_empty(len(weight)) if needs_bias else None
         for piece, logits, gradient in _spaces(hidden, ctx.pieces):
             tokens = piece.tokens
@@ -154,6 +156,8 @@ class _Scores(torch.autograd.Function):
             narrow = gradient.to(weight.dtype)
             if of_hidden is not None:
                 add_product(of_hidden, narrow, weight[tokens])
+            if gathered is not None:
+                gathered[tokens].addmm_(narrow.T, hidden)
             if of_weight is not None:
                 torch.mm(narrow.T, hidden, out=of_weight[tokens])
             if of_bias is not None:

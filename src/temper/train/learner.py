@@ -18,6 +18,7 @@ from temper.distributed.ranks import ranks
 from temper.environment import keep_freed_memory
 from temper.kernels.forwards import Forwards, in_place
 from temper.kernels.layers import training_forwards
+from temper.kernels.straight import straight
 from temper.models.adapters import LoraConfig, dropouts, dropping_out
 from temper.models.device import DeviceConfig, pick_dtype
 from temper.models.forks import in_main_memory
@@ -209,7 +210,8 @@ class Learner:
         """Micro-batch `number` forward and backward."""
         with dropping_out(self._dropouts, (self._seed, self.step, number)):
             part = make_loss() if self.turns is None else self.turns.loss(make_loss)
-            self.weights.back(part.loss / divisor)
+            with straight(self.team is None):  # a team's gradients are summed one by one
+                self.weights.back(part.loss / divisor)
         return replace(part, loss=part.loss.detach())
 
     def _move_weights(self, norm: Tensor, rate: float) -> None:
