@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import struct
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import fakes
 import pytest
 
 from temper.cli import main
-from temper.planning.estimate import PROCESS_BYTES, estimate, model_sizes
+from temper.planning.estimate import PROCESS_BYTES, Machine, estimate, model_sizes
 from temper.planning.lengths import stage_tokens
 from temper.planning.shapes import ModelSize, Shape, Training, model_size
 from temper.recipe.graph import ASSETS
@@ -219,3 +220,19 @@ def test_the_disk_is_part_of_the_verdict(monkeypatch, capsys):
     found = capsys.readouterr()
     assert "will be written" in found.err
     assert "IT DOES NOT FIT" in found.out
+
+
+def test_layers_one_by_one_are_counted_where_there_is_no_compiler_or_the_kind_is_another():
+    row = {"messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]}
+    Path("rows.jsonl").write_text((json.dumps(row) + "\n") * 50)
+    Path("my.yaml").write_text(
+        "stages:\n  a: {stage: import_model, model: tiny-base}\n  b: {stage: sft, model: '@a', data: rows.jsonl}\n"
+    )
+    recipe, faults = load_recipe("my.yaml")
+    assert not faults
+    sizes, stage = model_sizes(recipe, {}), recipe.by_name["b"]
+    [(name, size)] = [(name, size) for name, size in sizes.items() if name == "@a"]
+    other = {**sizes, name: replace(size, config={**size.config, "model_type": "gemma2"})}
+    with_call = estimate(stage, sizes).memory_bytes
+    assert with_call < estimate(stage, sizes, machine=Machine(compiles=False)).memory_bytes
+    assert estimate(stage, sizes, machine=Machine(compiles=False)) == estimate(stage, other)

@@ -7,11 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_models import ARCHITECTURES, tiny_model
 from torch.autograd.graph import saved_tensors_hooks
 
 from temper.data.batching import make_batch
 from temper.kernels import fused
 from temper.kernels.attention import register
+from temper.kernels.compiler import compiler
+from temper.kernels.trunk import trunk_forwards
 from temper.models.adapters import LoraConfig, add_adapters
 from temper.planning.shapes import Shape, Training, model_size, size_by_config
 from temper.train.forward import plan_batch, score_targets
@@ -154,3 +157,14 @@ def test_a_config_whose_layers_are_others_is_of_unknown_size():
     config = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 100}
     assert size_by_config(config) is not None
     assert size_by_config(config | {"kv_lora_rank": 16}) is None
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_layers_are_counted_as_one_call_where_they_are_served_by_one(architecture: str) -> None:
+    if compiler() is None:
+        pytest.skip("no C compiler")
+    model = tiny_model(architecture)
+    shape = Shape.of(model.config.to_dict())
+    assert shape is not None
+    assert shape.in_one_call == bool(trunk_forwards(model))
+    assert not Shape.of({**model.config.to_dict(), "model_type": "of another kind"}).in_one_call

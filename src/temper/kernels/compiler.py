@@ -24,14 +24,21 @@ OPENMP = ("-fopenmp", "-nodefaultlibs", "-lc")
 HERE = Path(__file__).parent
 
 
+def compiler() -> str | None:
+    """The C compiler that is used here; None where there is none, or `TEMPER_COMPILE=0`."""
+    if os.environ.get("TEMPER_COMPILE") == "0":
+        return None
+    return shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+
+
 @functools.cache
 def load_library(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL | None:
     """The functions of a C file, or None where they cannot be had: no compiler, or `TEMPER_COMPILE=0`."""
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None or os.environ.get("TEMPER_COMPILE") == "0":
+    program = compiler()
+    if program is None:
         return None
     try:
-        return ctypes.CDLL(str(_built(source, compiler, FLAGS + flags)))
+        return ctypes.CDLL(str(_built(source, program, FLAGS + flags)))
     except (OSError, subprocess.SubprocessError):
         return None
 

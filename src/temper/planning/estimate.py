@@ -29,11 +29,12 @@ UNKNOWN = Tokens()
 @dataclass(frozen=True)
 class Machine:
     """Where a stage is to run, as far as its memory depends on it. `cache_bytes` is what a sampler may take; `threads`
-    those of the recipe."""
+    those of the recipe; `compiles`: there is a C compiler."""
 
     accelerator: bool = False
     cache_bytes: int | None = None
     threads: int = 1
+    compiles: bool = True
 
     @property
     def process_bytes(self) -> int:
@@ -191,7 +192,7 @@ def _activations(config: Mapping[str, Any], size: ModelSize, width: int, tokens:
     processes, waiting = 1, 0
     compiled = bool(config.get("compile"))
     alone = by_processes(config.get("parallel", "threads"), compiled, size.parameters) and not machine.accelerator
-    together = fused and not rank
+    together = fused and not rank and machine.compiles and shape.in_one_call
     again, straight = bool(config.get("gradient_checkpointing")), together and not alone
     training = Training(width, again, rank, fused, together, straight)
     if alone:

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 UNGATED = {"gpt_neox", "phi", "starcoder2", "nemotron"}  # kinds whose MLP has two matrices, not three
+ONE_CALL = {"llama", "qwen2", "qwen3", "mistral", "gemma3_text"}  # kinds that `kernels/trunk.py` is known to serve
+WHOLE = 16  # numbers of a vector there: a head's size is a multiple of it
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # how many a layer of a mixture has
 SPAN = 2048  # tokens, as in `kernels/trunk.c`
 HEAD_SPACES = 2 * (16 << 20)  # two pieces of logits of `train/head.py`, or chunks of `train/divergence.py`, at most
@@ -49,6 +51,7 @@ class Shape:
     apart: int = 0
     dense_layers: int = 0  # of the first layers, without experts, of `dense_size`
     dense_size: int = 0
+    in_one_call: bool = True  # whether `kernels/trunk.py` serves layers of this kind
 
     @staticmethod
     def of(config: Mapping[str, Any]) -> Shape | None:
@@ -78,6 +81,7 @@ class Shape:
                 number("num_key_value_heads", heads), number("head_dim", hidden // heads), number("vocab_size"),
                 number("max_position_embeddings", 4096), config.get("tie_word_embeddings", True) is not False,
                 config.get("model_type") not in UNGATED, apart, dense, size,
+                config.get("model_type") in ONE_CALL and number("head_dim", hidden // heads) % WHOLE == 0,
             )  # fmt: skip
         except KeyError:
             return None
