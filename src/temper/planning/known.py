@@ -39,7 +39,16 @@ _KEYS = (
     "vocab_size", "max_position_embeddings", "tie_word_embeddings",
 )  # fmt: skip
 _KINDS = re.compile(r"-(Instruct|Base|Math|Coder|it)(?=-|$)")  # the same shape, trained further
-KNOWN = MappingProxyType({name: dict(zip(_KEYS, sizes, strict=True)) for name, sizes in _SIZES.items()})
+_TYPES = {"gemma-2": "gemma2", "Qwen3": "qwen3", "Qwen": "qwen2"}  # what a name holds; the others are Llama's
+
+
+def _type_of(name: str) -> str:
+    return next((kind for part, kind in _TYPES.items() if part in name), "llama")
+
+
+KNOWN = MappingProxyType(
+    {name: {"model_type": _type_of(name), **dict(zip(_KEYS, sizes, strict=True))} for name, sizes in _SIZES.items()}
+)
 
 
 def known_size(name: str) -> ModelSize | None:
