@@ -78,7 +78,7 @@ def places_of(parents: Tensor) -> Tensor:
     first of a row stays there if that is among the first n, the others fill the gaps.
 
     >>> places_of(torch.tensor([0, 0, 1, 3])), places_of(torch.tensor([2, 5]))
-    (tensor([0, 2, 1, 3]), tensor([1, 0]))
+    (tensor([0, 2, 1, 3]), tensor([0, 1]))
     """
     count = len(parents)
     first = torch.ones(count, dtype=torch.bool)
