@@ -1,7 +1,7 @@
 /* Decode steps of a whole stack of Llama-like layers for a few rows, from token ids to the tokens drawn next.
  *
- * Row-major float32; weights [out, in] where they lie. A number of a row is the same sum in the same order however many
- * rows there are, whichever they are, and however many threads.
+ * Row-major float32; weights [out, in] where they lie, or laid for `linear`. A number of a row is the same sum in the
+ * same order however many rows there are, whichever they are, and however many threads.
  */
 #include <stdlib.h>
 #include "draw.h"
