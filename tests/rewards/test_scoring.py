@@ -45,10 +45,13 @@ class Chat:
 
 
 class Told:
-    """An engine that draws request i the text i mod 4, and tells of some in any order, on another thread or this."""
+    """An engine that draws the `texts` in turn, and tells of some in any order, on another thread or this."""
 
-    def __init__(self, order: Sequence[int] = (), after: Callable[[int], None] = lambda number: None):
-        self.order, self.after = order, after
+    def __init__(
+        self, order: Sequence[int] = (), after: Callable[[int], None] = lambda number: None,
+        texts: Sequence[int] = range(len(TEXTS)),
+    ):  # fmt: skip
+        self.order, self.after, self.texts = order, after, texts
 
     def generate(
         self,
@@ -57,7 +60,7 @@ class Told:
         watch: Watch | None = None,
         finished: Finished | None = None,
     ) -> list[Completion]:
-        drawn = [Completion((i % len(TEXTS),), (0.0,), "stop") for i in range(len(requests))]
+        drawn = [Completion((self.texts[i % len(self.texts)],), (0.0,), "stop") for i in range(len(requests))]
         for number in self.order:
             assert finished is not None
             if number % 2:
@@ -180,7 +183,7 @@ def test_every_completion_is_told_of_once(make: Callable, attention: str) -> Non
 
 def test_sampler_processes_tell_of_every_completion_once() -> None:
     asked = [*requests(prompts=8, samples=16), Request((5,) * 128, 0)]  # the last has no room for a token
-    with ParallelEngine(NativeEngine(tiny_model("llama")), processes=3, share_seconds=0) as engine:
+    with ParallelEngine(NativeEngine(tiny_model("llama")), processes=3) as engine:
         heard, drawn = told(engine, asked)
         assert drawn == engine.generate(asked, RAGGED)
     assert [heard[number] for number in range(len(asked) - 1)] == drawn[:-1]
@@ -213,24 +216,8 @@ def test_equal_completions_of_a_prompt_are_read_and_asked_about_once():
         asked.append((prompt.id, reply.text))
         return len(reply.text) / 100
 
-    class Sure(Told):
-        """Of each prompt's samples all but the last are equal."""
-
-        def generate(
-            self,
-            requests: Sequence[Request],
-            sampling: Sampling,
-            watch: Watch | None = None,
-            finished: Finished | None = None,
-        ) -> list[Completion]:
-            drawn = [Completion((int(i % SAMPLES == SAMPLES - 1),), (0.0,), "stop") for i in range(len(requests))]
-            for number in (0, 4, 7):
-                assert finished is not None
-                finished(number, drawn[number])
-            return drawn
-
     counting.overlaps = True  # type: ignore[attr-defined]
-    found = scored(Sure(), {"counting": counting})
+    found = scored(Told((0, 4, 7), texts=(0, 0, 0, 1)), {"counting": counting})
     assert sorted(asked) == sorted((prompt.id, text) for prompt in PROMPTS for text in TEXTS[:2])
     assert [reply.text for reply, *_ in found] == [TEXTS[0], TEXTS[0], TEXTS[0], TEXTS[1]] * len(PROMPTS)
     assert [total for _, _, total, _ in found] == [len(reply.text) / 100 for reply, *_ in found]

@@ -18,7 +18,6 @@ from rollout.test_sampler import STOPS, requests
 from tiny_models import tiny_model
 
 from temper.errors import ResourceError
-from temper.kernels import step
 from temper.models.forks import start_fork
 from temper.rollout.engine import Request, Sampling
 from temper.rollout.native import NativeEngine
@@ -44,7 +43,7 @@ def many() -> list[Request]:
 def test_completions_are_those_of_one_process() -> None:
     model = tiny_model("qwen2")
     expected = NativeEngine(model).generate(many(), SAMPLING)
-    with ParallelEngine(NativeEngine(model, version=lambda: 3), processes=3, share_seconds=0) as engine:
+    with ParallelEngine(NativeEngine(model, version=lambda: 3), processes=3) as engine:
         found = engine.generate(many(), SAMPLING)
         again = engine.generate(many(), SAMPLING)
     assert found == again
@@ -56,7 +55,7 @@ def test_completions_are_those_of_one_process() -> None:
 
 def test_updated_weights_are_seen_by_every_process() -> None:
     model = tiny_model("llama")
-    with ParallelEngine(NativeEngine(model), processes=2, share_seconds=0) as engine:
+    with ParallelEngine(NativeEngine(model), processes=2) as engine:
         engine.generate(many(), SAMPLING)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -68,7 +67,7 @@ def test_updated_weights_are_seen_by_every_process() -> None:
 
 def test_sharing_the_weights_changes_none_and_keeps_them_trainable() -> None:
     model, other = tiny_model("llama"), tiny_model("llama")
-    with ParallelEngine(NativeEngine(model), processes=2, share_seconds=0) as engine:
+    with ParallelEngine(NativeEngine(model), processes=2) as engine:
         engine.generate(many(), SAMPLING)
     for (name, ours), theirs in zip(model.state_dict().items(), other.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), name
@@ -77,34 +76,20 @@ def test_sharing_the_weights_changes_none_and_keeps_them_trainable() -> None:
 
 
 def test_few_rows_start_no_process() -> None:
-    with ParallelEngine(NativeEngine(tiny_model("llama")), processes=2, share_seconds=0) as engine:
+    with ParallelEngine(NativeEngine(tiny_model("llama")), processes=2) as engine:
         engine.generate(requests(prompts=2, samples=2), SAMPLING)
         assert children() == []
 
 
-@pytest.mark.skipif(not step.available(), reason="no C compiler")
-def test_what_took_little_is_done_by_one_process_to_the_same_bits() -> None:
-    with ParallelEngine(NativeEngine(tiny_model("llama")), processes=2, share_seconds=0) as engine:
-        found = engine.generate(many(), SAMPLING)
-        spent = engine.cpu_seconds
-        assert spent > 0
-        engine._share_seconds = 1000.0
-        assert engine.generate(many(), SAMPLING) == found
-        assert engine.cpu_seconds == spent
-        engine._share_seconds = 0.0
-        assert engine.generate(many(), SAMPLING) == found
-        assert engine.cpu_seconds > spent
-
-
 def test_no_process_is_left_behind() -> None:
-    with ParallelEngine(NativeEngine(tiny_model("llama")), processes=3, share_seconds=0) as engine:
+    with ParallelEngine(NativeEngine(tiny_model("llama")), processes=3) as engine:
         engine.generate(many(), SAMPLING)
         assert len(children()) == 2
     assert children() == []
 
 
 def test_a_killed_process_is_told_of() -> None:
-    with ParallelEngine(NativeEngine(tiny_model("llama")), processes=2, share_seconds=0) as engine:
+    with ParallelEngine(NativeEngine(tiny_model("llama")), processes=2) as engine:
         engine.generate(many(), SAMPLING)
         os.kill(children()[0], signal.SIGKILL)
         with pytest.raises(ResourceError, match="a sampler process was killed"):
@@ -121,7 +106,7 @@ def test_an_error_in_a_process_is_an_error_here(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(NativeEngine, "generate", broken)
     with (
-        ParallelEngine(NativeEngine(tiny_model("llama")), processes=2, share_seconds=0) as engine,
+        ParallelEngine(NativeEngine(tiny_model("llama")), processes=2) as engine,
         pytest.raises(RuntimeError, match="something is wrong there"),
     ):
         engine.generate(many(), SAMPLING)
@@ -129,7 +114,7 @@ def test_an_error_in_a_process_is_an_error_here(monkeypatch: pytest.MonkeyPatch)
 
 def test_after_an_interrupt_new_processes_answer_the_next_question(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model("llama")
-    with ParallelEngine(NativeEngine(model), processes=2, share_seconds=0) as engine:
+    with ParallelEngine(NativeEngine(model), processes=2) as engine:
         expected = engine.generate(many(), SAMPLING)
         with monkeypatch.context() as patch:
             patch.setattr(engine.engine, "generate", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))

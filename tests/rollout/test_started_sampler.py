@@ -36,8 +36,7 @@ def parallel() -> Iterator[ParallelEngine]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TEMPER_FORK", "0")
         patch.setattr(os, "fork", forked)
-        native = NativeEngine(tiny_model("qwen2"), version=lambda: 3)
-        with ParallelEngine(native, processes=2, share_seconds=0) as engine:
+        with ParallelEngine(NativeEngine(tiny_model("qwen2"), version=lambda: 3), processes=2) as engine:
             engine.generate(many(), SAMPLING)
             yield engine
 
@@ -49,7 +48,7 @@ def test_completions_are_those_of_forked_processes(parallel, monkeypatch: pytest
     assert {completion.policy_version for completion in found} == {3}
     monkeypatch.delenv("TEMPER_FORK")
     monkeypatch.setattr(os, "fork", FORK)
-    with ParallelEngine(NativeEngine(tiny_model("qwen2"), version=lambda: 3), processes=2, share_seconds=0) as forked:
+    with ParallelEngine(NativeEngine(tiny_model("qwen2"), version=lambda: 3), processes=2) as forked:
         assert forked.generate(many(), SAMPLING) == found
 
 
@@ -77,7 +76,7 @@ def test_a_model_that_is_not_pickled_is_sampled_by_one_process(monkeypatch: pyte
     model = tiny_model("llama")
     expected = NativeEngine(model).generate(many(), SAMPLING)
     model.something = lambda: None
-    with ParallelEngine(NativeEngine(model), processes=2, share_seconds=0) as engine:
+    with ParallelEngine(NativeEngine(model), processes=2) as engine:
         assert engine.generate(many(), SAMPLING) == expected
         assert engine._workers == []
     assert "one process samples" in caplog.text

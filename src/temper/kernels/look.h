@@ -3,6 +3,7 @@
  * A number of a row is the same sum in the same order whoever looks with it.
  */
 #include "products.h"
+#include "tiles.h"
 
 #define QUERIES 8 /* that look at a run together */
 #define LINE 16   /* floats of a cache line */
@@ -28,7 +29,7 @@ static void ask(const float *from, long floats)
  * after the keys that are seen is no score. */
 static void score(const float *queries, const struct run *run, float *scores, long rows, long size, long stride)
 {
-    long room = at_most((run->count + LANES - 1) / LANES * LANES, run->room);
+    long room = at_most(whole(run->count, LANES), run->room);
     for (long first = 0; first < room; first += LANES)
         stripe(queries, run->keys, scores, rows, first, at_most(first + LANES, room), size, stride, 0);
 }
@@ -36,7 +37,7 @@ static void score(const float *queries, const struct run *run, float *scores, lo
 /* Scores to weights that are not divided by their sum, which is returned; 0 up to a whole vector. */
 static float soften(float *scores, long count, float scale, float softcap)
 {
-    long room = (count + LANES - 1) / LANES * LANES;
+    long room = whole(count, LANES);
     float peaks[LANES], peak = -INFINITY;
     for (int j = 0; j < LANES; j++) peaks[j] = -INFINITY;
     for (long k = 0; k < room; k += LANES)
@@ -55,43 +56,19 @@ static float soften(float *scores, long count, float scale, float softcap)
     return sum_up(scores, room);
 }
 
-/* out[i] += Σ_k weights[i][k] values[k], `wide` vectors of it; rows and wide are known when compiled. */
-INLINE void mix_tile(float *out, const float *weights, long stride, const struct run *run, const float *values, long size,
-                     const int rows, const int wide)
-{
-    vector sums[QUERIES][2];
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; i++)
-        for (int w = 0; w < wide; w++) sums[i][w] = ((const vector *)(out + i * size))[w];
-    for (long k = 0; k < run->count; k++)
-        for (int w = 0; w < wide; w++) {
-            vector value = ((const vector *)(values + k * size))[w];
-#pragma GCC unroll 8
-            for (int i = 0; i < rows; i++) sums[i][w] += weights[i * stride + k] * value;
-        }
-#pragma GCC unroll 8
-    for (int i = 0; i < rows; i++)
-        for (int w = 0; w < wide; w++) ((vector *)(out + i * size))[w] = sums[i][w];
-}
-
-INLINE void mix_rows(float *out, const float *weights, long stride, const struct run *run, long size, const int rows)
-{
-    long d = 0;
-    for (; d + 2 * LANES <= size; d += 2 * LANES)
-        mix_tile(out + d, weights, stride, run, run->values + d, size, rows, 2);
-    for (; d + LANES <= size; d += LANES) mix_tile(out + d, weights, stride, run, run->values + d, size, rows, 1);
-    for (; d < size; d++)
-        for (long k = 0; k < run->count; k++)
-            for (int i = 0; i < rows; i++)
-                out[i * size + d] = fmaf(weights[i * stride + k], run->values[k * size + d], out[i * size + d]);
-}
-
+/* out[i] += Σ_k weights[i][k] values[k] */
 static void mix(float *out, const float *weights, long stride, const struct run *run, long rows, long size)
 {
-    long i = 0;
-    for (; i + QUERIES <= rows; i += QUERIES) mix_rows(out + i * size, weights + i * stride, stride, run, size, QUERIES);
-    for (; i + 3 <= rows; i += 3) mix_rows(out + i * size, weights + i * stride, stride, run, size, 3);
-    for (; i < rows; i++) mix_rows(out + i * size, weights + i * stride, stride, run, size, 1);
+    const float *values = run->values;
+    long d = 0;
+    for (; d + STEP <= size; d += STEP)
+        sum_rows(out + d, size, weights, stride, values + d, size, run->count, rows, 2, 0, 1);
+    for (; d + LANES <= size; d += LANES)
+        sum_rows(out + d, size, weights, stride, values + d, size, run->count, rows, 1, 0, 1);
+    for (; d < size; d++)
+        for (long k = 0; k < run->count; k++)
+            for (long i = 0; i < rows; i++)
+                out[i * size + d] = fmaf(weights[i * stride + k], values[k * size + d], out[i * size + d]);
 }
 
 /* out [rows, size] of queries, the same, of `parties` rows with as many queries each: what they see together are `shared`,

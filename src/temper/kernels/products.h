@@ -40,8 +40,6 @@ static long at_most(long a, long b) { return a < b ? a : b; }
         v[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], (lanes){LOW_##half}) +                    \
                __builtin_shuffle(v[2 * i], v[2 * i + 1], (lanes){HIGH_##half})
 
-typedef int lanes __attribute__((vector_size(LANES * 4)));
-
 /* The sums of the lanes of LANES vectors. */
 static inline __attribute__((always_inline)) vector sums_of(vector *v)
 {

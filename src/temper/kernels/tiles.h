@@ -8,7 +8,6 @@
 #define TILE (LANES == 16 ? 8 : 6) /* rows of sums at once: 2 vectors each, and what is read, fit the registers */
 #define STEP (2 * LANES)           /* keys of a panel */
 
-typedef int lanes __attribute__((vector_size(LANES * 4)));
 #if LANES == 16
 #define COUNTED ((lanes){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15})
 #else

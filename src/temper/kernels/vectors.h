@@ -10,5 +10,6 @@
 #endif
 
 typedef float vector __attribute__((vector_size(LANES * 4), aligned(4)));
+typedef int lanes __attribute__((vector_size(LANES * 4)));
 #define INLINE static inline __attribute__((always_inline))
 #endif

@@ -3,8 +3,7 @@
 The processes are forked from the trainer's, so they hold its model; where nothing may be forked they are started as
 programs (`started.py`). The weights lie in memory that all share, so an update is seen by every process at once and
 nothing is copied. Each takes a share of the requests; a draw depends on its key alone, so the split changes no
-completion. What a process has finished comes over its pipe at once; one thread a process reads here. Where requests
-took so little the last time that a second process would cost more than it saves, this one does all of them.
+completion. What a process has finished comes over its pipe at once; one thread a process reads here.
 """
 
 from __future__ import annotations
@@ -12,14 +11,12 @@ from __future__ import annotations
 import gc
 import logging
 import pickle
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from temper.models.forks import in_main_memory, may_fork, one_thread
-from temper.rollout.compiled import stack_of
 from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.native import NativeEngine
 from temper.rollout.started import share_weights, start_workers
@@ -27,7 +24,6 @@ from temper.rollout.worker import Worker, fork_worker
 from temper.types import Completion
 
 ROWS_A_PROCESS = 32  # with fewer rows each, a second process costs more than it saves
-SHARE_SECONDS = 0.1  # or with less work each
 MOST_STARTED = 4  # where they are programs, each with a torch of its own: a third of a gigabyte
 
 
@@ -37,17 +33,15 @@ class ParallelEngine:
     Use as a context: leaving it ends the processes. `cpu_seconds` is what they have used.
     """
 
-    def __init__(self, engine: NativeEngine, processes: int | None = None, share_seconds: float = SHARE_SECONDS):
+    def __init__(self, engine: NativeEngine, processes: int | None = None):
         """`processes` counts this one; by default one for each thread that torch may use, and fewer where they are
-        started as programs. Each is to have work for `share_seconds`."""
+        started as programs."""
         self.engine = engine
         self.cpu_seconds = 0.0
         wanted = torch.get_num_threads() if processes is None else processes
         wanted = wanted if may_fork() else min(wanted, MOST_STARTED)
         self._processes = wanted if in_main_memory(engine.model) else 1
         self._workers: list[Worker] = []
-        self._share_seconds = share_seconds
-        self._seconds: float | None = None  # of CPU, that a request took the last time
 
     def generate(
         self,
@@ -59,8 +53,6 @@ class ParallelEngine:
         count = min(self._processes, len(requests) // ROWS_A_PROCESS)
         if count < 2 or watch is not None or sampling.stop_rule is not None:  # both are asked after every token
             return self.engine.generate(requests, sampling, watch, finished)
-        if self._is_little(len(requests)):
-            return self._alone(requests, sampling, finished)
         if not self._workers and not self._start():
             return self.engine.generate(requests, sampling, watch, finished)
         try:
@@ -68,20 +60,6 @@ class ParallelEngine:
         except BaseException:  # what the others were asked must not be the answer to the next question
             self.end()
             raise
-
-    def _is_little(self, requests: int) -> bool:
-        """Whether one process is enough. Asked only of steps in C: torch's may round otherwise with other rows beside
-        them, and how long a draw takes must change none."""
-        if self._seconds is None or requests * self._seconds >= 2 * self._share_seconds:
-            return False
-        return stack_of(self.engine.model) is not None
-
-    def _alone(self, requests: Sequence[Request], sampling: Sampling, finished: Finished | None) -> list[Completion]:
-        began = time.thread_time()
-        with one_thread():
-            completions = self.engine.generate(requests, sampling, None, finished)
-        self._seconds = (time.thread_time() - began) / len(requests)
-        return completions
 
     def _together(
         self, requests: Sequence[Request], sampling: Sampling, shares: list[list[int]], finished: Finished | None
@@ -96,7 +74,7 @@ class ParallelEngine:
 
             return finish
 
-        busy, began = list(zip(self._workers, shares[1:], strict=False)), time.thread_time()
+        busy = list(zip(self._workers, shares[1:], strict=False))
         for worker, share in busy:
             worker.ask([requests[i] for i in share], sampling, self.engine.version())
         with ThreadPoolExecutor(len(busy), "temper-sampler") as readers:
@@ -104,13 +82,11 @@ class ParallelEngine:
                 answers = [readers.submit(worker.answer, of(share)) for worker, share in busy]
                 with one_thread():
                     self.engine.generate([requests[i] for i in shares[0]], sampling, None, of(shares[0]))
-                ours, theirs = time.thread_time() - began, sum(answer.result() for answer in answers)
+                self.cpu_seconds += sum(answer.result() for answer in answers)
             except BaseException:
                 for worker in self._workers:  # or the readers would wait for the rest
                     worker.kill()
                 raise
-        self.cpu_seconds += theirs
-        self._seconds = (ours + theirs) / len(requests)
         nothing = Completion((), (), "length", self.engine.version())
         return [completion or nothing for completion in done]
 
