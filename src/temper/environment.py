@@ -56,6 +56,14 @@ def is_offline() -> bool:
     return any(value.upper() in ("1", "ON", "YES", "TRUE") for value in told)
 
 
+def machine_memory() -> int:
+    """Bytes of main memory, the same in every run on this machine; 2 GiB where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 2 << 30
+
+
 def settle_torch(threads: int) -> None:
     """Use `threads` threads and deterministic algorithms, if any stage uses torch at all."""
     torch = sys.modules.get("torch")

@@ -47,6 +47,14 @@ def test_the_least_that_has_room_is_taken_and_none_that_has_not():
     assert whole.sum() == 4 * LARGE
 
 
+def test_one_that_is_far_too_large_is_left_for_who_asks_for_more():
+    large = space(5 * LARGE)
+    at = large.data_ptr()
+    del large
+    assert space(LARGE).data_ptr() != at
+    assert space(5 * LARGE).data_ptr() == at
+
+
 def test_what_is_in_use_survives_a_fork_and_what_is_free_does_not():
     kept, freed = space(LARGE).fill_(2), space(LARGE)
     del freed

@@ -172,7 +172,12 @@ def test_a_large_model_is_served_where_that_was_faster(all_are_large: None, way:
         return {"way": way}
 
     monkeypatch.setattr(choice, "_measure", measure)
-    assert bool(trunk.trunk_forwards(tiny_model("llama"))) == (way == "own")
+    model = tiny_model("llama")
+    first, *others = model.parameters()
+    first.grad = torch.ones_like(first)
+    assert bool(trunk.trunk_forwards(model)) == (way == "own")
+    assert (first.grad == 1).all()  # a trial leaves gradients as they were
+    assert all(weight.grad is None for weight in others)
     assert tried
     before = len(tried)
     trunk.trunk_forwards(tiny_model("llama"))  # of the same shape

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tiny_models import ARCHITECTURES, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from temper.kernels import stack as stack_module
 from temper.kernels import step
 from temper.kernels.attention import NAME, register
 from temper.rollout import compiled
@@ -114,10 +113,10 @@ def test_sizes_that_fit_no_register_are_computed_too(
         assert one.sampler_logprobs == pytest.approx(other.sampler_logprobs, abs=1e-3)
 
 
-@pytest.mark.parametrize("laid", [0, 8_000_000])  # weights up to which they are laid for products
+@pytest.mark.parametrize("laid", [False, True])  # weights for products
 @pytest.mark.parametrize("heads", [1, 3])  # of keys
-def test_a_row_has_the_same_bits_whoever_is_beside_it(laid: int, heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stack_module, "MOST_LAID", laid)
+def test_a_row_has_the_same_bits_whoever_is_beside_it(laid: bool, heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "may_lay", lambda *_: laid)
     model = random_model(num_key_value_heads=heads)
     stack = stack_of(model)
     assert stack is not None
@@ -131,7 +130,7 @@ def test_a_row_has_the_same_bits_whoever_is_beside_it(laid: int, heads: int, mon
         cache = Cache([shared], torch.tensor(filled.lengths)[run_B], 4)
         steps = CompiledSteps.filled(stack, model, cache)
         assert steps is not None
-        assert steps.parts.c.laid == (laid > 0)
+        assert steps.parts.c.laid == laid
         steps.parts.c.threads = threads
         return torch.stack([steps.logits_after(run_B + 3 * n, cache).clone() for n in range(2)])
 

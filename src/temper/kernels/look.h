@@ -6,7 +6,6 @@
 #include "tiles.h"
 
 #define QUERIES 8 /* that look at a run together */
-#define LINE 16   /* floats of a cache line */
 
 struct run {
     const float *keys, *values;

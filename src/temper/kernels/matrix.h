@@ -1,7 +1,7 @@
 /* Products of row-major float32 matrices for one thread: tiles of sums that stay in registers, the right matrix laid out
  * in panels beforehand. Every number is one sum in the order of its terms, whichever numbers stand beside it.
  */
-#include "vectors.h"
+#include "tiles.h"
 
 #define HIGH (LANES == 16 ? 12 : 6) /* rows of a tile: HIGH * 2 vectors of sums, and what is read, fit the registers */
 #define PANEL (2 * LANES)           /* columns of a tile */
@@ -24,27 +24,28 @@ static void lay(float *to, const float *from, long stride, long columns, long si
 /* Panels of the transposed of a matrix [columns, size] without gaps. */
 static void lay_turned(float *to, const float *from, long columns, long size)
 {
-    for (long j = 0; j < columns; j += PANEL, to += PANEL * size) {
+    long whole = size / LANES * LANES;
+    for (long j = 0; j < columns; j += PANEL, to += PANEL * size, from += PANEL * size) {
         long wide = columns - j < PANEL ? columns - j : PANEL;
         if (wide < PANEL) memset(to, 0, sizeof(float) * PANEL * size);
-        for (long first = 0; first < size; first += LANES) { /* a cache line of each row at a time */
-            long end = first + LANES < size ? first + LANES : size;
-            for (long i = 0; i < wide; i++)
-                for (long k = first; k < end; k++) to[k * PANEL + i] = from[(j + i) * size + k];
-        }
+        turn(to, from, size, wide, whole);
+        for (long i = 0; i < wide; i++)
+            for (long k = whole; k < size; k++) to[k * PANEL + i] = from[i * size + k];
     }
 }
 
 /* to[i][0..PANEL) = (or, if it `adds`, +=) sum over k of left(i, k) panel[k], i < rows, which is known when compiled.
- * left(i, k) is left[i * apart + k], or, if it is `turned`, left[i + k * apart]. */
+ * left(i, k) is left[i * apart + k], or, if it is `turned`, left[i + k * apart]. If it `asks`, the next panel is on its
+ * way to the cache when it is done. */
 INLINE void tile(const float *left, long apart, const float *panel, float *to, long stride, long columns, long size,
-                 const int rows, const int turned, const int adds)
+                 const int rows, const int turned, const int adds, const int asks)
 {
     vector sums[HIGH][2];
     if (adds && columns >= PANEL) /* a large matrix is not in the cache by the time it is needed */
         for (int i = 0; i < rows; i++) __builtin_prefetch(to + i * stride, 1), __builtin_prefetch(to + i * stride + LANES, 1);
     memset(sums, 0, sizeof(vector) * 2 * rows);
     for (long k = 0; k < size; k++) {
+        for (long line = 0; asks && line < PANEL; line += LINE) __builtin_prefetch(panel + (size + k) * PANEL + line, 0, 2);
         vector one = *(const vector *)(panel + k * PANEL), two = *(const vector *)(panel + k * PANEL + LANES);
 #pragma GCC unroll 12
         for (int i = 0; i < rows; i++) {
@@ -68,15 +69,21 @@ INLINE void tile(const float *left, long apart, const float *panel, float *to, l
             }
 }
 
+/* Of all rows. If it `asks` and there is a tile of many, the first of them asks for the next panel. */
 INLINE void strip(const float *left, long apart, const float *panel, float *to, long stride, long rows, long columns,
-                  long size, const int turned, const int adds)
+                  long size, const int turned, const int adds, const int asks)
 {
     long i = 0, step = turned ? 1 : apart;
+    if (asks && rows >= HIGH) tile(left, apart, panel, to, stride, columns, size, HIGH, turned, adds, 1), i = HIGH;
     for (; i + HIGH <= rows; i += HIGH)
-        tile(left + i * step, apart, panel, to + i * stride, stride, columns, size, HIGH, turned, adds);
+        tile(left + i * step, apart, panel, to + i * stride, stride, columns, size, HIGH, turned, adds, 0);
+    for (; i + HIGH * 2 / 3 <= rows; i += HIGH * 2 / 3)
+        tile(left + i * step, apart, panel, to + i * stride, stride, columns, size, HIGH * 2 / 3, turned, adds, 0);
     for (; i + HIGH / 3 <= rows; i += HIGH / 3)
-        tile(left + i * step, apart, panel, to + i * stride, stride, columns, size, HIGH / 3, turned, adds);
-    for (; i < rows; i++) tile(left + i * step, apart, panel, to + i * stride, stride, columns, size, 1, turned, adds);
+        tile(left + i * step, apart, panel, to + i * stride, stride, columns, size, HIGH / 3, turned, adds, 0);
+    for (; i + 2 <= rows; i += 2)
+        tile(left + i * step, apart, panel, to + i * stride, stride, columns, size, 2, turned, adds, 0);
+    for (; i < rows; i++) tile(left + i * step, apart, panel, to + i * stride, stride, columns, size, 1, turned, adds, 0);
 }
 
 /* to [rows, columns] = left [rows, size] · right [size, columns], of which `right` are the panels. */
@@ -84,14 +91,14 @@ static void times(const float *left, long apart, const float *right, float *to, 
                   long size)
 {
     for (long j = 0; j < columns; j += PANEL)
-        strip(left, apart, right + j * size, to + j, stride, rows, columns - j, size, 0, 0);
+        strip(left, apart, right + j * size, to + j, stride, rows, columns - j, size, 0, 0, 0);
 }
 
 static void add_times(const float *left, long apart, const float *right, float *to, long stride, long rows, long columns,
                       long size)
 {
     for (long j = 0; j < columns; j += PANEL)
-        strip(left, apart, right + j * size, to + j, stride, rows, columns - j, size, 0, 1);
+        strip(left, apart, right + j * size, to + j, stride, rows, columns - j, size, 0, 1, 0);
 }
 
 /* to [rows, columns] += leftᵀ · right; left [size, rows], its rows `apart`. */
@@ -99,5 +106,5 @@ static void add_turned(const float *left, long apart, const float *right, float 
                        long size)
 {
     for (long j = 0; j < columns; j += PANEL)
-        strip(left, apart, right + j * size, to + j, stride, rows, columns - j, size, 1, 1);
+        strip(left, apart, right + j * size, to + j, stride, rows, columns - j, size, 1, 1, 0);
 }

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 HUGE = 2 << 20  # bytes of a page
+MOST = 4  # of what is asked: a larger one is left for who asks for more
 _free: list[mmap.mmap] = []
 
 
@@ -36,12 +37,12 @@ def space(floats: int) -> Tensor:
 
 
 def _taken(size: int) -> mmap.mmap:
-    """The least of the free ones that have room; or a new one in place of those that have none."""
-    if fitting := [memory for memory in _free if len(memory) >= size]:
+    """The least of the free ones that have room, and not far too much; or a new one in place of those that have none."""
+    if fitting := [memory for memory in _free if size <= len(memory) <= MOST * max(size, HUGE)]:
         least = min(fitting, key=len)
         _free.remove(least)
         return least
-    forget()
+    _free[:] = [memory for memory in _free if len(memory) > size]
     made = mmap.mmap(-1, -(-size // HUGE) * HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     with contextlib.suppress(OSError):  # a kernel without huge pages
         made.madvise(mmap.MADV_HUGEPAGE)

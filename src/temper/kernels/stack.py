@@ -21,7 +21,6 @@ from temper.kernels.attention import Options
 from temper.kernels.forwards import Forwards, in_place
 from temper.kernels.step import LayerC, StackC
 
-MOST_LAID = 8_000_000  # weights that are copied for every wave, side by side as products take them
 Weights = dict[str, Tensor | None]
 
 
@@ -117,8 +116,9 @@ class Stack:
     embedding_scale: float
     softcap: float
 
-    def fill(self, positions: int, spare: Tensor | None) -> Filled | None:
-        """For rows that stand before position `positions`. `spare` are ids that are no token."""
+    def fill(self, positions: int, spare: Tensor | None, laid: bool) -> Filled | None:
+        """For rows that stand before position `positions`. `spare` are ids that are no token. `laid`: the weights are
+        copied, side by side as products take them."""
         tables = self.trunk.tables(positions)
         if tables is None:
             return None
@@ -134,22 +134,23 @@ class Stack:
         made = (LayerC * len(trunk.layers))()
         for into, layer, table in zip(made, trunk.layers, tables, strict=True):
             fill_layer(into, layer, table, at)
-        is_laid = self._weights() <= MOST_LAID
-        for into, layer in zip(made, trunk.layers, strict=True) if is_laid else ():
-            for name, weight in layer.matrices().items():
-                setattr(into, name, at(step.laid(weight)))
-        head = step.laid(self.head.weight) if is_laid else self.head.weight
+        head = self.head.weight
+        if laid:
+            *panels, head = step.laid(self.matrices())
+            each = iter(panels)
+            for into, layer in zip(made, trunk.layers, strict=True):
+                for name in layer.matrices():
+                    setattr(into, name, at(next(each)))
         stack = StackC(
             made, at(trunk.embedding.weight), at(trunk.norm.scale()), at(head), at(self.head.bias),
             at(spare), len(made), *sizes_of(trunk), len(self.head.weight), 0 if spare is None else len(spare),
-            torch.get_num_threads(), is_laid, self.embedding_scale, trunk.norm.eps, self.softcap,
+            torch.get_num_threads(), laid, self.embedding_scale, trunk.norm.eps, self.softcap,
         )  # fmt: skip
         return Filled(stack, kept, made)
 
-    def _weights(self) -> int:
-        """Those that products read."""
-        layers = (weight.numel() for layer in self.trunk.layers for weight in layer.matrices().values())
-        return sum(layers) + self.head.weight.numel()
+    def matrices(self) -> list[Tensor]:
+        """What products read: of the layers, then the head."""
+        return [weight for layer in self.trunk.layers for weight in layer.matrices().values()] + [self.head.weight]
 
 
 def sizes_of(trunk: Trunk) -> tuple[int, int, int, int]:

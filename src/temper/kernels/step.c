@@ -49,7 +49,7 @@ static void linear(const struct stack *stack, const float *x, const float *w, co
     long threads = stack->threads;
     if (stack->laid) {
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && outs * size >= LARGE)
-        for (long o = 0; o < outs; o += PANEL) strip(x, size, w + o * size, to + o, outs, rows, outs - o, size, 0, 0);
+        for (long o = 0; o < outs; o += PANEL) strip(x, size, w + o * size, to + o, outs, rows, outs - o, size, 0, 0, 1);
     } else
         multiply(x, w, to, rows, outs, size, threads);
     for (long row = 0; bias && row < rows; row++)
@@ -57,7 +57,12 @@ static void linear(const struct stack *stack, const float *x, const float *w, co
 }
 
 /* A weight [outs, size] as `linear` takes it of a stack whose weights are laid: `step_laid` floats. */
-void step_lay(const float *weight, float *to, long outs, long size) { lay_turned(to, weight, outs, size); }
+void step_lay(const float *weight, float *to, long outs, long size, long threads)
+{
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && outs * size >= LARGE)
+    for (long o = 0; o < outs; o += PANEL)
+        lay_turned(to + o * size, weight + o * size, at_most(PANEL, outs - o), size);
+}
 
 long step_laid(long outs, long size) { return panels(outs, size); }
 

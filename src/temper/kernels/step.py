@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from temper.kernels.compiler import OPENMP, declared, load_library
+from temper.kernels.spaces import space
 
 SOURCE = Path(__file__).with_name("step.c")
 FLAGS = (*OPENMP, "-fno-associative-math")  # so that a sum is the same for any number of rows
@@ -91,11 +92,14 @@ def scratch(stack: StackC, flight: FlightC) -> int:
     return _functions()["step_scratch"](ctypes.byref(stack), ctypes.byref(flight))
 
 
-def laid(weight: Tensor) -> Tensor:
-    """A weight [out, in] as a stack takes it whose weights are `laid`, side by side for products."""
-    functions, sizes = _functions(), weight.shape
-    panels = torch.empty(functions["step_laid"](*sizes))
-    functions["step_lay"](weight.contiguous().data_ptr(), panels.data_ptr(), *sizes)
+def laid(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Weights [out, in] as a stack takes them whose weights are `laid`, side by side for products."""
+    functions = _functions()
+    sizes = [functions["step_laid"](*weight.shape) for weight in weights]
+    panels = list(space(sum(sizes)).split(sizes))
+    for weight, to in zip(weights, panels, strict=True):
+        at = weight.contiguous().data_ptr(), to.data_ptr()
+        functions["step_lay"](*at, *weight.shape, torch.get_num_threads())
     return panels
 
 
@@ -132,6 +136,6 @@ def _functions() -> dict[str, Any]:
         "step_draw": [stack, flight, _pointer, _number, _pointer],
         "step_scratch": [stack, flight],
         "step_laid": [_number, _number],
-        "step_lay": [_pointer, _pointer, _number, _number],
+        "step_lay": [_pointer, _pointer, _number, _number, _number],
     }
     return declared(library, arguments, dict.fromkeys(("step_decode", "step_scratch", "step_laid"), _number))

@@ -6,7 +6,8 @@ and a library may know a processor better. Tried with the first layer, on tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from temper.kernels import choice
 from temper.kernels.product import linear
 from temper.kernels.stack import Trunk, sizes_of
+from temper.kernels.straight import straight
 
 NUMBERS = 1 << 31  # tokens times weights of the trial
 FEWEST, MOST, ROW = 256, 512, 64  # tokens of it, and of a row
@@ -43,11 +45,26 @@ def _ways(trunk: Trunk, run: Run) -> tuple[Callable[[], object], Callable[[], ob
             for x, weight in zip(inputs, weights, strict=True):
                 _back(linear(x, weight), [x, weight])
 
+    places = [torch.zeros_like(weight) for weight in weights]
+
     def layers() -> None:
-        with torch.enable_grad():
-            _back(run(one, inputs[0], ROW), [inputs[0], *weights])
+        with torch.enable_grad(), straight(), _gathering(weights, places):
+            _back(run(one, inputs[0], ROW), inputs[:1])
 
     return products, layers
+
+
+@contextmanager
+def _gathering(weights: Sequence[Tensor], places: Sequence[Tensor]) -> Iterator[None]:
+    """Gradients of `weights` are added to `places`, as an update adds them to where they gather."""
+    before = [weight.grad for weight in weights]
+    try:
+        for weight, place in zip(weights, places, strict=True):
+            weight.grad = place
+        yield
+    finally:
+        for weight, place in zip(weights, before, strict=True):
+            weight.grad = place
 
 
 def _back(said: Tensor, inputs: Sequence[Tensor]) -> None:

@@ -9,6 +9,8 @@
 #define LANES 8
 #endif
 
+#define LINE 16 /* floats of a cache line */
+
 typedef float vector __attribute__((vector_size(LANES * 4), aligned(4)));
 typedef int lanes __attribute__((vector_size(LANES * 4)));
 #define INLINE static inline __attribute__((always_inline))

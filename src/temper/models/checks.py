@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from temper.environment import machine_memory
 from temper.errors import ArtifactError, Exit, Fault
 from temper.modelfiles import MAX_TOKENIZER, read_json, read_json_if_there
 from temper.models.safetensors import StoredTensor, non_finite, read_headers, stray_file, weight_files
@@ -111,7 +111,7 @@ def _check_weights(path: Path, values: bool) -> list[Fault]:
 
 def _memory_fault(path: Path, tensors: Mapping[str, StoredTensor]) -> Fault | None:
     total = sum(tensor.end - tensor.begin for tensor in tensors.values())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = machine_memory()
     if total <= memory:
         return None
     what = f"the weights have {total / 2**30:,.1f} GB, this machine's memory {memory / 2**30:,.1f} GB"

@@ -13,7 +13,7 @@ from temper.planning.lengths import Spread, Tokens
 from temper.planning.shapes import ModelSize, Shape, Training, model_size
 from temper.recipe.graph import Ref, is_folder
 from temper.recipe.recipe import Recipe, Stage
-from temper.rollout.memory import TOKENS_A_FORWARD, default_budget, wave_bytes
+from temper.rollout.memory import TOKENS_A_FORWARD, default_budget, may_lay, wave_bytes
 from temper.train.sizes import by_processes, even_budget, places_for, wide_budget
 
 PROCESS_BYTES = 500_000_000  # Python and its libraries once a model is computed with, the model itself left out
@@ -223,8 +223,8 @@ def step_tokens(config: Mapping[str, Any], context: int, tokens: Tokens) -> tupl
 
 
 def _cache(config: Mapping[str, Any], shape: Shape | None, width: int, tokens: Tokens, machine: Machine) -> int | None:
-    """Keys, values and logits of the rows that are decoded together, and laying down their prompts, if the stage
-    samples. All rows have room for the longest reply."""
+    """Keys, values and logits of the rows that are decoded together, if the stage samples; and what laying down their
+    prompts takes, or the weights that are copied for decoding. All rows have room for the longest reply."""
     length = config.get("max_completion_length")
     if shape is None or not isinstance(length, int):
         return None
@@ -235,4 +235,8 @@ def _cache(config: Mapping[str, Any], shape: Shape | None, width: int, tokens: T
     prompt, different = min(usual, shape.max_position_embeddings), -(-rows // samples)
     wave = wave_bytes(shape, rows, columns, different, prompt, width)
     filling = shape.prefill_bytes(min(TOKENS_A_FORWARD, different * prompt), width)
-    return min(wave, machine.cache_bytes or default_budget()) + filling
+    budget = machine.cache_bytes or default_budget()
+    in_c = width == 4 and not machine.accelerator and machine.compiles and shape.in_one_call and not config.get("lora")
+    weights = shape.parameters if shape.tie_word_embeddings else shape.parameters - shape.embedding
+    laid = 4 * weights if in_c and may_lay(weights, budget) else 0
+    return min(wave, budget) + max(filling, laid)

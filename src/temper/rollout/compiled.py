@@ -23,6 +23,7 @@ from temper.rollout.cache import Cache, Shared
 from temper.rollout.draw import plain
 from temper.rollout.engine import Sampling
 from temper.rollout.flight import Flight
+from temper.rollout.memory import default_budget, may_lay
 from temper.rollout.prefill import prefill
 
 LONG = 1024  # tokens that rows share, beyond which many rows had better look at them together, as torch does
@@ -52,7 +53,8 @@ class CompiledSteps:
     @staticmethod
     def filled(stack: Stack, model: Any, cache: Cache) -> CompiledSteps | None:
         columns = cache.own[0][0].shape[2]
-        filled = stack.fill(int(cache.positions_B.max()) + columns - cache.column, spare_ids(model))
+        laid = may_lay(sum(weight.numel() for weight in stack.matrices()), default_budget())
+        filled = stack.fill(int(cache.positions_B.max()) + columns - cache.column, spare_ids(model), laid)
         return None if filled is None else CompiledSteps(filled, len(stack.head.weight))
 
     def decode(self, flight: Flight, cache: Cache, tokens_B: Tensor, sampling: Sampling, steps: int) -> Tensor:

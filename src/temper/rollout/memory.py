@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
+
+from temper.environment import machine_memory
 
 LOGIT_COPIES = 3  # of [rows, vocabulary] in float32 while a token is drawn: logits, probabilities, one in passing
 TOKENS_A_FORWARD = 16_384  # of prompts: activations of a forward pass stay bounded, however many prompts there are
 VECTOR = 16  # tokens, to a multiple of which there is room for keys: kernels read whole vectors of them
 SHARE = 0.25  # of the machine's memory that the rows decoded together may take
+LAID = 0.5  # of what they may take: weights that are copied for them
 
 
 def token_bytes(config: Any, itemsize: int = 4) -> int:
@@ -47,10 +49,17 @@ def wave_bytes(config: Any, rows: int, columns: int, prompts: int, prompt_tokens
 
 def default_budget() -> int:
     """Bytes that the rows in flight may take: a share of the machine's memory, the same in every run on it."""
-    try:
-        return int(SHARE * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (ValueError, OSError):
-        return 2 << 30
+    return int(SHARE * machine_memory())
+
+
+def may_lay(weights: int, budget: int) -> bool:
+    """Whether that many weights are copied for decoding, side by side as products take them: where that is little
+    beside the `budget` of the rows.
+
+    >>> may_lay(135_000_000, 6 << 30), may_lay(1_500_000_000, 6 << 30)
+    (True, False)
+    """
+    return 4 * weights <= LAID * budget
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -21,6 +21,7 @@ from temper.rollout.engine import Finished, Request, Sampling, Watch
 from temper.rollout.native import NativeEngine
 from temper.rollout.started import share_weights, start_workers
 from temper.rollout.worker import Worker, fork_worker
+from temper.train.sizes import SMALL_MODEL
 from temper.types import Completion
 
 ROWS_A_PROCESS = 32  # with fewer rows each, a second process costs more than it saves
@@ -35,10 +36,11 @@ class ParallelEngine:
 
     def __init__(self, engine: NativeEngine, processes: int | None = None):
         """`processes` counts this one; by default one for each thread that torch may use, and fewer where they are
-        started as programs."""
+        started as programs. Of a large model it is one with all threads: each would lay out the weights for itself."""
         self.engine = engine
         self.cpu_seconds = 0.0
-        wanted = torch.get_num_threads() if processes is None else processes
+        is_small = sum(weight.numel() for weight in engine.model.parameters()) <= SMALL_MODEL
+        wanted = processes or (torch.get_num_threads() if is_small else 1)
         wanted = wanted if may_fork() else min(wanted, MOST_STARTED)
         self._processes = wanted if in_main_memory(engine.model) else 1
         self._workers: list[Worker] = []
