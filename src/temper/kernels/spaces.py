@@ -37,7 +37,7 @@ def space(floats: int) -> Tensor:
 
 
 def _taken(size: int) -> mmap.mmap:
-    """The least of the free ones that have room, and not far too much; or a new one in place of those that have none."""
+    """The least of the free ones that have room and not far too much; or a new one in place of those without."""
     if fitting := [memory for memory in _free if size <= len(memory) <= MOST * max(size, HUGE)]:
         least = min(fitting, key=len)
         _free.remove(least)
