@@ -12,6 +12,9 @@ from tiny_models import tiny_model
 from unpackable_models import unpackable
 
 from temper.data.batching import make_batch
+from temper.kernels import step
+from temper.rollout import compiled
+from temper.rollout.compiled import stack_of
 from temper.rollout.engine import Request, Sampling
 from temper.rollout.native import NativeEngine
 from temper.rollout.open import open_engine
@@ -80,6 +83,33 @@ def test_an_adapter_that_is_switched_off_has_no_effect() -> None:
     model = adapted(tiny_model("llama"))
     with model.disable_adapter():
         assert tokens(NativeEngine(model)) == tokens(NativeEngine(tiny_model("llama")))
+
+
+@pytest.mark.skipif(not step.available(), reason="no C compiler")
+def test_steps_in_c_follow_the_adapters_as_they_move() -> None:
+    model = adapted(tiny_model("qwen2"))
+    assert stack_of(model) is not None
+    first = tokens(NativeEngine(model))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.mul_(1.5)
+    drawn = tokens(NativeEngine(model))
+    assert drawn == tokens(NativeEngine(merged(model)))
+    assert drawn != first
+
+
+@pytest.mark.parametrize("other", [{"use_dora": True}, {"lora_bias": True}])
+def test_other_adapters_are_left_to_torch_though_at_first_they_change_nothing(other: dict[str, bool]) -> None:
+    config = peft.LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", **other)
+    assert stack_of(peft.get_peft_model(tiny_model("llama"), config)) is None
+
+
+def test_adapters_are_left_to_torch_where_weights_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "may_lay", lambda *_: False)
+    model = adapted(tiny_model("llama"))
+    assert stack_of(model) is None
+    assert tokens(NativeEngine(model)) == tokens(NativeEngine(merged(model)))
 
 
 def examples() -> list[Example]:

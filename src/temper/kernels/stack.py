@@ -8,7 +8,7 @@ Shapes: N positions, D head size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from temper.kernels import fast, fused, step
 from temper.kernels.attention import Options
 from temper.kernels.forwards import Forwards, in_place
+from temper.kernels.low_rank import is_adapted, is_linear, whole_weight
 from temper.kernels.step import LayerC, StackC
 
 Weights = dict[str, Tensor | None]
@@ -46,18 +47,18 @@ class Layer:
     options: Options
     activation: tuple[float, float]
 
-    def _linear(self) -> dict[str, Any]:
+    def linear(self) -> dict[str, Any]:
         """Its linear layers, by the names that C has for their weights."""
         attention, mlp = self.attention, self.mlp
         linear = {"query": attention.q_proj, "key": attention.k_proj, "value": attention.v_proj}
         return linear | {"out": attention.o_proj, "gate": mlp.gate_proj, "up": mlp.up_proj, "down": mlp.down_proj}
 
-    def matrices(self) -> dict[str, Tensor]:
-        return {name: module.weight for name, module in self._linear().items()}
-
     def weights(self) -> Weights:
-        """Matrices, and biases."""
-        return {**self.matrices(), **{f"{name}_bias": module.bias for name, module in self._linear().items()}}
+        """Matrices, and biases; without what adapters add."""
+        linear = self.linear()
+        return {name: module.weight for name, module in linear.items()} | {
+            f"{name}_bias": module.bias for name, module in linear.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Stack:
 
     def fill(self, positions: int, spare: Tensor | None, laid: bool) -> Filled | None:
         """For rows that stand before position `positions`. `spare` are ids that are no token. `laid`: the weights are
-        copied, side by side as products take them."""
+        copied, side by side as products take them; or None is returned where layers have adapters."""
         tables = self.trunk.tables(positions)
         if tables is None:
             return None
@@ -136,11 +137,14 @@ class Stack:
             fill_layer(into, layer, table, at)
         head = self.head.weight
         if laid:
-            *panels, head = step.laid(self.matrices())
+            modules = self.linear()
+            *panels, head = step.laid([module.weight.shape for module in modules], map(whole_weight, modules))
             each = iter(panels)
             for into, layer in zip(made, trunk.layers, strict=True):
-                for name in layer.matrices():
+                for name in layer.linear():
                     setattr(into, name, at(next(each)))
+        elif any(map(is_adapted, self.linear())):
+            return None
         stack = StackC(
             made, at(trunk.embedding.weight), at(trunk.norm.scale()), at(head), at(self.head.bias),
             at(spare), len(made), *sizes_of(trunk), len(self.head.weight), 0 if spare is None else len(spare),
@@ -148,9 +152,13 @@ class Stack:
         )  # fmt: skip
         return Filled(stack, kept, made)
 
-    def matrices(self) -> list[Tensor]:
-        """What products read: of the layers, then the head."""
-        return [weight for layer in self.trunk.layers for weight in layer.matrices().values()] + [self.head.weight]
+    def linear(self) -> list[Any]:
+        """All linear layers, the head the last."""
+        return [module for layer in self.trunk.layers for module in layer.linear().values()] + [self.head]
+
+    def weights(self) -> int:
+        """Those that products read."""
+        return sum(module.weight.numel() for module in self.linear())
 
 
 def sizes_of(trunk: Trunk) -> tuple[int, int, int, int]:
@@ -193,7 +201,7 @@ def find_stack(model: nn.Module) -> Stack | None:
 
 def _assemble(model: Any) -> Stack | None:
     head = model.get_output_embeddings()
-    trunk = find_trunk(model, fast.fast_forwards(model)) if fast.is_plain(head) else None
+    trunk = find_trunk(model, fast.fast_forwards(model), is_linear) if is_linear(head) else None
     if trunk is None:
         return None
     config, embedding = model.config.get_text_config(), trunk.embedding
@@ -203,16 +211,19 @@ def _assemble(model: Any) -> Stack | None:
     return Stack(trunk, head, scale, softcap)
 
 
-def find_trunk(model: nn.Module, forwards: Forwards) -> Trunk | None:
-    """Those below the head, of a model or of its backbone, in which `forwards` have been found."""
+def find_trunk(
+    model: nn.Module, forwards: Forwards, is_known: Callable[[nn.Module], bool] = fast.is_plain
+) -> Trunk | None:
+    """Those below the head, of a model or of its backbone, in which `forwards` have been found, if each linear layer
+    `is_known`."""
     known = {module: forward for module, forward in forwards if isinstance(forward, partial)}
     try:
-        return _assemble_trunk(model, known)
+        return _assemble_trunk(model, known, is_known)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError):  # it has other parts
         return None
 
 
-def _assemble_trunk(model: Any, known: dict[Any, Any]) -> Trunk | None:
+def _assemble_trunk(model: Any, known: dict[Any, Any], is_known: Callable[[nn.Module], bool]) -> Trunk | None:
     layers = [
         _layer(module, known)
         for module in model.modules()
@@ -223,15 +234,10 @@ def _assemble_trunk(model: Any, known: dict[Any, Any]) -> Trunk | None:
     norms = [norm for module in known if (norm := _norm(module, known)) and id(norm.weight) not in inside]
     alike = {(layer.attention.head_dim, layer.attention.q_proj.out_features, layer.attention.k_proj.out_features)
              for layer in layers}  # fmt: skip
-    plain = all(fast.is_plain(module) for layer in layers for module in _linears(layer))
-    if not plain or len(layers) != mixers or len(norms) != 1 or len(alike) != 1:
+    all_known = all(is_known(module) for layer in layers for module in layer.linear().values())
+    if not all_known or len(layers) != mixers or len(norms) != 1 or len(alike) != 1:
         return None
     return Trunk(model.get_input_embeddings(), layers, norms[0], _rotaries(model, layers, known))
-
-
-def _linears(layer: Layer) -> Iterator[nn.Module]:
-    yield from (getattr(layer.attention, f"{name}_proj") for name in "qkvo")
-    yield from (getattr(layer.mlp, f"{name}_proj") for name in ("gate", "up", "down"))
 
 
 def _norm(module: Any, known: dict[Any, Any]) -> Norm | None:

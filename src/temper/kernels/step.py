@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +92,14 @@ def scratch(stack: StackC, flight: FlightC) -> int:
     return _functions()["step_scratch"](ctypes.byref(stack), ctypes.byref(flight))
 
 
-def laid(weights: Sequence[Tensor]) -> list[Tensor]:
-    """Weights [out, in] as a stack takes them whose weights are `laid`, side by side for products."""
+def laid(shapes: Sequence[Sequence[int]], weights: Iterable[Tensor]) -> list[Tensor]:
+    """Weights [out, in] of these shapes as a stack takes them whose weights are `laid`, side by side for products."""
     functions = _functions()
-    sizes = [functions["step_laid"](*weight.shape) for weight in weights]
+    sizes = [functions["step_laid"](*shape) for shape in shapes]
     panels = list(space(sum(sizes)).split(sizes))
     for weight, to in zip(weights, panels, strict=True):
-        at = weight.contiguous().data_ptr(), to.data_ptr()
-        functions["step_lay"](*at, *weight.shape, torch.get_num_threads())
+        weight = weight.contiguous()
+        functions["step_lay"](weight.data_ptr(), to.data_ptr(), *weight.shape, torch.get_num_threads())
     return panels
 
 

@@ -236,7 +236,7 @@ def _cache(config: Mapping[str, Any], shape: Shape | None, width: int, tokens: T
     wave = wave_bytes(shape, rows, columns, different, prompt, width)
     filling = shape.prefill_bytes(min(TOKENS_A_FORWARD, different * prompt), width)
     budget = machine.cache_bytes or default_budget()
-    in_c = width == 4 and not machine.accelerator and machine.compiles and shape.in_one_call and not config.get("lora")
+    in_c = width == 4 and not machine.accelerator and machine.compiles and shape.in_one_call
     weights = shape.parameters if shape.tie_word_embeddings else shape.parameters - shape.embedding
     laid = 4 * weights if in_c and may_lay(weights, budget) else 0
     return min(wave, budget) + max(filling, laid)

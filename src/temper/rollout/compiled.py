@@ -53,7 +53,7 @@ class CompiledSteps:
     @staticmethod
     def filled(stack: Stack, model: Any, cache: Cache) -> CompiledSteps | None:
         columns = cache.own[0][0].shape[2]
-        laid = may_lay(sum(weight.numel() for weight in stack.matrices()), default_budget())
+        laid = may_lay(stack.weights(), default_budget())
         filled = stack.fill(int(cache.positions_B.max()) + columns - cache.column, spare_ids(model), laid)
         return None if filled is None else CompiledSteps(filled, len(stack.head.weight))
 
