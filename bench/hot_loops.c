@@ -1,5 +1,5 @@
 /* The hot loops of one C file, called as often as the argument says: `instructions.py` counts what a call takes.
- * Compiled once for each of STEP, TRUNK, ATTEND and LAYERS, without OpenMP. Shapes are those of the default recipe's model. */
+ * Compiled once for each of STEP, TRUNK, ATTEND, HEAD and LAYERS, without OpenMP. Shapes are those of the default recipe's model. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -101,6 +101,27 @@ static void run(long times, long rows)
     while (times--) {
         attend(&shape, x[0], x[1], x[2], x[3], x[4], 1);
         attend_backward(&shape, x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7], x[8], 1);
+    }
+}
+
+#elif defined HEAD
+#include "head.c"
+
+/* Log-probs of so many targets, forward and backward. */
+static void run(long times, long rows)
+{
+    struct head head = {.weight = floats(VOCABULARY * WIDTH, 0.1f), .tokens = VOCABULARY, .width = WIDTH, .scale = 1};
+    long *of = calloc(rows, sizeof(long));
+    for (long i = 0; i < rows; i++) of[i] = 7 * i % VOCABULARY;
+    struct targets targets = {floats(rows * WIDTH, 1), of, rows};
+    float *said[3], *kept = floats(head_kept(&head, rows), 0), *forward = floats(head_forward_room(&head, rows, 1), 0);
+    for (int i = 0; i < 3; i++) said[i] = floats(rows, 0);
+    struct given given = {said[2], said[1], floats(rows, 1), floats(rows, 1), kept, 1};
+    struct wanted wanted = {floats(rows * WIDTH, 0), floats(VOCABULARY * WIDTH, 0), NULL, 1};
+    float *backward = floats(head_backward_room(&head, rows, &wanted), 0);
+    while (times--) {
+        head_forward(&head, &targets, kept, 1, forward, said[0], said[1], said[2], 1);
+        head_backward(&head, &targets, &given, &wanted, backward, 1);
     }
 }
 

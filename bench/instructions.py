@@ -31,6 +31,7 @@ LOOPS = {
     "16 decode steps, 12 rows": ("STEP", 12),
     "attention of a group, forward and backward": ("ATTEND", 17),
     "four layers of a group, forward and backward": ("TRUNK", 17),
+    "the head, forward and backward, 512 targets": ("HEAD", 512),
     "a layer between its products, 512 tokens": ("LAYERS", 512),
 }
 

@@ -12,6 +12,7 @@ import fakes
 import pytest
 
 from temper.cli import main
+from temper.kernels.kept import LEAST
 from temper.planning.estimate import PROCESS_BYTES, Machine, estimate, model_sizes
 from temper.planning.lengths import stage_tokens
 from temper.planning.shapes import ModelSize, Shape, Training, model_size
@@ -236,4 +237,5 @@ def test_layers_one_by_one_are_counted_where_there_is_no_compiler_or_the_kind_is
     other = {**sizes, "@a": replace(size, config={**size.config, "model_type": "gemma2"})}
     together, apart = (estimate(stage, sizes, machine=Machine(compiles=compiles)) for compiles in (True, False))
     assert (together.memory_bytes or 0) < (apart.memory_bytes or 0)
-    assert apart == estimate(stage, other)
+    more = (estimate(stage, other).memory_bytes or 0) - (apart.memory_bytes or 0)
+    assert 0 < more <= LEAST  # logits that are kept where there is a compiler

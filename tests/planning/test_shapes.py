@@ -33,8 +33,8 @@ WAYS = [
     Training(rank=4),
     Training(checkpointing=True),
     Training(rank=4, checkpointing=True),
-    Training(width=2, fused=False),
-    Training(width=2, fused=False, checkpointing=True),
+    Training(width=2, fused=False, keeps_logits=False),
+    Training(width=2, fused=False, checkpointing=True, keeps_logits=False),
 ]
 
 
@@ -98,11 +98,19 @@ def test_more_is_kept_of_more_tokens_and_layers_and_less_with_checkpointing_and_
     shape = SHAPES[0]
     usual = shape.activation_bytes(1000, Training())
     assert shape.kept_bytes(8000, Training()) > 4 * shape.kept_bytes(1000, Training())
-    assert replace(shape, num_hidden_layers=30).kept_bytes(1000, Training()) > 9 * shape.kept_bytes(1000, Training())
+    layers = Training(keeps_logits=False)
+    assert replace(shape, num_hidden_layers=30).kept_bytes(1000, layers) > 9 * shape.kept_bytes(1000, layers)
     deep = replace(shape, num_hidden_layers=30)
     checkpointed = Training(checkpointing=True)
     assert deep.activation_bytes(1000, checkpointed) < deep.activation_bytes(1000, Training()) / 3
     assert shape.activation_bytes(1000, Training(rank=4)) < usual  # no gradient of the embedding, no copies of weights
+
+
+def test_of_many_logits_no_more_is_kept_than_twice_the_weight_of_their_head():
+    shape = Shape(576, 1536, 30, 9, 3, 64, 49_152, 2048)
+    without = Training(keeps_logits=False)
+    more = [shape.kept_bytes(tokens, Training()) - shape.kept_bytes(tokens, without) for tokens in (100, 2000, 8000)]
+    assert more == [4 * 100 * 49_152, 8 * 576 * 49_152, 8 * 576 * 49_152]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=["narrow", "wide", "untied"])

@@ -12,4 +12,5 @@ decode.py, decode.c  one token a row on a CPU           decode_triton.py      on
 trial.py      is that faster for a large model?         straight.py   gradients where they gather
 compiler.py   the C files as libraries                  packing.py    can this model be packed?
 spaces.py     large memory that serves again            tiles.h       products of a few rows, keys turned
+head.py, head.c  the head's log-probs in one call       kept.py       how many logits are kept
 """

@@ -194,7 +194,8 @@ def _activations(config: Mapping[str, Any], size: ModelSize, width: int, tokens:
     alone = by_processes(config.get("parallel", "threads"), compiled, size.parameters) and not machine.accelerator
     together = fused and not rank and machine.compiles and shape.in_one_call
     again, straight = bool(config.get("gradient_checkpointing")), together and not alone
-    training = Training(width, again, rank, fused, together, straight)
+    keeps_logits = width == 4 and not machine.accelerator and machine.compiles
+    training = Training(width, again, rank, fused, together, straight, keeps_logits)
     if alone:
         budget = even_budget(step, budget)
         pieces = -(-step // max(budget, longest, 1))

@@ -12,12 +12,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+from temper.kernels.kept import kept_bytes
+
 UNGATED = {"gpt_neox", "phi", "starcoder2", "nemotron"}  # kinds whose MLP has two matrices, not three
 ONE_CALL = {"llama", "qwen2", "qwen3", "mistral", "gemma3_text"}  # kinds that `kernels/trunk.py` is known to serve
 WHOLE = 16  # numbers of a vector there: a head's size is a multiple of it
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")  # how many a layer of a mixture has
 SPAN = 2048  # tokens, as in `kernels/trunk.c`
-HEAD_SPACES = 2 * (16 << 20)  # two pieces of logits of `train/head.py`, or chunks of `train/divergence.py`, at most
+HEAD_SPACES = 2 * (16 << 20)  # pieces of logits of either `head.py`, or chunks of `train/divergence.py`, at most
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,8 @@ class Shape:
             of_layer = training.width * self.hidden_size * tokens  # what goes in
         norm = 2 * self.hidden_size * training.width + (0 if training.fused else 4 * self.hidden_size)
         positions = 0 if training.together else 2 * self.head_dim * training.width
-        return self.num_hidden_layers * of_layer + (norm + positions) * tokens
+        logits = min(4 * self.vocab_size * tokens, kept_bytes(4 * self.embedding)) if training.keeps_logits else 0
+        return self.num_hidden_layers * of_layer + (norm + positions) * tokens + logits
 
     def _layer_bytes(self, tokens: int, training: Training) -> int:
         return self._kept_by_layer(training) * tokens + self._copied_weights(tokens, training)
@@ -191,7 +194,8 @@ class Shape:
 class Training:
     """How a model is trained, as far as memory depends on it: bytes of a number that is computed with, layers computed
     again in the backward pass, the rank of adapters (0: none), the fused forwards of float32 on a CPU, whether all
-    layers go `together` (`kernels/trunk.py`), and gradients `straight` to where they gather: in one process."""
+    layers go `together` (`kernels/trunk.py`), gradients `straight` to where they gather: in one process, and whether
+    logits are kept (`kernels/head.py`)."""
 
     width: int = 4
     checkpointing: bool = False
@@ -199,6 +203,7 @@ class Training:
     fused: bool = True
     together: bool = False
     straight: bool = False
+    keeps_logits: bool = True
 
 
 def model_size(folder: Path) -> ModelSize | None:

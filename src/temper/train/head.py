@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from temper.kernels import head as own
 from temper.kernels.product import multiply
 from temper.kernels.straight import place_of
 from temper.models.spare import NEVER
@@ -68,6 +69,12 @@ class Head:
             out.mul_(self.scale / temperature)
         return out if spare is None else out.index_fill_(-1, spare, NEVER)
 
+    def way(self, temperature: float) -> own.Way:
+        """What becomes of a product, for `kernels/head.py`."""
+        if self.softcap is None:
+            return own.Way(self.scale / temperature, None, self.spare)
+        return own.Way(self.softcap / temperature, self.scale / self.softcap, self.spare)
+
     def pieces(self, size: int) -> list[Piece]:
         """The vocabulary in pieces of about `size` tokens, all but the last alike."""
         tokens = len(self.linear.weight)
@@ -98,8 +105,26 @@ def score_hidden(
     >>> [value.detach() for value in score_hidden(head, torch.ones(1, 2), torch.tensor([3]))]
     [tensor([-1.3863]), tensor([1.3863])]
     """
+    hidden_ME, weight, bias = head.read(hidden_ME), head.weight, head.linear.bias
+    is_whole = head.linear.weight.dtype == torch.float32  # else its `weight` was made of it
+    if piece is None and is_whole and own.serves(hidden_ME, weight, bias, _plainly):
+        return own.score(hidden_ME, weight, bias, targets_M, head.way(temperature))
     pieces = head.pieces(piece or tokens_a_piece(hidden_ME))
-    return _Scores.apply(head.read(hidden_ME), head.weight, head.linear.bias, targets_M, head, temperature, pieces)  # type: ignore
+    return _Scores.apply(hidden_ME, weight, bias, targets_M, head, temperature, pieces)  # type: ignore
+
+
+def _plainly(
+    hidden_ME: Tensor, weight: Tensor, bias: Tensor | None, targets_M: Tensor, way: own.Way
+) -> tuple[Tensor, Tensor]:
+    """For `kernels/head.py` to try itself against."""
+    linear = nn.Linear(1, 1, bias=bias is not None)
+    linear.weight = nn.Parameter(weight.detach())
+    if bias is not None:
+        linear.bias = nn.Parameter(bias.detach())
+    scale, softcap = (way.scale, None) if way.cap is None else (way.cap * way.scale, way.scale)
+    head = Head(linear, scale, softcap, way.spare)
+    pieces = head.pieces(tokens_a_piece(hidden_ME))
+    return _Scores.apply(hidden_ME, weight, bias, targets_M, head, 1.0, pieces)  # type: ignore
 
 
 def tokens_a_piece(hidden_ME: Tensor) -> int:
