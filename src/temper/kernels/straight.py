@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 _asked = [False]
 
@@ -42,3 +44,34 @@ def place_of(weight: Tensor) -> Tensor | None:
     place = weight.grad
     fits = place.dtype == weight.dtype == torch.float32 and place.device.type == "cpu" and place.is_contiguous()
     return None if listened_to or not fits else place
+
+
+def embed(embedding: nn.Module, ids: Tensor) -> Tensor:
+    """What `embedding` says of `ids`. Of its weight's gradient only their rows are made, with the same bits, where it may
+    go straight to where it gathers."""
+    is_plain = type(embedding) is nn.Embedding and embedding.max_norm is None
+    if not is_plain or embedding.scale_grad_by_freq or embedding.sparse:
+        return embedding(ids)
+    return _Rows.apply(ids, embedding.weight, embedding.padding_idx)  # type: ignore[return-value]
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight: Tensor, padding: int | None) -> Tensor:
+        ctx.save_for_backward(ids, weight)
+        ctx.padding = padding
+        return nn.functional.embedding(ids, weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        ids, weight = ctx.saved_tensors
+        dense, place = torch.ops.aten.embedding_dense_backward, place_of(weight)
+        if place is None:
+            return None, dense(gradient, ids, len(weight), -1 if ctx.padding is None else ctx.padding, False), None
+        if ctx.padding is not None:
+            is_trained = ids != ctx.padding
+            ids, gradient = ids[is_trained], gradient[is_trained]
+        rows, places = ids.unique(return_inverse=True)
+        place.index_add_(0, rows, dense(gradient, places, len(rows), -1, False))
+        return None, None, None

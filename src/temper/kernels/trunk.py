@@ -33,7 +33,7 @@ from temper.kernels.runs import Row
 from temper.kernels.spaces import space
 from temper.kernels.stack import Tables, Trunk, fill_layer, find_trunk, sizes_of
 from temper.kernels.step import LayerC
-from temper.kernels.straight import place_of
+from temper.kernels.straight import embed, place_of
 from temper.kernels.trial import is_faster
 
 SOURCE = Path(__file__).with_name("trunk.c")
@@ -127,7 +127,7 @@ def _forward(
         asked = {"input_ids": input_ids, "inputs_embeds": inputs_embeds, "attention_plan": attention_plan}
         return type(backbone).forward(backbone, **asked, **options)
     weights = [weight for _, _, weight in _weights(trunk)]
-    x = trunk.embedding(input_ids) if inputs_embeds is None else inputs_embeds
+    x = embed(trunk.embedding, input_ids) if inputs_embeds is None else inputs_embeds  # type: ignore[arg-type]
     said = apply(_Trunk, x[0].contiguous(), trunk, found, attention_plan, checkpointing, *weights)
     normed = fused.rms_norm(said, trunk.norm.scale(), trunk.norm.eps)
     return BaseModelOutputWithPast(last_hidden_state=normed[None])  # type: ignore[arg-type]
