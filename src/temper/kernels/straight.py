@@ -47,8 +47,8 @@ def place_of(weight: Tensor) -> Tensor | None:
 
 
 def embed(embedding: nn.Module, ids: Tensor) -> Tensor:
-    """What `embedding` says of `ids`. Of its weight's gradient only their rows are made, with the same bits, where it may
-    go straight to where it gathers."""
+    """What `embedding` says of `ids`. Of its weight's gradient only their rows are made, with the same bits, where it
+    may go straight to where it gathers."""
     is_plain = type(embedding) is nn.Embedding and embedding.max_norm is None
     if not is_plain or embedding.scale_grad_by_freq or embedding.sparse:
         return embedding(ids)
