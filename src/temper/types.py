@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby
 from typing import Any, Literal
 
 from temper.aside import Columns
@@ -147,10 +149,27 @@ class Example:
     token_ids: tuple[int, ...]
     mask: tuple[bool, ...]
 
-    @property
+    @cached_property
     def prefix_length(self) -> int:
         """Tokens before the first target."""
         return self.mask.index(True) if True in self.mask else len(self.mask)
+
+    @cached_property
+    def prefix(self) -> tuple[int, ...]:
+        return self.token_ids[: self.prefix_length]
+
+    @cached_property
+    def target_runs(self) -> tuple[tuple[int, int], ...]:
+        """The first token of each run of targets, and how many they are.
+
+        >>> Example((7, 8, 9, 7, 8), (False, True, True, False, True)).target_runs
+        ((1, 2), (4, 1))
+        """
+        left = len(self.mask) - self.prefix_length
+        if self.mask.count(True) == left:
+            return ((self.prefix_length, left),) if left else ()
+        places = [list(run) for is_target, run in groupby(range(len(self.mask)), self.mask.__getitem__) if is_target]
+        return tuple((run[0], len(run)) for run in places)
 
 
 @dataclass(frozen=True)

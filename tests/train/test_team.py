@@ -98,6 +98,26 @@ def test_an_error_that_cannot_cross_is_told_of() -> None:
         meeting(fail)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_tensors_of_another_process_come_whole(dtype: torch.dtype) -> None:
+    made = torch.arange(6).to(dtype)
+    wanted = [made, made.view(2, 3).T, made[0], made[:0]]
+    here, found = meeting(lambda: (os.getpid(), wanted))
+    theirs = next(one for one in found if one != here)
+    for ours, other in zip(wanted, theirs[1], strict=True):
+        assert torch.equal(ours, other)
+        assert ours.dtype == other.dtype
+
+
+def test_a_process_that_has_answered_is_gone_before_long() -> None:
+    _, found = meeting(os.getpid)
+    meeting(os.getpid)
+    end, (other, *_) = time.monotonic() + SECONDS, set(found) - {os.getpid()}
+    while os.path.exists(f"/proc/{other}") and time.monotonic() < end:
+        meeting(os.getpid)
+    assert not os.path.exists(f"/proc/{other}")
+
+
 def test_a_killed_process_is_a_fault_of_resources() -> None:
     with pytest.raises(ResourceError) as caught:
         meeting(lambda: os.kill(os.getpid(), signal.SIGKILL))

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import compress
+from itertools import accumulate
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from temper.types import Example
 
-FULL = 2 / 3  # of its budget a micro-batch has, for one more family to be left whole for the next
+FULL = 2 / 3  # of its budget a micro-batch has, for one more family to be left whole for the next,
+SHORT = 1 / 4  # unless its prefix is shorter than this part of the room that would be left empty
 
 
 @dataclass(frozen=True)
@@ -58,37 +63,57 @@ def make_batch(examples: Sequence[Example]) -> Batch:
     ([1, 2, 1], [3, 4, 5])
     """
     tokens: list[int] = []
-    positions: list[int] = []
+    begins: list[int] = []  # the position of each run's first token
+    sizes: list[int] = []  # and how many follow on
 
     def lay(example: Example, start: int, stop: int) -> range:
         at = len(tokens)
         tokens.extend(example.token_ids[start:stop])
-        positions.extend(range(start, stop))
+        begins.append(start)
+        sizes.append(stop - start)
         return range(at, len(tokens))
 
-    shared = _shared_prefixes(examples)
-    laid: dict[tuple[int, ...], range] = {}
-    for example in examples:  # prefixes first: what follows them then lies end to end
-        prefix_tokens = example.token_ids[: example.prefix_length]
-        if prefix_tokens in shared and prefix_tokens not in laid:
-            laid[prefix_tokens] = lay(example, 0, example.prefix_length)
-    layouts, sources, targets, rows, lengths = [], [], [], [], []
-    for row, example in enumerate(examples):
-        cut = example.prefix_length
-        prefix_tokens = example.token_ids[:cut]
-        if prefix_tokens in shared:
-            prefix = laid[prefix_tokens]
-        else:
-            cut, prefix = 0, range(0)
-        own = lay(example, cut, len(example.token_ids))
+    numbers: dict[tuple[int, ...], int] = {}
+    kinds = [numbers.setdefault(example.prefix, len(numbers)) for example in examples]
+    shared = {kind for kind, count in Counter(kinds).items() if count > 1}
+    laid = [range(0)] * len(numbers)
+    for kind, example in zip(kinds, examples, strict=True):  # prefixes first: what follows them then lies end to end
+        if kind in shared and not laid[kind]:
+            laid[kind] = lay(example, 0, example.prefix_length)
+    layouts, wanted, counts, before = [], [], [], []
+    for kind, example in zip(kinds, examples, strict=True):
+        prefix = laid[kind]
+        own = lay(example, len(prefix), len(example.token_ids))
         layouts.append(Layout(prefix, own))
-        wanted = list(compress(range(len(example.mask)), example.mask))
-        sources.extend(own.start + i - 1 - cut if i > cut else prefix[i - 1] for i in wanted)
-        targets.extend(compress(example.token_ids, example.mask))
-        rows.extend([row] * len(wanted))
-        lengths.extend([len(wanted)] * len(wanted))
-    tensors = map(tensor_of, (tokens, positions, sources, targets, rows, lengths))
+        count = 0
+        for start, size in example.target_runs:
+            if not count:  # what predicts the first of all
+                before.append((prefix or range(own.start + start))[-1])
+            wanted += own.start + start - len(prefix), size
+            count += size
+        counts.append(count)
+    tokens_N, counts_R = _whole(tokens), _whole(counts)
+    targets = _ranges(*_whole(wanted).reshape(-1, 2).T)
+    sources = targets - 1
+    sources[(counts_R.cumsum() - counts_R)[counts_R > 0]] = before
+    rows = np.arange(len(counts)).repeat(counts_R)
+    arrays = tokens_N, _ranges(_whole(begins), _whole(sizes)), sources, tokens_N[targets], rows, counts_R[rows]
+    tensors = map(torch.from_numpy, arrays)
     return Batch(next(tensors), next(tensors), tuple(layouts), *tensors)
+
+
+def _ranges(starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Ranges from the `starts` on, of these sizes, end to end.
+
+    >>> _ranges(np.array([5, 2]), np.array([2, 3])).tolist()
+    [5, 6, 2, 3, 4]
+    """
+    ends = sizes.cumsum()
+    return np.arange(sizes.sum()) + (starts - ends + sizes).repeat(sizes)
+
+
+def _whole(values: Sequence[int]) -> NDArray[np.int64]:
+    return np.array(array("q", values))  # np.array alone asks of each what it is
 
 
 def tensor_of(values: Sequence[float], kind: str = "q") -> Tensor:
@@ -101,54 +126,84 @@ def tensor_of(values: Sequence[float], kind: str = "q") -> Tensor:
     return torch.frombuffer(array(kind, values), dtype=dtype) if values else torch.empty(0, dtype=dtype)
 
 
-def _shared_prefixes(examples: Sequence[Example]) -> set[tuple[int, ...]]:
-    """The prefixes that stand before the first target of two examples or more."""
-    once: set[tuple[int, ...]] = set()
-    shared: set[tuple[int, ...]] = set()
-    for example in examples:
-        prefix = example.token_ids[: example.prefix_length]
-        if prefix:
-            (shared if prefix in once else once).add(prefix)
-    return shared
-
-
 def packed_tokens(examples: Sequence[Example]) -> int:
     """Tokens of `examples` laid down together, a prefix that several share once.
 
     >>> packed_tokens([Example((1, 2), (False, True)), Example((1, 3), (False, True))])
     3
     """
-    prefixes = {example.token_ids[: example.prefix_length] for example in examples}
+    prefixes = {example.prefix for example in examples}
     return sum(map(len, prefixes)) + sum(len(example.token_ids) - example.prefix_length for example in examples)
 
 
 def split_by_tokens(examples: Sequence[Example], budget: int) -> list[list[int]]:
-    """Indices of examples in micro-batches of at most `budget` tokens (one example may exceed it alone), those of one
-    prefix kept together and lengths kept similar. The gradient does not depend on how this is done, only the speed.
+    """Indices of examples in micro-batches of at most `budget` tokens (one example may exceed it alone), as few as that
+    allows and then as even as they can be: those of one prefix kept together and lengths kept similar. The gradient
+    does not depend on how this is done, only the speed.
 
     >>> rows = [Example((1, 2), (False, True)), Example((7, 8, 9), (False, True, True)), Example((1, 3), (False, True))]
     >>> split_by_tokens(rows, 4)
     [[0, 2], [1]]
     """
-    families: dict[tuple[int, ...], list[int]] = {}
+    members: dict[tuple[int, ...], list[int]] = {}
     for index, example in enumerate(examples):
-        families.setdefault(example.token_ids[: example.prefix_length], []).append(index)
-    ordered = sorted(families.values(), key=lambda family: max(len(examples[i].token_ids) for i in family))
-    parts: list[list[int]] = []
-    used = budget + 1
-    for family in ordered:
-        prefix = examples[family[0]].prefix_length
-        whole = prefix + sum(len(examples[index].token_ids) - prefix for index in family)
-        if used >= FULL * budget and used + whole > budget >= whole:
-            used = budget  # the next one begins with it: cut in two, its prefix would be computed twice
-        needs_prefix = True
-        for index in family:
-            own = len(examples[index].token_ids) - prefix
-            cost = own + (prefix if needs_prefix else 0)
-            if used + cost > budget:
-                parts.append([])
-                used, cost = 0, own + prefix
-            parts[-1].append(index)
-            used += cost
-            needs_prefix = False
+        members.setdefault(example.prefix, []).append(index)
+    ordered = sorted(members.values(), key=lambda family: max(len(examples[i].token_ids) for i in family))
+    families = [_family(examples, indices) for indices in ordered]
+    if not families:
+        return []
+    best = _cut(families, budget)
+    low, high = sum(family.cost for family in families) // len(best), budget
+    while low < high:  # the least budget with no more of them
+        middle = (low + high) // 2
+        found = _cut(families, middle)
+        if len(found) <= len(best):
+            best, high = found, middle
+        else:
+            low = middle + 1
+    return [[families[f].indices[i] for f, start, stop in part for i in range(start, stop)] for part in best]
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Examples of one prefix. `ends[i]`: tokens of the first i of them, without it."""
+
+    indices: list[int]
+    prefix: int
+    ends: list[int]
+
+    @property
+    def cost(self) -> int:
+        return self.prefix + self.ends[-1]
+
+
+def _family(examples: Sequence[Example], indices: list[int]) -> _Family:
+    prefix = examples[indices[0]].prefix_length
+    own = (len(examples[index].token_ids) - prefix for index in indices)
+    return _Family(indices, prefix, [0, *accumulate(own)])
+
+
+def _cut(families: Sequence[_Family], budget: int) -> list[list[tuple[int, int, int]]]:
+    """Micro-batches of at most `budget` tokens, filled one after the other: a family's number, and which of its
+    examples."""
+    parts: list[list[tuple[int, int, int]]] = [[]]
+    used = 0
+    for number, family in enumerate(families):
+        room, start, count = budget - used, 0, len(family.indices)
+        is_worth_it = used < FULL * budget or family.prefix < SHORT * room
+        if parts[-1] and family.cost > room and family.cost <= budget and not is_worth_it:
+            parts.append([])  # cut in two, its prefix would be computed twice
+            used = 0
+        while start < count:
+            reach = family.ends[start] + budget - used - family.prefix
+            stop = bisect_right(family.ends, reach) - 1
+            if stop <= start:
+                if parts[-1]:
+                    parts.append([])
+                    used = 0
+                    continue
+                stop = start + 1  # alone it exceeds the budget
+            parts[-1].append((number, start, stop))
+            used += family.prefix + family.ends[stop] - family.ends[start]
+            start = stop
     return parts

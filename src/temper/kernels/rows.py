@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,10 @@ def works_on(query_NHD: Tensor, longest: int) -> bool:
 
 def table_of(rows: Sequence[Row]) -> Tensor:
     """[R, 4]: first token and number of tokens of each row's own run, then of its prefix."""
-    numbers = [(row.own.start, len(row.own), row.prefix.start, len(row.prefix)) for row in rows]
-    return torch.tensor(numbers, dtype=torch.int64).reshape(-1, 4)
+    numbers = array("q")  # torch.tensor takes seven times as long
+    for row in rows:
+        numbers.extend((row.own.start, len(row.own), row.prefix.start, len(row.prefix)))
+    return torch.frombuffer(numbers, dtype=torch.int64).view(-1, 4) if rows else torch.empty(0, 4, dtype=torch.int64)
 
 
 def attend_rows(query_NHD: Tensor, key_NHD: Tensor, value_NHD: Tensor, table_R4: Tensor, scale: float) -> Tensor:

@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import time
+import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,12 +34,47 @@ def in_main_memory(model: Any) -> bool:
 
 
 def start_fork(process: Any) -> None:
-    """Start a process that is forked. Python 3.12 and later warn of other threads: here they are torch's, which wait
-    between two calls and hold no lock, and what is forked starts none and asks nothing of them (`settle_fork`)."""
+    """Start a process that is forked."""
+    with _threads_wait():
+        process.start()
+
+
+def fork(work: Callable[[], None]) -> int:
+    """The number of a process, forked from this one, that does `work` and ends, without what Python does at its own
+    end: for who waits for each that it starts."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):  # there is none, or it is closed
+            stream.flush()
+    with _threads_wait():
+        pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process that was forked from this one is gone."""
+    try:
+        return os.waitpid(pid, os.WNOHANG)[0] == pid
+    except ChildProcessError:
+        return True
+
+
+@contextlib.contextmanager
+def _threads_wait() -> Iterator[None]:
+    """Python 3.12 and later warn of other threads at a fork: here they are torch's, which wait between two calls and
+    hold no lock, and what is forked starts none and asks nothing of them (`settle_fork`)."""
     with warnings.catch_warnings():
         about = r".*use of fork\(\) may lead to deadlocks"
         warnings.filterwarnings("ignore", message=about, category=DeprecationWarning)
-        process.start()
+        yield
 
 
 def settle_fork(*kept: int) -> None:

@@ -18,7 +18,6 @@ from temper.distributed.ranks import ranks
 from temper.environment import keep_freed_memory
 from temper.kernels.forwards import Forwards, in_place
 from temper.kernels.layers import training_forwards
-from temper.kernels.straight import straight
 from temper.models.adapters import LoraConfig, dropouts, dropping_out
 from temper.models.device import DeviceConfig, pick_dtype
 from temper.models.forks import in_main_memory
@@ -26,7 +25,7 @@ from temper.text.tokenizer import one_line
 from temper.train.checkpoint import read_whole
 from temper.train.head import forget
 from temper.train.losses import LossSum
-from temper.train.optimizers import OptimizerName, load_optimizer_state, make_optimizer, optimizer_state
+from temper.train.optimizers import OptimizerName, load_optimizer_state, make_optimizer, optimizer_state, take_step
 from temper.train.precision import Weights
 from temper.train.sharding import Shards
 from temper.train.sizes import by_processes, even_budget, shared_budget, wide_budget
@@ -210,16 +209,14 @@ class Learner:
         """Micro-batch `number` forward and backward."""
         with dropping_out(self._dropouts, (self._seed, self.step, number)):
             part = make_loss() if self.turns is None else self.turns.loss(make_loss)
-            with straight(self.team is None):  # a team's gradients are summed one by one
-                self.weights.back(part.loss / divisor)
+            self.weights.back(part.loss / divisor)
         return replace(part, loss=part.loss.detach())
 
     def _move_weights(self, norm: Tensor, rate: float) -> None:
-        torch.nn.utils.clip_grads_with_norm_(self.weights.masters.values(), self.config.max_grad_norm, norm)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.is_moving = True
-        self.optimizer.step()
+        take_step(self.optimizer, self.weights.masters.values(), norm, self.config.max_grad_norm)
         if self.shards is not None:
             self.shards.tell_moved()
         self.weights.round_into_model()

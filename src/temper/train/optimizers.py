@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -11,8 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from temper.errors import Exit, Fault, TemperError
+from temper.kernels import update
+from temper.models.forks import shared_like
 
 OptimizerName = Literal["adamw", "adamw_8bit"]
+SHARED = 64 << 20  # bytes of moments up to which a fork costs more if they lie in memory of this process alone
 
 
 def make_optimizer(
@@ -28,7 +31,66 @@ def make_optimizer(
     groups = [{"params": matrices, "weight_decay": decay}, {"params": vectors, "weight_decay": 0.0}]
     if name == "adamw_8bit" and weights:
         return _adamw_8bit()([group for group in groups if group["params"]], lr=rate, betas=betas, eps=epsilon)
-    return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=epsilon, fused=True)
+    return AdamW(groups, lr=rate, betas=betas, eps=epsilon, fused=True)
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's, which in main memory clips and moves float32 weights in one pass.
+
+    Moments of small models lie in memory that a fork shares: of other pages it makes copies, as each is written to.
+    """
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self._homes: dict[Tensor, tuple[Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def move(self, share: Tensor) -> bool:
+        """One step by `share` of the gradients; False, and nothing is done, where torch's own is to do it."""
+        places = [(group, weight) for group in self.param_groups for weight in group["params"]]
+        gradients = [weight.grad for _, weight in places]
+        if not places or not update.fits(weight for _, weight in places):
+            return False
+        if any(gradient is None for gradient in gradients) or not update.fits(gradients):  # type: ignore[arg-type]
+            return False
+        if not self._homes:
+            self._find_homes([weight for _, weight in places])
+        moved = []
+        for (group, weight), gradient in zip(places, gradients, strict=True):
+            state = self._at_home(weight)
+            state["step"] += 1
+            assert gradient is not None
+            moments = state["exp_avg"], state["exp_avg_sq"]
+            moved.append(update.Moved(weight, gradient, *moments, group["weight_decay"], int(state["step"])))
+        group = self.param_groups[0]  # the others differ in their decay alone
+        update.adamw(moved, float(share), group["lr"], group["betas"], group["eps"])
+        return True
+
+    def _find_homes(self, weights: list[Tensor]) -> None:
+        wanted = [moment for weight in weights for moment in (weight, weight)]
+        is_small = sum(moment.nbytes for moment in wanted) <= SHARED
+        made = shared_like(wanted) if is_small else [torch.zeros_like(moment) for moment in wanted]
+        self._homes = {weight: (made[2 * i], made[2 * i + 1]) for i, weight in enumerate(weights)}
+
+    def _at_home(self, weight: Tensor) -> dict[str, Any]:
+        """The state of a weight, whose moments lie where they were given room."""
+        state = self.state[weight]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+        for name, place in zip(("exp_avg", "exp_avg_sq"), self._homes[weight], strict=True):
+            if (found := state.get(name)) is not place:
+                place.zero_() if found is None else place.copy_(found)
+                state[name] = place
+        return state
+
+
+def take_step(optimizer: torch.optim.Optimizer, weights: Iterable[nn.Parameter], norm: Tensor, most: float) -> None:
+    """Move what the `optimizer` holds, by gradients that together are no longer than `most`; `norm` is that of the
+    gradients of all `weights`."""
+    if isinstance(optimizer, AdamW) and optimizer.move((most / (norm + 1e-6)).clamp(max=1.0)):
+        return
+    torch.nn.utils.clip_grads_with_norm_(weights, most, norm)
+    optimizer.step()
 
 
 def _adamw_8bit() -> Any:

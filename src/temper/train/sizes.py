@@ -10,7 +10,7 @@ FEWEST_TOKENS, USUAL_TOKENS = 512, 1024  # of a micro-batch: a token of layers i
 WIDE_TOKENS = 2048  # of a micro-batch of a large model on a CPU
 PIECES = 8  # micro-batches of a step that has not tokens enough for as many usual ones
 EVEN = 4  # of a longer step their number is a multiple of this: two or four processes are done together
-SLACK = 1.03  # completions are not cut: with none a last micro-batch holds what the others had no room for
+SLACK = 1 / 16  # more than an even share, since completions are not cut; together less than one micro-batch more
 ROOM = 256 << 20  # bytes of gradients that wait to be added; never fewer than two gradients
 
 
@@ -27,7 +27,7 @@ def even_budget(tokens: int, most: int) -> int:
     one process as for sixty.
 
     >>> even_budget(16_832, 8192), even_budget(5000, 8192), even_budget(300, 8192), even_budget(5000, 500)
-    (1084, 644, 300, 500)
+    (1085, 665, 300, 500)
     """
     usual = EVEN * round(tokens / USUAL_TOKENS / EVEN)
     return _budget(tokens, most, max(usual, min(PIECES, -(-tokens // FEWEST_TOKENS))))
@@ -38,7 +38,7 @@ def wide_budget(tokens: int, most: int) -> int:
     faster, and activations are most of what training holds.
 
     >>> wide_budget(2240, 8192), wide_budget(16_832, 8192), wide_budget(300, 8192)
-    (1154, 1927, 300)
+    (1190, 1975, 300)
     """
     return _budget(tokens, most, -(-tokens // min(most, WIDE_TOKENS)))
 
@@ -48,13 +48,13 @@ def shared_budget(tokens: int, most: int, ranks: int) -> int:
     each rank.
 
     >>> shared_budget(16_832, 8192, 1), shared_budget(16_832, 8192, 2), shared_budget(16_832, 8192, 8)
-    (5779, 4335, 2168)
+    (5962, 4471, 2236)
     """
     return _budget(tokens, most, ranks * -(-tokens // (most * ranks)))
 
 
 def _budget(tokens: int, most: int, pieces: int) -> int:
-    size = tokens if pieces < 2 else math.ceil(SLACK * tokens / pieces)
+    size = tokens if pieces < 2 else math.ceil((1 + min(SLACK, 1 / (2 * pieces))) * tokens / pieces)
     return max(1, min(most, size))
 
 

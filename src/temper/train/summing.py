@@ -11,11 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import repeat
 from typing import TypeVar
 
 from torch import Tensor
 
 from temper.distributed.ranks import ranks, spread_bytes, summed_bytes, told_bytes
+from temper.kernels.straight import straight
+from temper.kernels.update import add_up, blank
 from temper.models.forks import shared_like
 from temper.train.precision import Weights
 from temper.train.sizes import places_for
@@ -60,39 +63,51 @@ class GradientSum:
     def __init__(self, weights: Weights, team: Team | None, turns: Turns | None = None):
         self.weights, self.team, self.turns = weights, team, turns
         self._places: list[list[Tensor]] = []
+        self._sum: list[Tensor] = []
 
-    def gather(self, passes: Sequence[Callable[[], T]], blank: Callable[[], T] | None = None) -> list[T]:
+    def gather(self, passes: Sequence[Callable[[], T]], idle: Callable[[], T] | None = None) -> list[T]:
         """What the `passes` return, in their order. Each makes the gradient of one micro-batch; afterwards their sum
-        stands in the masters' `grad`. `blank` is a pass whose gradient is 0."""
-        total = self.weights.zero_gradients()
+        stands in the masters' `grad`. `idle` is a pass whose gradient is 0."""
         if self.turns is not None:
-            found = self.turns.in_turns(passes, blank)
+            self.weights.zero_gradients()
+            with straight():
+                found = self.turns.in_turns(passes, idle)
             self.turns.weights.take_gradients()
             return found
+        total = self._total()
         if ranks().size > 1:
             return self._among_ranks(total, passes)
         if self.team is None:
-            return [one() for one in passes]
+            with straight():
+                return [one() for one in passes]
         found: list[T] = []
         while len(found) < len(passes):
             chunk = passes[len(found) :][: min(self.team.at_once(KIND), self._most())]
-            if self.team.processes(len(chunk), KIND) == 1:
-                found += self.team.run(chunk, KIND)  # each is added to the total by its backward pass
-            else:
-                places = self._room(len(chunk))
-                try:
-                    tasks = [partial(self._in_place, *one) for one in zip(places, chunk, strict=True)]
-                    found += self.team.run(tasks, KIND)
-                finally:
-                    self.weights.gather_in(total)
-                for place in places:
-                    for sum_so_far, gradient in zip(total, place, strict=True):
-                        sum_so_far.add_(gradient)
+            is_alone = self.team.processes(len(chunk), KIND) == 1
+            places = self._room(1 if is_alone else len(chunk))
+            try:
+                if is_alone:
+                    found += self.team.run([partial(self._added, total, places[0], one) for one in chunk], KIND)
+                else:
+                    found += self.team.run([*map(partial, repeat(self._in_place), places, chunk)], KIND)
+                    add_up(total, places)
+            finally:
+                self.weights.gather_in(total)
         return found
+
+    def _total(self) -> list[Tensor]:
+        """A gradient of 0 for every master, where the next ones gather; of a team's in memory that forked processes
+        share, whose pages are not copied when they are written to."""
+        if self.team is not None and not self._sum:
+            self._sum = shared_like(list(self.weights.masters.values()))
+        if self.team is not None:
+            self.weights.gather_in(self._sum)
+        return self.weights.zero_gradients()
 
     def _among_ranks(self, total: list[Tensor], passes: Sequence[Callable[[], T]]) -> list[T]:
         if self.team is None:
-            parts = ranks().together(lambda: [one() for one in ranks().share(passes)])
+            with straight():
+                parts = ranks().together(lambda: [one() for one in ranks().share(passes)])
             ranks().add_up(total)
             return parts
         team, [place], found = self.team, self._room(1), []
@@ -101,18 +116,21 @@ class GradientSum:
                 chunk = passes[start:][: ranks().size]
                 tasks = [partial(self._in_place, place, one) for one in ranks().share(chunk)]
                 found += ranks().together(partial(team.run, tasks, KIND))
-                for gradients in ranks().all_of(place)[: len(chunk)]:
-                    for sum_so_far, gradient in zip(total, gradients, strict=True):
-                        sum_so_far.add_(gradient)
+                add_up(total, ranks().all_of(place)[: len(chunk)])
         finally:
             self.weights.gather_in(total)
         return found
 
     def _in_place(self, place: list[Tensor], one: Callable[[], T]) -> T:
-        for gradient in place:
-            gradient.zero_()
+        blank(place)
         self.weights.gather_in(place)
-        return one()
+        with straight():  # nothing is there yet, so the sum's bits are those of a gradient made apart
+            return one()
+
+    def _added(self, total: list[Tensor], place: list[Tensor], one: Callable[[], T]) -> T:
+        found = self._in_place(place, one)
+        add_up(total, [place])
+        return found
 
     @property
     def held_bytes(self) -> int:

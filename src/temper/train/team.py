@@ -9,6 +9,7 @@ with one thread, where there is one process too.
 from __future__ import annotations
 
 import gc
+import io
 import multiprocessing
 import os
 import pickle
@@ -16,12 +17,13 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import torch
 
 from temper.distributed.ranks import ranks
-from temper.models.forks import cpu_seconds, killed, may_fork, one_thread, settle_fork, start_fork
+from temper.models.forks import cpu_seconds, fork, has_ended, killed, may_fork, one_thread, settle_fork
 
 T = TypeVar("T")
 SHARE_SECONDS = 0.1  # with less work each, a second process saves little: half of that goes into pages it copies
@@ -97,23 +99,22 @@ def _all(team: Team | None, tasks: Sequence[Callable[[], T]], kind: str) -> list
 
 def _together(tasks: Sequence[Callable[[], T]], processes: int) -> tuple[list[T], float]:
     """What the tasks return, and the CPU seconds of the other processes."""
+    _ended[:] = [pid for pid in _ended if not has_ended(pid)]
     queue = _queue(len(tasks))
     helpers: list[_Helper] = []
     found: dict[int, T] = {}
     seconds = 0.0
+    gc.freeze()  # what exists now is walked by no collector meanwhile, which would copy its pages
     try:
-        gc.freeze()  # what exists now is not walked by the forked processes' collector, which would copy its pages
-        try:
-            for _ in range(processes - 1):
-                helpers.append(_Helper(tasks, queue))
-        finally:
-            gc.unfreeze()
+        for _ in range(processes - 1):
+            helpers.append(_Helper(tasks, queue))
         _work(tasks, queue, found)
         for helper in helpers:
             theirs, used = helper.answer()
             found |= theirs
             seconds += used
     finally:
+        gc.unfreeze()
         os.close(queue)
         for helper in helpers:
             helper.end()
@@ -139,10 +140,9 @@ class _Helper:
     """A forked process that does tasks of the queue."""
 
     def __init__(self, tasks: Sequence[Callable[[], Any]], queue: int):
-        context = multiprocessing.get_context("fork")
-        self._answers, theirs = context.Pipe(duplex=False)
-        self._process = context.Process(target=_help, args=(tasks, queue, theirs, os.getpid()), daemon=True)
-        start_fork(self._process)
+        self._answers, theirs = multiprocessing.Pipe(duplex=False)
+        self._pid = fork(partial(_help, tasks, queue, theirs, os.getpid()))
+        self._has_answered = False
         theirs.close()
 
     def answer(self) -> tuple[dict[int, Any], float]:
@@ -150,17 +150,28 @@ class _Helper:
         try:
             message = pickle.loads(self._answers.recv_bytes())
         except (EOFError, ConnectionResetError):
-            self._process.join()
             fix = "free memory, lower `micro_batch_tokens`, or set `parallel: threads`; then run again"
-            raise killed("training", self._process.exitcode, fix) from None
+            raise killed("training", self._ended(), fix) from None
+        self._has_answered = True
         if isinstance(message, BaseException):
             raise message
         return message
 
     def end(self) -> None:
-        self._process.kill()  # it holds nothing that could be lost
-        self._process.join()
         self._answers.close()
+        if self._has_answered:
+            _ended.append(self._pid)  # nobody waits while the system takes it apart
+        elif self._pid:
+            os.kill(self._pid, signal.SIGKILL)  # it holds nothing that could be lost
+            self._ended()
+
+    def _ended(self) -> int:
+        _, status = os.waitpid(self._pid, 0)
+        self._pid = 0
+        return os.waitstatus_to_exitcode(status)
+
+
+_ended: list[int] = []  # processes that have said what they had to say
 
 
 def _help(tasks: Sequence[Callable[[], Any]], queue: int, answers: Any, parent: int) -> None:
@@ -171,10 +182,30 @@ def _help(tasks: Sequence[Callable[[], Any]], queue: int, answers: Any, parent: 
     found: dict[int, Any] = {}
     try:
         _work(tasks, queue, found, parent)
-        message = pickle.dumps((found, time.process_time() - began))
+        message = _pickled((found, time.process_time() - began))
     except Exception as problem:
         message = _told(problem)
     answers.send_bytes(message)
+
+
+class _Pickler(pickle.Pickler):
+    """Tensors in main memory as their bytes: torch's own way makes a file of each."""
+
+    def reducer_override(self, obj: Any) -> Any:  # pickle asks for this name
+        if type(obj) is not torch.Tensor or obj.device.type != "cpu" or obj.requires_grad or not obj.numel():
+            return NotImplemented
+        data = obj.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        return _tensor, (data, obj.dtype, obj.shape)
+
+
+def _tensor(data: bytes, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=dtype).view(shape)
+
+
+def _pickled(value: Any) -> bytes:
+    out = io.BytesIO()
+    _Pickler(out, pickle.HIGHEST_PROTOCOL).dump(value)
+    return out.getvalue()
 
 
 def _told(problem: Exception) -> bytes:
