@@ -145,12 +145,4 @@ static void stripe(const float *x, const float *w, float *to, long rows, long fi
     for (; r < rows; r++)
         for (long o = first; o < end; o++) to[r * stride + o] = dot(x + r * size, w + o * size, size);
 }
-
-/* to [rows, outs] = x wᵀ; x [rows, size], w [outs, size]. */
-static void multiply(const float *x, const float *w, float *to, long rows, long outs, long size, long threads)
-{
-    int far = outs * size >= FAR;
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && outs * size >= LARGE)
-    for (long o = 0; o < outs; o += LANES) stripe(x, w, to, rows, o, at_most(o + LANES, outs), size, outs, far);
-}
 #endif

@@ -42,18 +42,42 @@ struct flight {
 
 /* -- between them ------------------------------------------------------------------------------------------------ */
 
-/* to [rows, outs] = x wᵀ + bias; bias may be NULL. `w` are the panels of wᵀ where the stack's weights are laid. */
-static void linear(const struct stack *stack, const float *x, const float *w, const float *bias, float *to, long rows,
-                   long outs, long size)
+/* A product of rows with a weight: to [rows, outs] = x wᵀ + bias; bias may be NULL. The weight is panels of wᵀ where the
+ * stack's weights are laid. */
+struct product {
+    const float *weight, *bias;
+    float *to;
+    long outs;
+};
+
+#define MOST_PRODUCTS 3 /* of the same rows */
+
+static long panels_of(long outs) { return (outs + PANEL - 1) / PANEL; }
+
+/* A panel's columns of a product, from `first` on. */
+static void panel_of(const struct stack *stack, const float *x, const struct product *p, long rows, long first, long size)
 {
-    long threads = stack->threads;
-    if (stack->laid) {
-#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && outs * size >= LARGE)
-        for (long o = 0; o < outs; o += PANEL) strip(x, size, w + o * size, to + o, outs, rows, outs - o, size, 0, 0, 1);
-    } else
-        multiply(x, w, to, rows, outs, size, threads);
-    for (long row = 0; bias && row < rows; row++)
-        for (long o = 0; o < outs; o++) to[row * outs + o] += bias[o];
+    long end = at_most(first + PANEL, p->outs);
+    if (stack->laid)
+        strip(x, size, p->weight + first * size, p->to + first, p->outs, rows, p->outs - first, size, 0, 0, 1);
+    else
+        for (long o = first; o < end; o += LANES)
+            stripe(x, p->weight, p->to, rows, o, at_most(o + LANES, end), size, p->outs, p->outs * size >= FAR);
+    for (long row = 0; p->bias && row < rows; row++)
+        for (long o = first; o < end; o++) p->to[row * p->outs + o] += p->bias[o];
+}
+
+/* Products of the same rows, whose panels threads share out together. */
+static void linear(const struct stack *stack, const float *x, const struct product *all, long count, long rows, long size)
+{
+    long threads = stack->threads, starts[MOST_PRODUCTS + 1] = {0};
+    for (long i = 0; i < count; i++) starts[i + 1] = starts[i] + panels_of(all[i].outs);
+#pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && starts[count] * PANEL * size >= LARGE)
+    for (long part = 0; part < starts[count]; part++) {
+        long i = 0;
+        while (part >= starts[i + 1]) i++;
+        panel_of(stack, x, all + i, rows, (part - starts[i]) * PANEL, size);
+    }
 }
 
 /* A weight [outs, size] as `linear` takes it of a stack whose weights are laid: `step_laid` floats. */
@@ -220,21 +244,24 @@ static void norm_rows(const float *hidden, const float *scale, float *to, long r
 static void run_layer(const struct stack *stack, const struct flight *flight, long number, struct scratch *s)
 {
     const struct layer *layer = stack->layers + number;
-    long rows = flight->rows, width = stack->width, threads = stack->threads, inner = layer->inner;
+    long rows = flight->rows, width = stack->width, inner = layer->inner;
     long queries = stack->heads * stack->size, keys = stack->key_heads * stack->size;
     norm_rows(s->hidden, layer->before_attention, s->normed, rows, width, layer->eps);
-    linear(stack, s->normed, layer->query, layer->query_bias, s->query, rows, queries, width);
-    linear(stack, s->normed, layer->key, layer->key_bias, s->key, rows, keys, width);
-    linear(stack, s->normed, layer->value, layer->value_bias, s->value, rows, keys, width);
+    struct product projections[] = {{layer->query, layer->query_bias, s->query, queries},
+                                    {layer->key, layer->key_bias, s->key, keys},
+                                    {layer->value, layer->value_bias, s->value, keys}};
+    struct product sides[] = {{layer->gate, layer->gate_bias, s->gates, inner}, {layer->up, layer->up_bias, s->inner, inner}};
+    struct product out = {layer->out, layer->out_bias, s->normed, width};
+    struct product down = {layer->down, layer->down_bias, s->normed, width};
+    linear(stack, s->normed, projections, 3, rows, width);
     place(stack, layer, flight, number, s);
     attend_rows(stack, layer, flight, number, s->query, s->mixed, s->look);
-    linear(stack, s->mixed, layer->out, layer->out_bias, s->normed, rows, width, queries);
+    linear(stack, s->mixed, &out, 1, rows, queries);
     add(s->hidden, s->normed, layer->after_attention, rows, width, layer->eps);
     norm_rows(s->hidden, layer->before_mlp, s->normed, rows, width, layer->eps);
-    linear(stack, s->normed, layer->gate, layer->gate_bias, s->gates, rows, inner, width);
-    linear(stack, s->normed, layer->up, layer->up_bias, s->inner, rows, inner, width);
-    gate(s->gates, s->inner, rows * inner, layer->a, layer->b, threads);
-    linear(stack, s->inner, layer->down, layer->down_bias, s->normed, rows, width, inner);
+    linear(stack, s->normed, sides, 2, rows, width);
+    gate(s->gates, s->inner, rows * inner, layer->a, layer->b, stack->threads);
+    linear(stack, s->inner, &down, 1, rows, inner);
     add(s->hidden, s->normed, layer->after_mlp, rows, width, layer->eps);
 }
 
@@ -268,7 +295,7 @@ static void forward(const struct stack *stack, const struct flight *flight)
             s.hidden[row * width + d] = stack->embedding[flight->tokens[row] * width + d] * stack->embedding_scale;
     for (long n = 0; n < stack->count; n++) run_layer(stack, flight, n, &s);
     norm_rows(s.hidden, stack->norm, s.normed, rows, width, stack->eps);
-    linear(stack, s.normed, stack->head, stack->head_bias, flight->logits, rows, vocabulary, width);
+    linear(stack, s.normed, &(struct product){stack->head, stack->head_bias, flight->logits, vocabulary}, 1, rows, width);
     if (stack->softcap > 0)
         for (long i = 0; i < rows * vocabulary; i++) flight->logits[i] = capped(flight->logits[i], stack->softcap);
     for (long row = 0; row < rows; row++)

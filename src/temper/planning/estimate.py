@@ -13,7 +13,7 @@ from temper.planning.lengths import Spread, Tokens
 from temper.planning.shapes import ModelSize, Shape, Training, model_size
 from temper.recipe.graph import Ref, is_folder
 from temper.recipe.recipe import Recipe, Stage
-from temper.rollout.memory import TOKENS_A_FORWARD, default_budget, may_lay, wave_bytes
+from temper.rollout.memory import ROWS_A_PROCESS, TOKENS_A_FORWARD, default_budget, may_lay, most_processes, wave_bytes
 from temper.train.sizes import by_processes, even_budget, places_for, wide_budget
 
 PROCESS_BYTES = 500_000_000  # Python and its libraries once a model is computed with, the model itself left out
@@ -239,5 +239,6 @@ def _cache(config: Mapping[str, Any], shape: Shape | None, width: int, tokens: T
     budget = machine.cache_bytes or default_budget()
     in_c = width == 4 and not machine.accelerator and machine.compiles and shape.in_one_call
     weights = shape.parameters if shape.tie_word_embeddings else shape.parameters - shape.embedding
-    laid = 4 * weights if in_c and may_lay(weights, budget) else 0
+    processes = max(1, min(most_processes(machine.threads, weights, budget), rows // ROWS_A_PROCESS))
+    laid = 4 * weights * processes if in_c and may_lay(weights, budget) else 0
     return min(wave, budget) + max(filling, laid)

@@ -13,10 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from temper.rollout.engine import Finished, Request, Sampling, Watch
+from temper.rollout.memory import ROWS_A_PROCESS, default_budget, most_processes
 from temper.rollout.native import NativeEngine
 from temper.rollout.plain import PlainEngine
 from temper.rollout.worker import Worker, fork_worker
-from temper.rollout.workers import ROWS_A_PROCESS, deal
+from temper.rollout.workers import deal
 from temper.types import Completion
 
 
@@ -27,10 +28,12 @@ class SnapshotEngine:
     """
 
     def __init__(self, engine: NativeEngine | PlainEngine, processes: int | None = None):
-        """At most so many `processes` draw; by default one for each thread that torch may use."""
+        """At most so many `processes` draw; by default one for each thread that torch may use, and
+        fewer where copies of the weights, one in each, would take too much memory."""
         self.engine = engine
         self.cpu_seconds = 0.0
-        self._processes = torch.get_num_threads() if processes is None else processes
+        weights = sum(weight.numel() for weight in engine.model.parameters())
+        self._processes = processes or most_processes(torch.get_num_threads(), weights, default_budget())
         self._drawing: SnapshotDrawing | None = None
 
     def generate(

@@ -18,13 +18,12 @@ import torch
 
 from temper.models.forks import in_main_memory, may_fork, one_thread
 from temper.rollout.engine import Finished, Request, Sampling, Watch
+from temper.rollout.memory import ROWS_A_PROCESS, default_budget, most_processes
 from temper.rollout.native import NativeEngine
 from temper.rollout.started import share_weights, start_workers
 from temper.rollout.worker import Worker, fork_worker
-from temper.train.sizes import SMALL_MODEL
 from temper.types import Completion
 
-ROWS_A_PROCESS = 32  # with fewer rows each, a second process costs more than it saves
 MOST_STARTED = 4  # where they are programs, each with a torch of its own: a third of a gigabyte
 
 
@@ -36,11 +35,11 @@ class ParallelEngine:
 
     def __init__(self, engine: NativeEngine, processes: int | None = None):
         """`processes` counts this one; by default one for each thread that torch may use, and fewer where they are
-        started as programs. Of a large model it is one with all threads: each would lay out the weights for itself."""
+        started as programs, or where copies of the weights, one in each, would take too much memory."""
         self.engine = engine
         self.cpu_seconds = 0.0
-        is_small = sum(weight.numel() for weight in engine.model.parameters()) <= SMALL_MODEL
-        wanted = processes or (torch.get_num_threads() if is_small else 1)
+        weights = sum(weight.numel() for weight in engine.model.parameters())
+        wanted = processes or most_processes(torch.get_num_threads(), weights, default_budget())
         wanted = wanted if may_fork() else min(wanted, MOST_STARTED)
         self._processes = wanted if in_main_memory(engine.model) else 1
         self._workers: list[Worker] = []
