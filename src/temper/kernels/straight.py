@@ -19,8 +19,8 @@ _asked = [False]
 
 @contextmanager
 def straight(asked: bool = True) -> Iterator[None]:
-    """Within it backward passes of this package may add to a weight's `grad` themselves, where it has one. So it must
-    gather there whatever the loss: within `backward()`, never within `torch.autograd.grad`."""
+    """Within it, if it is `asked` for, backward passes of this package add to a weight's `grad` themselves, where it has
+    one; within `torch.autograd.grad`, too, which then does not return it."""
     before, _asked[0] = _asked[0], asked
     try:
         yield
