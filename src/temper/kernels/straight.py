@@ -19,8 +19,8 @@ _asked = [False]
 
 @contextmanager
 def straight(asked: bool = True) -> Iterator[None]:
-    """Within it, if it is `asked` for, backward passes of this package add to a weight's `grad` themselves, where it has
-    one; within `torch.autograd.grad`, too, which then does not return it."""
+    """Within it, if `asked`, backward passes of this package add to a weight's `grad` themselves, where it has one;
+    within `torch.autograd.grad`, too, which then does not return it."""
     before, _asked[0] = _asked[0], asked
     try:
         yield
