@@ -12,6 +12,7 @@ VECTOR = 16  # tokens, to a multiple of which there is room for keys: kernels re
 SHARE = 0.25  # of the machine's memory that the rows decoded together may take
 ROWS_A_PROCESS = 32  # with fewer rows each, a second process costs more than it saves
 LAID = 0.5  # of what they may take: weights that are copied for them
+COPIES = 1 << 30  # bytes that such copies in several processes may take together
 
 
 def token_bytes(config: Any, itemsize: int = 4) -> int:
@@ -53,28 +54,23 @@ def default_budget() -> int:
     return int(SHARE * machine_memory())
 
 
-def copies(weights: int, budget: int) -> int:
-    """How many processes may each copy that many weights for decoding, side by side as products take them, so that all
-    is little beside the `budget` of the rows.
+def may_lay(weights: int, budget: int) -> bool:
+    """Whether that many weights are copied for decoding, side by side as products take them: where that is little
+    beside the `budget` of the rows.
 
-    >>> copies(135_000_000, 6 << 30), copies(1_500_000_000, 6 << 30)
-    (5, 0)
+    >>> may_lay(135_000_000, 6 << 30), may_lay(1_500_000_000, 6 << 30)
+    (True, False)
     """
-    return int(LAID * budget) // (4 * weights)
+    return 4 * weights <= LAID * budget
 
 
 def most_processes(threads: int, weights: int, budget: int) -> int:
     """How many processes may sample: one a thread, fewer where each copies that many weights.
 
-    >>> most_processes(8, 135_000_000, 6 << 30), most_processes(8, 1_500_000_000, 6 << 30)
-    (5, 8)
+    >>> most_processes(8, 50_000_000, 6 << 30), most_processes(8, 135_000_000, 6 << 30)
+    (5, 1)
     """
-    return min(threads, copies(weights, budget) or threads)
-
-
-def may_lay(weights: int, budget: int) -> bool:
-    """Whether weights are copied for decoding."""
-    return copies(weights, budget) > 0
+    return min(threads, max(1, COPIES // (4 * weights))) if may_lay(weights, budget) else threads
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
