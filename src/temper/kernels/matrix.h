@@ -24,13 +24,13 @@ static void lay(float *to, const float *from, long stride, long columns, long si
 /* Panels of the transposed of a matrix [columns, size] without gaps. */
 static void lay_turned(float *to, const float *from, long columns, long size)
 {
-    long whole = size / LANES * LANES;
+    long full = size / LANES * LANES;
     for (long j = 0; j < columns; j += PANEL, to += PANEL * size, from += PANEL * size) {
         long wide = columns - j < PANEL ? columns - j : PANEL;
         if (wide < PANEL) memset(to, 0, sizeof(float) * PANEL * size);
-        turn(to, from, size, wide, whole);
+        turn(to, from, size, wide, full);
         for (long i = 0; i < wide; i++)
-            for (long k = whole; k < size; k++) to[k * PANEL + i] = from[i * size + k];
+            for (long k = full; k < size; k++) to[k * PANEL + i] = from[i * size + k];
     }
 }
 
