@@ -14,11 +14,13 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from temper.kernels import step
 from temper.kernels.attention import NAME, register
+from temper.kernels.stack import Stack
 from temper.rollout import compiled
 from temper.rollout.cache import Cache, Shared
 from temper.rollout.compiled import CompiledSteps, stack_of
 from temper.rollout.engine import Request, Sampling
 from temper.rollout.native import NativeEngine
+from temper.rollout.open import open_engine
 from temper.rollout.prefill import prefill
 from temper.types import Completion
 
@@ -113,11 +115,20 @@ def test_sizes_that_fit_no_register_are_computed_too(
         assert one.sampler_logprobs == pytest.approx(other.sampler_logprobs, abs=1e-3)
 
 
-@pytest.mark.parametrize("laid", [False, True])  # weights for products
+def rounded(model: Any) -> Any:
+    """Its weights as if they had been stored in bfloat16."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(parameter.bfloat16())
+    return model
+
+
+@pytest.mark.parametrize("laid", [0, step.WHOLE, step.HALVED])  # weights for products
 @pytest.mark.parametrize("heads", [1, 3])  # of keys
-def test_a_row_has_the_same_bits_whoever_is_beside_it(laid: bool, heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "may_lay", lambda *_: laid)
+def test_a_row_has_the_same_bits_whoever_is_beside_it(laid: int, heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "may_lay", lambda *_: laid > 0)
     model = random_model(num_key_value_heads=heads)
+    model = rounded(model) if laid == step.HALVED else model
     stack = stack_of(model)
     assert stack is not None
     with torch.no_grad():
@@ -137,6 +148,37 @@ def test_a_row_has_the_same_bits_whoever_is_beside_it(laid: bool, heads: int, mo
     alone = torch.cat([after([run], 1) for run in range(9)], 1)
     for rows in ([0, 8], [3, 3], [1, 1, 1, 2], [4] * 17 + [5] * 2, [0, 1, 2, 3, 4, 5, 6, 7, 8] * 3):
         assert torch.equal(after(rows, 2), alone[:, rows])
+
+
+def test_weights_in_half_the_space_draw_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked = rounded(copy.deepcopy(MODELS["qwen2"])), [Request((5, 6, 7, n), n) for n in range(9)]
+    halved = NativeEngine(model).generate(asked, Sampling(8))
+    stack = stack_of(model)
+    assert stack is not None
+    assert stack.fits_half()
+    monkeypatch.setattr(Stack, "fits_half", lambda _: False)
+    assert halved == NativeEngine(model).generate(asked, Sampling(8))
+
+
+def test_one_weight_that_bfloat16_has_not_keeps_all_of_them_whole() -> None:
+    model = rounded(copy.deepcopy(MODELS["llama"]))
+    stack = stack_of(model)
+    assert stack is not None
+    assert stack.fits_half()
+    with torch.no_grad():
+        list(stack.linear())[-2].weight.view(-1)[-1] = 0.1
+    assert not stack.fits_half()
+
+
+def test_weights_of_a_frozen_model_are_copied_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, asked, copies = copy.deepcopy(MODELS["llama"]), [Request((5, 6, 7), 1)], []
+    monkeypatch.setattr(Stack, "lay", lambda self, way, lay=Stack.lay: copies.append(way) or lay(self, way))
+    with open_engine(model) as engine:
+        expected = [engine.generate(asked, Sampling(6)) for _ in range(2)]
+    of_changing = len(copies)
+    with open_engine(model, frozen=True) as engine:
+        assert [engine.generate(asked, Sampling(6)) for _ in range(2)] == expected
+    assert len(copies) == of_changing + 1
 
 
 def test_what_is_told_of_each_token_is_told_in_order() -> None:

@@ -124,7 +124,7 @@ def open_session(args: argparse.Namespace) -> Iterator[Session]:
     chat = ChatFormat.load(path)
     rule = StopStrings(chat.decode, args.stop) if args.stop else None
     sampling = replace(sampling, stop_ids=chat.eos_ids, stop_rule=rule)
-    with open_engine(load_model(path, warn=warn_once)) as engine:
+    with open_engine(load_model(path, warn=warn_once), frozen=True) as engine:
         talk = Conversation(args.system, args.alone)
         yield Session(chat, engine, sampling, args.seed, args.reply or "tags", talk)
 

@@ -269,7 +269,7 @@ static void tokens_back(const struct head *h, const struct part *p, long count, 
     for (long i = 0; i < count; i += BLOCK)
         for (long j = 0; j < h->width; j += PANEL)
             strip(s->slopes + i * s->stride + first, s->stride, s->hidden + j * count + i * PANEL, to + j, h->width, tokens,
-                  h->width - j, smaller(count - i, BLOCK), 1, 1, 0);
+                  h->width - j, smaller(count - i, BLOCK), 1, 1, 0, 0);
 }
 
 static void lay_piece(const struct head *h, const struct part *p, const struct wanted *w, const struct space *s, int is_kept)

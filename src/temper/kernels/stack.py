@@ -109,6 +109,14 @@ class Trunk:
 
 
 @dataclass(frozen=True)
+class Laid:
+    """Weights as products take them, the head's the last; how is told by `step.py`."""
+
+    way: int
+    panels: Sequence[Tensor]
+
+
+@dataclass(frozen=True)
 class Stack:
     """Modules of a whole model, found once; `fill` says where their weights lie now."""
 
@@ -117,9 +125,14 @@ class Stack:
     embedding_scale: float
     softcap: float
 
-    def fill(self, positions: int, spare: Tensor | None, laid: bool) -> Filled | None:
-        """For rows that stand before position `positions`. `spare` are ids that are no token. `laid`: the weights are
-        copied, side by side as products take them; or None is returned where layers have adapters."""
+    def lay(self, way: int) -> Laid:
+        """A copy of the weights, side by side as products take them; adapters are added up in it."""
+        modules = self.linear()
+        return Laid(way, step.laid([module.weight.shape for module in modules], map(whole_weight, modules), way))
+
+    def fill(self, positions: int, spare: Tensor | None, laid: Laid | None) -> Filled | None:
+        """For rows that stand before position `positions`. `spare` are ids that are no token. Without a copy `laid` of
+        the weights None is returned where layers have adapters."""
         tables = self.trunk.tables(positions)
         if tables is None:
             return None
@@ -136,9 +149,8 @@ class Stack:
         for into, layer, table in zip(made, trunk.layers, tables, strict=True):
             fill_layer(into, layer, table, at)
         head = self.head.weight
-        if laid:
-            modules = self.linear()
-            *panels, head = step.laid([module.weight.shape for module in modules], map(whole_weight, modules))
+        if laid is not None:
+            *panels, head = laid.panels
             each = iter(panels)
             for into, layer in zip(made, trunk.layers, strict=True):
                 for name in layer.linear():
@@ -148,7 +160,7 @@ class Stack:
         stack = StackC(
             made, at(trunk.embedding.weight), at(trunk.norm.scale()), at(head), at(self.head.bias),
             at(spare), len(made), *sizes_of(trunk), len(self.head.weight), 0 if spare is None else len(spare),
-            torch.get_num_threads(), laid, self.embedding_scale, trunk.norm.eps, self.softcap,
+            torch.get_num_threads(), laid.way if laid else 0, self.embedding_scale, trunk.norm.eps, self.softcap,
         )  # fmt: skip
         return Filled(stack, kept, made)
 
@@ -159,6 +171,10 @@ class Stack:
     def weights(self) -> int:
         """Those that products read."""
         return sum(module.weight.numel() for module in self.linear())
+
+    def fits_half(self) -> bool:
+        """Whether bfloat16 has all of those, as of a model that was stored in it and not trained since."""
+        return not any(is_adapted(module) or not step.fits_half(module.weight) for module in self.linear())
 
 
 def sizes_of(trunk: Trunk) -> tuple[int, int, int, int]:

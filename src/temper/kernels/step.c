@@ -12,6 +12,7 @@
 #define EXPONENTIAL 8    /* weights that one number through an exponential takes the time of */
 #define NEVER -1e30f
 #define MOST_SHARED 3    /* runs that a row shares */
+#define HALVED 2         /* `laid`: in panels of half the space */
 
 struct stack {
     const struct layer *layers;
@@ -58,8 +59,10 @@ static long panels_of(long outs) { return (outs + PANEL - 1) / PANEL; }
 static void panel_of(const struct stack *stack, const float *x, const struct product *p, long rows, long first, long size)
 {
     long end = at_most(first + PANEL, p->outs);
-    if (stack->laid)
-        strip(x, size, p->weight + first * size, p->to + first, p->outs, rows, p->outs - first, size, 0, 0, 1);
+    if (stack->laid == HALVED)
+        strip(x, size, p->weight + first * size / 2, p->to + first, p->outs, rows, p->outs - first, size, 0, 0, 1, 1);
+    else if (stack->laid)
+        strip(x, size, p->weight + first * size, p->to + first, p->outs, rows, p->outs - first, size, 0, 0, 1, 0);
     else
         for (long o = first; o < end; o += LANES)
             stripe(x, p->weight, p->to, rows, o, at_most(o + LANES, end), size, p->outs, p->outs * size >= FAR);
@@ -80,15 +83,27 @@ static void linear(const struct stack *stack, const float *x, const struct produ
     }
 }
 
-/* A weight [outs, size] as `linear` takes it of a stack whose weights are laid: `step_laid` floats. */
-void step_lay(const float *weight, float *to, long outs, long size, long threads)
+/* A weight [outs, size] as `linear` takes it of a stack whose weights are `laid`: `step_laid` floats. */
+void step_lay(const float *weight, float *to, long outs, long size, long laid, long threads)
 {
 #pragma omp parallel for num_threads(threads) schedule(static) if (threads > 1 && outs * size >= LARGE)
-    for (long o = 0; o < outs; o += PANEL)
-        lay_turned(to + o * size, weight + o * size, at_most(PANEL, outs - o), size);
+    for (long o = 0; o < outs; o += PANEL) {
+        float *whole = laid == HALVED ? malloc(PANEL * size * sizeof(float)) : to + o * size;
+        lay_turned(whole, weight + o * size, at_most(PANEL, outs - o), size);
+        if (laid == HALVED) halve(to + o * size / 2, whole, size), free(whole);
+    }
 }
 
-long step_laid(long outs, long size) { return panels(outs, size); }
+long step_laid(long outs, long size, long laid) { return laid == HALVED ? panels(outs, size) / 2 : panels(outs, size); }
+
+/* Whether bfloat16 has all of these numbers. */
+long step_fits_half(const int *numbers, long count, long threads)
+{
+    int rest = 0;
+#pragma omp parallel for num_threads(threads) schedule(static) reduction(| : rest) if (threads > 1 && count >= LARGE)
+    for (long i = 0; i < count; i++) rest |= numbers[i] & 0xffff;
+    return !rest;
+}
 
 static void norm(const float *x, const float *scale, float *to, long size, float eps)
 {

@@ -20,6 +20,8 @@ from temper.kernels.spaces import space
 SOURCE = Path(__file__).with_name("step.c")
 FLAGS = (*OPENMP, "-fno-associative-math")  # so that a sum is the same for any number of rows
 
+WHOLE, HALVED = 1, 2  # how a stack's weights are `laid`; 0: not
+
 _pointer, _number, _real = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 
 
@@ -92,15 +94,21 @@ def scratch(stack: StackC, flight: FlightC) -> int:
     return _functions()["step_scratch"](ctypes.byref(stack), ctypes.byref(flight))
 
 
-def laid(shapes: Sequence[Sequence[int]], weights: Iterable[Tensor]) -> list[Tensor]:
+def laid(shapes: Sequence[Sequence[int]], weights: Iterable[Tensor], way: int = WHOLE) -> list[Tensor]:
     """Weights [out, in] of these shapes as a stack takes them whose weights are `laid`, side by side for products."""
     functions = _functions()
-    sizes = [functions["step_laid"](*shape) for shape in shapes]
+    sizes = [functions["step_laid"](*shape, way) for shape in shapes]
     panels = list(space(sum(sizes)).split(sizes))
     for weight, to in zip(weights, panels, strict=True):
         weight = weight.contiguous()
-        functions["step_lay"](weight.data_ptr(), to.data_ptr(), *weight.shape, torch.get_num_threads())
+        functions["step_lay"](weight.data_ptr(), to.data_ptr(), *weight.shape, way, torch.get_num_threads())
     return panels
+
+
+def fits_half(weight: Tensor) -> bool:
+    """Whether bfloat16 has all numbers of a weight, as of one that was stored in it."""
+    count, threads = weight.numel(), torch.get_num_threads()
+    return weight.is_contiguous() and bool(_functions()["step_fits_half"](weight.data_ptr(), count, threads))
 
 
 def forward(stack: StackC, flight: FlightC) -> None:
@@ -135,7 +143,9 @@ def _functions() -> dict[str, Any]:
         "step_decode": [stack, flight, _number],
         "step_draw": [stack, flight, _pointer, _number, _pointer],
         "step_scratch": [stack, flight],
-        "step_laid": [_number, _number],
-        "step_lay": [_pointer, _pointer, _number, _number, _number],
+        "step_laid": [_number, _number, _number],
+        "step_lay": [_pointer, _pointer, _number, _number, _number, _number],
+        "step_fits_half": [_pointer, _number, _number],
     }
-    return declared(library, arguments, dict.fromkeys(("step_decode", "step_scratch", "step_laid"), _number))
+    numbers = "step_decode", "step_scratch", "step_laid", "step_fits_half"
+    return declared(library, arguments, dict.fromkeys(numbers, _number))

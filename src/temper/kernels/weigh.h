@@ -53,7 +53,7 @@ static void add_panel(const struct sum *s, long from, long tokens)
         long rows = tokens - first < BLOCK ? tokens - first : BLOCK;
         lay(panel, s->right + first * s->columns + from, s->columns, columns, rows);
         for (const struct left *l = s->lefts; l < s->lefts + s->count; l++)
-            strip(l->of + first * l->stride, l->stride, panel, l->to + from, s->columns, l->outs, columns, rows, 1, 1, 0);
+            strip(l->of + first * l->stride, l->stride, panel, l->to + from, s->columns, l->outs, columns, rows, 1, 1, 0, 0);
     }
 }
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from temper.kernels import step
 from temper.kernels.forwards import in_place
 from temper.kernels.layers import scoring_forwards
-from temper.kernels.stack import Filled, Stack, find_stack
+from temper.kernels.stack import Filled, Laid, Stack, find_stack
 from temper.kernels.step import FlightC, SharedC
 from temper.models.spare import spare_ids, without_spare
 from temper.rollout.cache import Cache, Shared
@@ -31,6 +31,7 @@ MANY = 8  # rows
 TOLERANCE = 1e-4  # of the largest logit
 
 _known: WeakKeyDictionary[Any, tuple[int, Stack | None]] = WeakKeyDictionary()
+_frozen: WeakKeyDictionary[Any, list[Laid]] = WeakKeyDictionary()
 
 
 class CompiledSteps:
@@ -53,8 +54,8 @@ class CompiledSteps:
     @staticmethod
     def filled(stack: Stack, model: Any, cache: Cache) -> CompiledSteps | None:
         columns = cache.own[0][0].shape[2]
-        laid = may_lay(stack.weights(), default_budget())
-        filled = stack.fill(int(cache.positions_B.max()) + columns - cache.column, spare_ids(model), laid)
+        positions = int(cache.positions_B.max()) + columns - cache.column
+        filled = stack.fill(positions, spare_ids(model), _laid(stack, model))
         return None if filled is None else CompiledSteps(filled, len(stack.head.weight))
 
     def decode(self, flight: Flight, cache: Cache, tokens_B: Tensor, sampling: Sampling, steps: int) -> Tensor:
@@ -132,6 +133,25 @@ class CompiledSteps:
         arrays = [step.addresses([pair[i] for pair in layers]) for i in (0, 1)]
         self.held += [layers, one.run_B, one.lengths_R, *arrays]
         return SharedC(*arrays, one.run_B.data_ptr(), one.lengths_R.data_ptr(), layers[0][0].shape[2], one.start)
+
+
+def freeze(model: Any) -> None:
+    """The weights of `model` change no more, so that one copy of them serves all waves."""
+    _frozen.setdefault(model, [])
+
+
+def _laid(stack: Stack, model: Any) -> Laid | None:
+    """The weights' copy; in half the space, with the same bits, where that keeps all of them."""
+    if _frozen.get(model):
+        return _frozen[model][0]
+    weights, budget = stack.weights(), default_budget()
+    halved = may_lay(weights, budget, 2) and stack.fits_half()
+    if not halved and not may_lay(weights, budget):
+        return None
+    laid = stack.lay(step.HALVED if halved else step.WHOLE)
+    if model in _frozen:
+        _frozen[model].append(laid)
+    return laid
 
 
 def _tokens(shared: Shared) -> int:

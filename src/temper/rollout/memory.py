@@ -54,14 +54,14 @@ def default_budget() -> int:
     return int(SHARE * machine_memory())
 
 
-def may_lay(weights: int, budget: int) -> bool:
+def may_lay(weights: int, budget: int, itemsize: int = 4) -> bool:
     """Whether that many weights are copied for decoding, side by side as products take them: where that is little
     beside the `budget` of the rows.
 
     >>> may_lay(135_000_000, 6 << 30), may_lay(1_500_000_000, 6 << 30)
     (True, False)
     """
-    return 4 * weights <= LAID * budget
+    return itemsize * weights <= LAID * budget
 
 
 def most_processes(threads: int, weights: int, budget: int) -> int:

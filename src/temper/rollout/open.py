@@ -11,6 +11,7 @@ from typing import Any
 
 from temper.models.load import supports_shared_prefix
 from temper.rollout.ahead import SnapshotEngine
+from temper.rollout.compiled import freeze
 from temper.rollout.engine import Engine
 from temper.rollout.native import NativeEngine
 from temper.rollout.options import ServerConfig
@@ -30,10 +31,14 @@ class Remote:
 
 
 def open_engine(
-    model: Any, version: Callable[[], int] = lambda: 0, remote: Remote | None = None, ahead: bool = False
-) -> AbstractContextManager[Engine]:
+    model: Any, version: Callable[[], int] = lambda: 0, remote: Remote | None = None, ahead: bool = False,
+    frozen: bool = False,
+) -> AbstractContextManager[Engine]:  # fmt: skip
     """The engine that suits `model`, to be used as a context; `version` says how many updates the weights have seen.
-    `ahead`: it has to be an `AheadEngine`, which a model in main memory has on Linux, and servers have."""
+    `ahead`: it has to be an `AheadEngine`, which a model in main memory has on Linux, and servers have. `frozen`: the
+    weights change no more."""
+    if frozen:
+        freeze(model)
     if remote is not None:
         from temper.rollout.agreement import agreement_with
         from temper.rollout.server import ServerEngine

@@ -174,5 +174,5 @@ def open_service(
     chat = ChatFormat.load(path)
     dtype, device = placed(DeviceConfig())
     model = load_model(path, dtype, str(device), warn=warn)
-    with open_engine(model) as engine, Batcher(engine, chat.eos_ids, capacity) as batcher:
+    with open_engine(model, frozen=True) as engine, Batcher(engine, chat.eos_ids, capacity) as batcher:
         yield Service(name, model, chat, batcher, defaults, form)
