@@ -25,7 +25,7 @@ OFFLINE = {
 # at once: waking it costs more than the short waits of a quiet machine (docs/results.md, "Waiting").
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
 KEPT_BYTES = 256 << 20
-TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # as glibc's malloc.h numbers them
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # as glibc's malloc.h numbers them
 CHOSEN = "TEMPER_HUB_OFFLINE"  # what the user had set before we did; child processes see it too
 
 
@@ -73,13 +73,18 @@ def settle_torch(threads: int) -> None:
         torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
 
 
-def keep_freed_memory() -> None:
-    """What is freed from now on stays with this process for what it allocates next, up to `KEPT_BYTES`, until
-    `give_back_memory`. Of a step that trains a small model a tenth is the system's work on pages that come and go."""
+def keep_freed_memory(forks: bool) -> None:
+    """What is freed from now on stays with this process for what it allocates next, until `give_back_memory`; of one
+    that `forks` others to train, which would copy it, up to `KEPT_BYTES`. Of a step that trains a small model a tenth
+    is the system's work on pages that come and go, of an update of 0.5 B parameters a quarter."""
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(MMAP_THRESHOLD, 32 << 20)  # the largest block that does not go to the system at once; its highest value
-        mallopt(TRIM_THRESHOLD, KEPT_BYTES)
+        if forks:
+            mallopt(MMAP_THRESHOLD, 32 << 20)  # the largest block that does not go to the system at once: its highest
+            mallopt(TRIM_THRESHOLD, KEPT_BYTES)
+        else:
+            mallopt(MMAP_MAX, 0)  # however large a block is
+            mallopt(TRIM_THRESHOLD, -1)
 
 
 @contextlib.contextmanager

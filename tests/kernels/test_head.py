@@ -19,7 +19,7 @@ from temper.kernels.straight import straight
 from temper.train import head as plain
 from temper.train.head import Head, score_hidden
 
-pytestmark = pytest.mark.skipif(own._library() is None, reason="no C compiler")
+pytestmark = pytest.mark.skipif(not own._functions.available, reason="no C compiler")
 
 
 @pytest.fixture(autouse=True)

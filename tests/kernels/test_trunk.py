@@ -23,7 +23,7 @@ from temper.models.adapters import LoraConfig, add_adapters
 from temper.train.forward import plan_batch, run_packed, score_targets
 from temper.types import Example
 
-pytestmark = pytest.mark.skipif(trunk._library() is None, reason="no C compiler")
+pytestmark = pytest.mark.skipif(not trunk._functions.available, reason="no C compiler")
 SERVED = ("llama", "qwen2", "qwen3", "gemma3_text", "mistral")
 
 

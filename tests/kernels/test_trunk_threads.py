@@ -4,7 +4,7 @@ they gather."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from temper.kernels.straight import straight
 from temper.train.forward import plan_batch, score_targets
 from temper.types import Example
 
-pytestmark = pytest.mark.skipif(trunk._library() is None, reason="no C compiler")
+pytestmark = pytest.mark.skipif(not trunk._functions.available, reason="no C compiler")
 KINDS = ("llama", "qwen2", "qwen3", "gemma3_text", "smol")
 
 
@@ -77,11 +77,11 @@ def hidden_and_gradients(model: Any, batch: Batch, checkpointing: bool) -> list[
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_bit_depends_on_the_number_of_threads(kind: str, checkpointing: bool, monkeypatch: pytest.MonkeyPatch):
     model, batch, found = model_of(kind), batch_of(kind), []
-    backward = trunk._functions()["trunk_backward"]
+    backward = trunk._functions["trunk_backward"]
     for threads in (1, 2, 7):
         torch.set_num_threads(threads)
-        many = {**trunk._functions(), "trunk_backward": lambda *given, n=threads: backward(*given[:-1], n)}
-        monkeypatch.setattr(trunk, "_functions", lambda many=many: many)
+        many = partial(lambda n, *given: backward(*given[:-1], n), threads)
+        monkeypatch.setitem(trunk._functions._found, "trunk_backward", many)
         found.append(hidden_and_gradients(model, batch, checkpointing))
     assert all(torch.equal(one, other) for more in found[1:] for one, other in zip(found[0], more, strict=True))
 

@@ -43,14 +43,31 @@ def load_library(source: Path, flags: tuple[str, ...] = ()) -> ctypes.CDLL | Non
         return None
 
 
-def declared(
-    library: ctypes.CDLL, arguments: Mapping[str, list[Any]], results: Mapping[str, Any] = {}
-) -> dict[str, Any]:
-    """Functions of a library by name, told what they take, and what they return where that is not nothing."""
-    for name, types in arguments.items():
-        function = getattr(library, name)
-        function.argtypes, function.restype = types, results.get(name)
-    return {name: getattr(library, name) for name in arguments}
+class Functions:
+    """Functions of a C file by name, told what they take, and what they return where that is not nothing; compiled when
+    first asked for."""
+
+    def __init__(
+        self, source: Path, arguments: Mapping[str, list[Any]], results: Mapping[str, Any] = {},
+        flags: tuple[str, ...] = OPENMP,
+    ):  # fmt: skip
+        self._source, self._arguments, self._results, self._flags = source, arguments, results, flags
+        self._found: dict[str, Any] = {}
+
+    @property
+    def available(self) -> bool:
+        """Whether they can be had here."""
+        return load_library(self._source, self._flags) is not None
+
+    def __getitem__(self, name: str) -> Any:
+        """For who knows that they are `available`."""
+        if name not in self._found:
+            library = load_library(self._source, self._flags)
+            assert library is not None, "asked only where they can be had"
+            function = getattr(library, name)
+            function.argtypes, function.restype = self._arguments[name], self._results.get(name)
+            self._found[name] = function
+        return self._found[name]
 
 
 def _built(source: Path, compiler: str, flags: tuple[str, ...]) -> Path:

@@ -8,7 +8,6 @@ Shapes: N tokens, S size of what is normed or gated, H heads, D head size.
 from __future__ import annotations
 
 import ctypes
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from temper.kernels.compiler import OPENMP, declared, load_library
+from temper.kernels.compiler import Functions
 from temper.kernels.product import apply
 
 SOURCE = Path(__file__).with_name("layers.c")
@@ -28,7 +27,7 @@ ACTIVATIONS = {"silu": (1.0, 0.0), "gelu_tanh": (1.5957691216057308, 0.071354812
 
 def available() -> bool:
     """Whether the functions of this module can be called here."""
-    return _library() is not None
+    return _functions.available
 
 
 def rms_norm(x_NS: Tensor, scale_S: Tensor, eps: float) -> Tensor:
@@ -124,24 +123,17 @@ def _threads(x: Tensor) -> int:
 def _call(name: str, *arguments: Any) -> None:
     """A function of the C file: tensors go by their address."""
     values = (value.data_ptr() if isinstance(value, Tensor) else value for value in arguments)
-    _functions()[name](*values)
+    _functions[name](*values)
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    return load_library(SOURCE, OPENMP)
-
-
-@functools.cache
-def _functions() -> dict[str, Any]:
-    library = _library()
-    assert library is not None, "asked only where `available()`"
-    pointer, number, real = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
-    arguments = {
-        "rms_norm": [pointer] * 4 + [number] * 2 + [real, number],
-        "rms_norm_backward": [pointer] * 6 + [number] * 4,
-        "gated": [pointer] * 2 + [number] * 2 + [real] * 2 + [number],
-        "gated_backward": [pointer] * 3 + [number] * 2 + [real] * 2 + [number],
-        "rotate": [pointer] * 4 + [number] * 7,
-    }
-    return declared(library, arguments)
+_pointer, _number, _real = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
+_functions = Functions(
+    SOURCE,
+    {
+        "rms_norm": [_pointer] * 4 + [_number] * 2 + [_real, _number],
+        "rms_norm_backward": [_pointer] * 6 + [_number] * 4,
+        "gated": [_pointer] * 2 + [_number] * 2 + [_real] * 2 + [_number],
+        "gated_backward": [_pointer] * 3 + [_number] * 2 + [_real] * 2 + [_number],
+        "rotate": [_pointer] * 4 + [_number] * 7,
+    },
+)

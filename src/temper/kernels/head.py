@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from temper.kernels import choice
-from temper.kernels.compiler import OPENMP, declared, load_library
+from temper.kernels.compiler import Functions
 from temper.kernels.kept import kept_bytes
 from temper.kernels.product import apply
 from temper.kernels.spaces import space
@@ -72,7 +72,7 @@ class _Head(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, way: Way
     ) -> tuple[Tensor, Tensor]:
-        call, count, functions = _Call(hidden, weight, bias, targets, way), len(hidden), _functions()
+        call, count, functions = _Call(hidden, weight, bias, targets, way), len(hidden), _functions
         a_piece = functions["head_kept"](call.head, count)
         keeps = kept_bytes(weight.nbytes) // (4 * a_piece) if any(getattr(ctx, "needs_input_grad", ())) else 0
         keeps = min(keeps, functions["head_pieces"](call.head))
@@ -101,9 +101,9 @@ class _Head(torch.autograd.Function):
         given = _GivenC(*map(_at, (logsums, entropy, of_logprobs, of_entropy, kept)), ctx.keeps)
         place = of_weight if gathered is None else gathered
         wanted = _WantedC(*map(_at, (of_hidden, place, of_bias)), gathered is not None)
-        room = hidden.new_empty(_functions()["head_backward_room"](call.head, len(hidden), wanted))
+        room = hidden.new_empty(_functions["head_backward_room"](call.head, len(hidden), wanted))
         threads = torch.get_num_threads()
-        _functions()["head_backward"](call.head, call.targets, given, wanted, room.data_ptr(), threads)
+        _functions["head_backward"](call.head, call.targets, given, wanted, room.data_ptr(), threads)
         return of_hidden, of_weight, of_bias, None, None
 
 
@@ -158,7 +158,7 @@ class _WantedC(ctypes.Structure):
 @functools.cache
 def _is_right(plain: Score) -> bool:
     """Up to rounding, values and gradients; False where there is no library."""
-    if _library() is None:
+    if not _functions.available:
         return False
     random = torch.Generator().manual_seed(0)
     numbers = torch.randn(29 * 21 + 70 * 21 + 70, generator=random).split([29 * 21, 70 * 21, 70])
@@ -193,23 +193,17 @@ def _ways(tokens: int, width: int, plain: Score) -> tuple[Callable[[], object], 
     return partial(_tried, plain, given, targets, Way(1.0)), partial(_tried, score, given, targets, Way(1.0))
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    return load_library(SOURCE, OPENMP)
-
-
-@functools.cache
-def _functions() -> dict[str, Any]:
-    library = _library()
-    assert library is not None, "asked only where there is one"
-    floats, number = ctypes.c_void_p, ctypes.c_long
-    head, targets, given, wanted = (ctypes.POINTER(one) for one in (_HeadC, _TargetsC, _GivenC, _WantedC))
-    arguments = {
-        "head_pieces": [head],
-        "head_kept": [head, number],
-        "head_forward_room": [head, number, number],
-        "head_backward_room": [head, number, wanted],
-        "head_forward": [head, targets, floats, number, floats, floats, floats, floats, number],
-        "head_backward": [head, targets, given, wanted, floats, number],
-    }
-    return declared(library, arguments, dict.fromkeys(list(arguments)[:4], number))
+_floats, _number = ctypes.c_void_p, ctypes.c_long
+_head, _targets, _given, _wanted = (ctypes.POINTER(one) for one in (_HeadC, _TargetsC, _GivenC, _WantedC))
+_functions = Functions(
+    SOURCE,
+    {
+        "head_pieces": [_head],
+        "head_kept": [_head, _number],
+        "head_forward_room": [_head, _number, _number],
+        "head_backward_room": [_head, _number, _wanted],
+        "head_forward": [_head, _targets, _floats, _number, _floats, _floats, _floats, _floats, _number],
+        "head_backward": [_head, _targets, _given, _wanted, _floats, _number],
+    },
+    dict.fromkeys(("head_pieces", "head_kept", "head_forward_room", "head_backward_room"), _number),
+)

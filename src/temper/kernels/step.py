@@ -6,7 +6,6 @@ Who fills these in keeps the tensors alive whose addresses they hold.
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from temper.kernels.compiler import OPENMP, declared, load_library
+from temper.kernels.compiler import OPENMP, Functions
 from temper.kernels.spaces import space
 
 SOURCE = Path(__file__).with_name("step.c")
@@ -86,66 +85,59 @@ def addresses(tensors: Sequence[Tensor]) -> Any:
 
 def available() -> bool:
     """Whether the functions of this module can be called here."""
-    return _library() is not None
+    return _functions.available
 
 
 def scratch(stack: StackC, flight: FlightC) -> int:
     """Floats that `flight.scratch` has to have room for."""
-    return _functions()["step_scratch"](ctypes.byref(stack), ctypes.byref(flight))
+    return _functions["step_scratch"](ctypes.byref(stack), ctypes.byref(flight))
 
 
 def laid(shapes: Sequence[Sequence[int]], weights: Iterable[Tensor], way: int = WHOLE) -> list[Tensor]:
     """Weights [out, in] of these shapes as a stack takes them whose weights are `laid`, side by side for products."""
-    functions = _functions()
-    sizes = [functions["step_laid"](*shape, way) for shape in shapes]
+    sizes = [_functions["step_laid"](*shape, way) for shape in shapes]
     panels = list(space(sum(sizes)).split(sizes))
     for weight, to in zip(weights, panels, strict=True):
         weight = weight.contiguous()
-        functions["step_lay"](weight.data_ptr(), to.data_ptr(), *weight.shape, way, torch.get_num_threads())
+        _functions["step_lay"](weight.data_ptr(), to.data_ptr(), *weight.shape, way, torch.get_num_threads())
     return panels
 
 
 def fits_half(weight: Tensor) -> bool:
     """Whether bfloat16 has all numbers of a weight, as of one that was stored in it."""
     count, threads = weight.numel(), torch.get_num_threads()
-    return weight.is_contiguous() and bool(_functions()["step_fits_half"](weight.data_ptr(), count, threads))
+    return weight.is_contiguous() and bool(_functions["step_fits_half"](weight.data_ptr(), count, threads))
 
 
 def forward(stack: StackC, flight: FlightC) -> None:
     """Logits of one step; nothing is drawn, and `flight` moves on by a column."""
-    _functions()["step_forward"](ctypes.byref(stack), ctypes.byref(flight))
+    _functions["step_forward"](ctypes.byref(stack), ctypes.byref(flight))
 
 
 def decode(stack: StackC, flight: FlightC, steps: int) -> int:
     """Steps with their draws, until a row ends or there have been `steps`; how many there were."""
-    return _functions()["step_decode"](ctypes.byref(stack), ctypes.byref(flight), steps)
+    return _functions["step_decode"](ctypes.byref(stack), ctypes.byref(flight), steps)
 
 
 def draw(stack: StackC, flight: FlightC, row_B: Tensor, tokens_B: Tensor) -> None:
     """Draws of requests that share rows: request b draws `tokens_B[b]` from the logits of row `row_B[b]`, which become
     weights."""
     of, to = row_B.data_ptr(), tokens_B.data_ptr()
-    _functions()["step_draw"](ctypes.byref(stack), ctypes.byref(flight), of, len(row_B), to)
+    _functions["step_draw"](ctypes.byref(stack), ctypes.byref(flight), of, len(row_B), to)
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    return load_library(SOURCE, FLAGS)
-
-
-@functools.cache
-def _functions() -> dict[str, Any]:
-    library = _library()
-    assert library is not None, "asked only where `available()`"
-    stack, flight = ctypes.POINTER(StackC), ctypes.POINTER(FlightC)
-    arguments = {
-        "step_forward": [stack, flight],
-        "step_decode": [stack, flight, _number],
-        "step_draw": [stack, flight, _pointer, _number, _pointer],
-        "step_scratch": [stack, flight],
+_stack, _flight = ctypes.POINTER(StackC), ctypes.POINTER(FlightC)
+_functions = Functions(
+    SOURCE,
+    {
+        "step_forward": [_stack, _flight],
+        "step_decode": [_stack, _flight, _number],
+        "step_draw": [_stack, _flight, _pointer, _number, _pointer],
+        "step_scratch": [_stack, _flight],
         "step_laid": [_number, _number, _number],
         "step_lay": [_pointer, _pointer, _number, _number, _number, _number],
         "step_fits_half": [_pointer, _number, _number],
-    }
-    numbers = "step_decode", "step_scratch", "step_laid", "step_fits_half"
-    return declared(library, arguments, dict.fromkeys(numbers, _number))
+    },
+    dict.fromkeys(("step_decode", "step_scratch", "step_laid", "step_fits_half"), _number),
+    FLAGS,
+)

@@ -10,7 +10,6 @@ Shapes: N packed tokens, E hidden size.
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from temper.kernels import fused, rows
-from temper.kernels.compiler import OPENMP, declared, load_library
+from temper.kernels.compiler import Functions
 from temper.kernels.fast import fast_forwards
 from temper.kernels.forwards import Forwards, in_place
 from temper.kernels.packed import AttentionPlan
@@ -85,7 +84,7 @@ def _backbone(model: nn.Module) -> Any:
 
 
 def _find(model: nn.Module, is_small: bool, with_gradients: bool) -> Trunk | None:
-    backbone = None if _library() is None else _backbone(model)
+    backbone = None if not _functions.available else _backbone(model)
     trunk = None if backbone is None else find_trunk(backbone, fast_forwards(model))
     if trunk is None or not _fits(trunk) or not (is_small or is_faster(trunk, _run)):
         return None
@@ -164,7 +163,7 @@ class _Trunk(torch.autograd.Function):
         memory = space(call.floats(keeps))
         given = (part.data_ptr() for part in (x, out, memory))
         where = None if inputs is None else inputs.data_ptr()
-        _functions()["trunk_forward"](*call.told, *given, where, keeps, torch.get_num_threads())
+        _functions["trunk_forward"](*call.told, *given, where, keeps, torch.get_num_threads())
         ctx.save_for_backward(memory if inputs is None else inputs, *weights)
         ctx.call, ctx.runs_again = call, inputs is not None
         return out
@@ -184,7 +183,7 @@ class _Trunk(torch.autograd.Function):
                 setattr(places[number], name, (place if other is None else other).data_ptr())
         again = of_x.new_empty(ctx.call.floats(False)) if ctx.runs_again else None
         where = (memory.data_ptr(), None) if again is None else (again.data_ptr(), memory.data_ptr())
-        _functions()["trunk_backward"](*ctx.call.told, places, of_x.data_ptr(), *where, torch.get_num_threads())
+        _functions["trunk_backward"](*ctx.call.told, places, of_x.data_ptr(), *where, torch.get_num_threads())
         parts = zip(found, weights, apart, strict=True)
         return of_x, None, None, None, None, *(part.view_as(like) if own else None for part, like, own in parts)
 
@@ -209,7 +208,7 @@ class _Call:
         return tensor.data_ptr()
 
     def floats(self, keeps: bool) -> int:
-        return _functions()["trunk_kept"](self.told[0], self.tokens, keeps)
+        return _functions["trunk_kept"](self.told[0], self.tokens, keeps)
 
 
 class _TrunkC(ctypes.Structure):
@@ -278,19 +277,13 @@ def _alike(found: Tensor, expected: Tensor) -> bool:
     return bool((found - expected).abs().max() <= TOLERANCE * expected.abs().max())
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    return load_library(SOURCE, OPENMP)
-
-
-@functools.cache
-def _functions() -> dict[str, Any]:
-    library = _library()
-    assert library is not None, "asked only where there is one"
-    pointer, number, trunk, tokens = ctypes.c_void_p, ctypes.c_long, ctypes.POINTER(_TrunkC), ctypes.POINTER(_TokensC)
-    arguments = {
-        "trunk_kept": [trunk, number, number],
-        "trunk_forward": [trunk, tokens, pointer, pointer, pointer, pointer, number, number],
-        "trunk_backward": [trunk, tokens, ctypes.POINTER(LayerC), pointer, pointer, pointer, number],
-    }
-    return declared(library, arguments, {"trunk_kept": number})
+_pointer, _number, _trunk, _tokens = ctypes.c_void_p, ctypes.c_long, ctypes.POINTER(_TrunkC), ctypes.POINTER(_TokensC)
+_functions = Functions(
+    SOURCE,
+    {
+        "trunk_kept": [_trunk, _number, _number],
+        "trunk_forward": [_trunk, _tokens, _pointer, _pointer, _pointer, _pointer, _number, _number],
+        "trunk_backward": [_trunk, _tokens, ctypes.POINTER(LayerC), _pointer, _pointer, _pointer, _number],
+    },
+    {"trunk_kept": _number},
+)

@@ -7,7 +7,6 @@ step.
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from temper.kernels.compiler import OPENMP, declared, load_library
+from temper.kernels.compiler import Functions
 
 SOURCE = Path(__file__).with_name("update.c")
 SMALL = 1 << 18  # floats that one thread is done with before a second has begun
@@ -23,7 +22,7 @@ SMALL = 1 << 18  # floats that one thread is done with before a second has begun
 
 def fits(tensors: Iterable[Tensor]) -> bool:
     """Whether there is a library for all these tensors here."""
-    return _library() is not None and all(
+    return _functions.available and all(
         tensor.dtype == torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
         and type(tensor) in (Tensor, torch.nn.Parameter)
         for tensor in tensors
@@ -45,7 +44,7 @@ def add_up(sums: Sequence[Tensor], parts: Sequence[Sequence[Tensor]]) -> None:
         return
     sizes = _sizes(sums)
     given = _pointers(sums), _pointers([tensor for part in parts for tensor in part])
-    _functions()["add_up"](*given, sizes, len(sums), len(parts), _threads(sum(sizes)))
+    _functions["add_up"](*given, sizes, len(sums), len(parts), _threads(sum(sizes)))
 
 
 def blank(tensors: Sequence[Tensor]) -> None:
@@ -57,7 +56,7 @@ def blank(tensors: Sequence[Tensor]) -> None:
     [tensor([0., 0.])]
     """
     if fits(tensors):
-        _functions()["blank"](_pointers(tensors), _sizes(tensors), len(tensors))
+        _functions["blank"](_pointers(tensors), _sizes(tensors), len(tensors))
     else:
         for tensor in tensors:
             tensor.zero_()
@@ -83,7 +82,7 @@ def adamw(moved: Sequence[Moved], share: float, rate: float, betas: tuple[float,
         row.kept, row.step = 1 - rate * one.decay, rate / (1 - betas[0] ** one.step)
         row.root = (1 - betas[1] ** one.step) ** 0.5
     threads = _threads(sum(row.size for row in rows))
-    _functions()["adamw"](rows, len(rows), share, *betas, epsilon, threads)
+    _functions["adamw"](rows, len(rows), share, *betas, epsilon, threads)
 
 
 def _threads(size: int) -> int:
@@ -108,20 +107,13 @@ class _MovedC(ctypes.Structure):
     ]
 
 
-@functools.cache
-def _library() -> ctypes.CDLL | None:
-    return load_library(SOURCE, OPENMP)
-
-
-@functools.cache
-def _functions() -> dict[str, Any]:
-    library = _library()
-    assert library is not None, "asked only where there is one"
-    number, real, double = ctypes.c_long, ctypes.c_float, ctypes.c_double
-    pointers, sizes = ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(number)
-    arguments = {
-        "add_up": [pointers, pointers, sizes, number, number, number],
-        "blank": [pointers, sizes, number],
-        "adamw": [ctypes.POINTER(_MovedC), number, real, double, double, real, number],
-    }
-    return declared(library, arguments)
+_number, _real, _double = ctypes.c_long, ctypes.c_float, ctypes.c_double
+_pointer_list, _size_list = ctypes.POINTER(ctypes.c_void_p), ctypes.POINTER(_number)
+_functions = Functions(
+    SOURCE,
+    {
+        "add_up": [_pointer_list, _pointer_list, _size_list, _number, _number, _number],
+        "blank": [_pointer_list, _size_list, _number],
+        "adamw": [ctypes.POINTER(_MovedC), _number, _real, _double, _double, _real, _number],
+    },
+)

@@ -137,9 +137,9 @@ class Learner:
         self.team = None  # one process with all its threads
         if not self.is_sharded and in_processes(model, config):
             self.team = Team(1 if ranks().size > 1 else None)
-        if self.team is not None:
-            keep_freed_memory()
-        elif config.parallel == "processes" and not config.compile:
+        if in_main_memory(model):
+            keep_freed_memory(forks=self.team is not None)
+        if self.team is None and config.parallel == "processes" and not config.compile:
             warn("`parallel: processes` needs Linux, a model in main memory and no CUDA device: one process trains")
         self.summing = GradientSum(self.weights, self.team, self.turns)
         self._dropouts = dropouts(model)
