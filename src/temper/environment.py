@@ -26,6 +26,7 @@ OFFLINE = {
 PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "3000"}
 KEPT_BYTES = 256 << 20
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # as glibc's malloc.h numbers them
+BLOCKS = 65_536  # that glibc takes from the system one by one at most, unless it is told otherwise
 CHOSEN = "TEMPER_HUB_OFFLINE"  # what the user had set before we did; child processes see it too
 
 
@@ -80,6 +81,7 @@ def keep_freed_memory(forks: bool) -> None:
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
         mallopt = ctypes.CDLL(None).mallopt
         if forks:
+            mallopt(MMAP_MAX, BLOCKS)  # an earlier stage may have trained by threads
             mallopt(MMAP_THRESHOLD, 32 << 20)  # the largest block that does not go to the system at once: its highest
             mallopt(TRIM_THRESHOLD, KEPT_BYTES)
         else:

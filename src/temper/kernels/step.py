@@ -93,7 +93,7 @@ def scratch(stack: StackC, flight: FlightC) -> int:
     return _functions["step_scratch"](ctypes.byref(stack), ctypes.byref(flight))
 
 
-def laid(shapes: Sequence[Sequence[int]], weights: Iterable[Tensor], way: int = WHOLE) -> list[Tensor]:
+def laid(shapes: Sequence[Sequence[int]], weights: Iterable[Tensor], way: int) -> list[Tensor]:
     """Weights [out, in] of these shapes as a stack takes them whose weights are `laid`, side by side for products."""
     sizes = [_functions["step_laid"](*shape, way) for shape in shapes]
     panels = list(space(sum(sizes)).split(sizes))
