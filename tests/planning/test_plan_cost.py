@@ -12,10 +12,13 @@ import fakes
 import pytest
 
 from temper.cli import main
+from temper.kernels import choice
+from temper.kernels.choice import of_layers
 from temper.kernels.kept import LEAST
 from temper.planning.estimate import PROCESS_BYTES, Machine, estimate, model_sizes
 from temper.planning.lengths import stage_tokens
-from temper.planning.shapes import ModelSize, Shape, Training, model_size
+from temper.planning.machines import this_machine
+from temper.planning.shapes import ModelSize, Shape, Training, model_size, size_by_config
 from temper.recipe.graph import ASSETS
 from temper.recipe.reader import load_recipe
 from temper.record.cost import Cost, Meter
@@ -239,3 +242,41 @@ def test_layers_one_by_one_are_counted_where_there_is_no_compiler_or_the_kind_is
     assert (together.memory_bytes or 0) < (apart.memory_bytes or 0)
     more = (estimate(stage, other).memory_bytes or 0) - (apart.memory_bytes or 0)
     assert 0 < more <= LEAST  # logits that are kept where there is a compiler
+
+
+def test_of_a_large_model_the_way_that_takes_more_counts_until_one_was_found_faster():
+    row = {"messages": [{"role": "user", "content": "1+1"}, {"role": "assistant", "content": "2"}]}
+    Path("rows.jsonl").write_text((json.dumps(row) + "\n") * 50)
+    write_model(Path("model"), {"a": [2]})
+    Path("my.yaml").write_text(
+        "stages:\n  b: {stage: sft, model: model, data: rows.jsonl, parallel: threads, batch_size: 50}\n"
+    )
+    recipe, faults = load_recipe("my.yaml")
+    assert not faults
+    small, large = (
+        size_by_config({"model_type": "llama", "hidden_size": width, "intermediate_size": 4 * width,
+                        "num_hidden_layers": 12, "num_attention_heads": 8, "vocab_size": 1000})
+        for width in (128, 512)
+    )  # fmt: skip
+    assert small is not None
+    assert large is not None
+
+    def needs(size: ModelSize, **tried: bool) -> int:
+        width = size.config["hidden_size"]
+        known = {of_layers(width, 4 * width, width, width): way for way in tried.values()}
+        here = Machine(in_one_call=known)
+        return estimate(recipe.by_name["b"], {"model": size}, machine=here).memory_bytes or 0
+
+    assert needs(large, way=True) < needs(large, way=False) == needs(large)
+    assert needs(small, way=True) == needs(small, way=False) == needs(small)
+
+
+def test_what_a_trial_found_out_about_this_machine_is_planned_with(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    choice.pin("auto")
+    assert not this_machine(2).in_one_call
+    shape = of_layers(512, 2048, 512, 128)
+    way = choice.chosen(shape, lambda: (lambda: sum(range(100_000)), lambda: None), choice.OWN)
+    choice.pin("auto")
+    assert way == choice.OWN
+    assert this_machine(2).in_one_call == {shape: True}

@@ -123,9 +123,9 @@ def _ended_as_interrupted() -> Iterator[None]:
 
 def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({}), ranks: int = 1) -> dict[str, Any]:
     """The plan as one JSON value; what cannot be known before a stage ran is None."""
-    from temper.kernels.compiler import compiler
-    from temper.planning.estimate import UNKNOWN, Machine, estimate, model_sizes
+    from temper.planning.estimate import UNKNOWN, estimate, model_sizes
     from temper.planning.lengths import stage_tokens
+    from temper.planning.machines import this_machine
     from temper.planning.preflight import disk_free
     from temper.record.cost import memory_available
     from temper.record.rundir import holder
@@ -135,7 +135,7 @@ def describe(plan: Plan, probes: Mapping[str, Probed | str] = MappingProxyType({
     before = plan.folder.record().get("stages")
     works = plan.folder.work_folders()
     held = holder(plan.folder.root / "lock")
-    stages, here = [], Machine(threads=plan.recipe.threads, compiles=compiler() is not None)
+    stages, here = [], this_machine(plan.recipe.threads)
     for planned in plan.stages:
         need = estimate(planned.stage, sizes, tokens.get(planned.stage.name, UNKNOWN), here)
         entry = before.get(planned.stage.name, {}) if isinstance(before, dict) else {}

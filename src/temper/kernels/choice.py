@@ -14,6 +14,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from temper.kernels.compiler import cache_folder, processor
 
 PLAIN, ONEDNN = WAYS = ("default", "onednn")  # of a product
 OWN = "own"  # of whole layers: all in one call of ours
+LESSER = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")  # what may forbid instructions
 GAIN = 0.9  # of the plain way's time, for the other to be taken: what is alike stays plain
 SECONDS, TURNS = 0.04, 5  # CPU time to try a way for; and so often at least, or a busy moment would decide for good
 
@@ -41,6 +43,11 @@ def pin(way: str, recalled: Mapping[str, Any] | None = None) -> None:
 def asked() -> str:
     """What `pin` was told last."""
     return _pinned[0] if _pinned else "auto"
+
+
+def of_layers(width: int, inner: int, query: int, key: int) -> str:
+    """The shape of layers of these sizes."""
+    return f"layers {width}x{inner}x{query}x{key}"
 
 
 def table() -> dict[str, dict[str, Any]]:
@@ -123,9 +130,6 @@ def _read(lines: Any) -> dict[str, dict[str, Any]]:
 
 
 def _file() -> Path:
-    """One for each processor and version of torch."""
-    import torch
-
-    kind = torch.backends.cpu.get_cpu_capability()
-    told = [torch.__version__, kind, os.environ.get("ONEDNN_MAX_CPU_ISA", ""), processor()]
+    """One for each processor and version of torch, and what both are told to do without; torch need not be there."""
+    told = [version("torch"), *(os.environ.get(name, "") for name in LESSER), processor()]
     return cache_folder() / f"products-{hashlib.sha256(repr(told).encode()).hexdigest()[:16]}.jsonl"

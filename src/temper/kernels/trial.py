@@ -29,7 +29,7 @@ def is_faster(trunk: Trunk, run: Run) -> bool:
     """Whether `run`, forward and backward, is the faster way here; asked once for every shape of layers."""
     width, heads, key_heads, size = sizes_of(trunk)
     inner = trunk.layers[0].mlp.gate_proj.out_features
-    shape = f"layers {width}x{inner}x{heads * size}x{key_heads * size}"
+    shape = choice.of_layers(width, inner, heads * size, key_heads * size)
     return choice.chosen(shape, partial(_ways, trunk, run), choice.OWN, SAVED) == choice.OWN
 
 

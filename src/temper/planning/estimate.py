@@ -4,17 +4,18 @@ the lengths of its rows."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from temper.kernels.choice import of_layers
 from temper.planning.lengths import Spread, Tokens
 from temper.planning.shapes import ModelSize, Shape, Training, model_size
 from temper.recipe.graph import Ref, is_folder
 from temper.recipe.recipe import Recipe, Stage
 from temper.rollout.memory import ROWS_A_PROCESS, TOKENS_A_FORWARD, default_budget, may_lay, most_processes, wave_bytes
-from temper.train.sizes import by_processes, even_budget, places_for, wide_budget
+from temper.train.sizes import SMALL_MODEL, by_processes, even_budget, places_for, wide_budget
 
 PROCESS_BYTES = 500_000_000  # Python and its libraries once a model is computed with, the model itself left out
 CONTEXT_BYTES = 1_000_000_000  # of an accelerator's memory: its context and the libraries' work spaces
@@ -29,12 +30,14 @@ UNKNOWN = Tokens()
 @dataclass(frozen=True)
 class Machine:
     """Where a stage is to run, as far as its memory depends on it. `cache_bytes` is what a sampler may take; `threads`
-    those of the recipe; `compiles`: there is a C compiler."""
+    those of the recipe; `compiles`: there is a C compiler. `in_one_call` says of shapes of layers (`choice.of_layers`)
+    that were tried there whether they are faster so."""
 
     accelerator: bool = False
     cache_bytes: int | None = None
     threads: int = 1
     compiles: bool = True
+    in_one_call: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def process_bytes(self) -> int:
@@ -182,7 +185,8 @@ def _models_beside(
 
 
 def _activations(config: Mapping[str, Any], size: ModelSize, width: int, tokens: Tokens, machine: Machine) -> int:
-    """What the largest micro-batch takes; with training processes that of each, and the gradients that wait."""
+    """What the largest micro-batch takes; with training processes that of each, and the gradients that wait. Of a
+    large model, whose layers were not tried yet, what takes more counts."""
     budget, shape = config.get("micro_batch_tokens"), size.shape
     if shape is None or not isinstance(budget, int):
         return 0
@@ -193,9 +197,11 @@ def _activations(config: Mapping[str, Any], size: ModelSize, width: int, tokens:
     compiled = bool(config.get("compile"))
     alone = by_processes(config.get("parallel", "threads"), compiled, size.parameters) and not machine.accelerator
     together = fused and not rank and machine.compiles and shape.in_one_call
-    again, straight = bool(config.get("gradient_checkpointing")), together and not alone
+    again = bool(config.get("gradient_checkpointing"))
     keeps_logits = width == 4 and not machine.accelerator and machine.compiles
-    training = Training(width, again, rank, fused, together, straight, keeps_logits)
+    tried = True if size.parameters <= SMALL_MODEL else machine.in_one_call.get(of_layers(*shape.layer_sizes))
+    ways = {together and way for way in ((True, False) if tried is None else (tried,))}
+    trainings = [Training(width, again, rank, fused, one, one and not alone, keeps_logits) for one in ways]
     if alone:
         budget = even_budget(step, budget)
         pieces = -(-step // max(budget, longest, 1))
@@ -204,7 +210,8 @@ def _activations(config: Mapping[str, Any], size: ModelSize, width: int, tokens:
         waiting = min(pieces, places_for(gradient)) * gradient if processes > 1 else 0
     elif not machine.accelerator:
         budget = wide_budget(step, budget)
-    return processes * shape.activation_bytes(min(step, max(budget, longest)), training) + waiting
+    micro_batch = min(step, max(budget, longest))
+    return processes * max(shape.activation_bytes(micro_batch, training) for training in trainings) + waiting
 
 
 def step_tokens(config: Mapping[str, Any], context: int, tokens: Tokens) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A machine by its name: "1x80GB", "8xH100", "cpu:16GB"."""
+"""Machines that a plan is for: this one, or another by its name: "1x80GB", "8xH100", "cpu:16GB"."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 
 from temper.errors import ConfigError, Fault
+from temper.kernels import choice
+from temper.kernels.compiler import compiler
 from temper.planning.estimate import Machine
 from temper.rollout.memory import SHARE
 
@@ -41,6 +43,12 @@ class Elsewhere:
     @property
     def machine(self) -> Machine:
         return Machine(self.accelerator, int(SHARE * self.bytes))
+
+
+def this_machine(threads: int) -> Machine:
+    """The one it runs on, without an accelerator, with what runs have found out about it."""
+    known = {shape: found["way"] == choice.OWN for shape, found in choice.remembered().items()}
+    return Machine(threads=threads, compiles=compiler() is not None, in_one_call=known)
 
 
 def read_machine(text: str) -> Elsewhere:

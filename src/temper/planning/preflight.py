@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from temper.errors import DataError, Exit, Fault, ResourceError, TemperError
-from temper.kernels.compiler import compiler
-from temper.planning.estimate import Machine, estimate, model_sizes
+from temper.planning.estimate import estimate, model_sizes
 from temper.planning.fit import Fit
 from temper.planning.given import inputs, locate, tasks
 from temper.planning.lengths import stage_tokens
+from temper.planning.machines import this_machine
 from temper.planning.plan import Plan, make_plan
 from temper.recipe.reader import load_recipe
 from temper.recipe.recipe import Recipe
@@ -135,7 +135,7 @@ def check_resources(plan: Plan) -> list[str]:
     """Warnings about memory. Raises ResourceError if the disk cannot hold what the stages will write."""
     artifacts = plan.artifacts()
     sizes, tokens = model_sizes(plan.recipe, artifacts), stage_tokens(plan.recipe, artifacts)
-    here = Machine(threads=plan.recipe.threads, compiles=compiler() is not None)
+    here = this_machine(plan.recipe.threads)
     needs = [(p.stage.name, estimate(p.stage, sizes, tokens[p.stage.name], here)) for p in plan.running]
     disk = sum(need.disk_bytes or 0 for _, need in needs) + (SPARE_BYTES if needs else 0)
     free = disk_free(plan.folder.root)

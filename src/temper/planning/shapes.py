@@ -97,6 +97,11 @@ class Shape:
         return self.num_key_value_heads * self.head_dim
 
     @property
+    def layer_sizes(self) -> tuple[int, int, int, int]:
+        """Hidden, intermediate, query and key size."""
+        return self.hidden_size, self.intermediate_size, self.query_size, self.key_size
+
+    @property
     def embedding(self) -> int:
         """Numbers of the embedding, or of a head of its own."""
         return self.vocab_size * self.hidden_size
@@ -104,7 +109,7 @@ class Shape:
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
         """The linear layers of a Llama-like layer, by name: size in, size out."""
-        hidden, inner, query, key = self.hidden_size, self.intermediate_size, self.query_size, self.key_size
+        hidden, inner, query, key = self.layer_sizes
         gate = {"gate_proj": (hidden, inner)} if self.gated else {}
         return {
             "q_proj": (hidden, query), "k_proj": (hidden, key), "v_proj": (hidden, key), "o_proj": (query, hidden),
@@ -147,9 +152,7 @@ class Shape:
         """Bytes a token. Fused (`kernels/fused.py`): both residuals and what the norms make of them, queries, keys and
         values in one tensor, both rotated, what they mix to, gate and up and their product. Plain (transformers): each
         norm keeps a float32 copy too, the gate its two sides. Either: a float32 a head, and what adapters narrow to."""
-        width, hidden, inner, query, key = (
-            training.width, self.hidden_size, self.intermediate_size, self.query_size, self.key_size,
-        )  # fmt: skip
+        width, (hidden, inner, query, key) = training.width, self.layer_sizes
         adapters = training.rank * len(self.linears) * width
         if training.together:  # what goes in, queries, keys and values, what they mix to, what comes of it, gate and up
             return width * (2 * hidden + 2 * query + 2 * key + 2 * inner) + 4 * self.num_attention_heads
