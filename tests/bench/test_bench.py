@@ -196,12 +196,13 @@ def test_a_machine_that_lacks_what_is_needed_is_told_so(monkeypatch: pytest.Monk
 
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads /proc, which only Linux has")
 def test_cpu_time_and_memory_of_children_are_counted() -> None:
-    work = "x = bytearray(64_000_000)\nwhile True: sum(range(10_000))"
+    work = "x = bytearray(64_000_000)\nprint(flush=True)\nwhile True: sum(range(10_000))"
     before = cpu_seconds(os.getpid())
-    with subprocess.Popen([sys.executable, "-c", work]) as child:
+    with subprocess.Popen([sys.executable, "-c", work], stdout=subprocess.PIPE) as child:
         watch = MemoryWatch(os.getpid())
         watch.start()
         try:
+            child.stdout.readline()  # it has its memory
             while cpu_seconds(child.pid) < 0.2:
                 pass
             living = cpu_seconds(os.getpid())
