@@ -20,7 +20,7 @@ SOURCE = Path(__file__).with_name("step.c")
 FLAGS = (*OPENMP, "-fno-associative-math")  # so that a sum is the same for any number of rows
 
 WHOLE, HALVED = 1, 2  # how a stack's weights are `laid`; 0: not
-LARGE = 1 << 30  # bytes of such a copy, from which on it lies in memory that training takes between two
+LARGE = 1 << 30  # bytes of such a copy, from which on it lies in what training has freed, and not in pages of its own
 
 _pointer, _number, _real = ctypes.c_void_p, ctypes.c_long, ctypes.c_float
 
@@ -97,8 +97,8 @@ def scratch(stack: StackC, flight: FlightC) -> int:
 def laid(shapes: Sequence[Sequence[int]], weights: Iterable[Tensor], way: int) -> list[Tensor]:
     """Weights [out, in] of these shapes as a stack takes them whose weights are `laid`, side by side for products."""
     sizes = [_functions["step_laid"](*shape, way) for shape in shapes]
-    total = sum(sizes)
-    panels = list((space(total) if 4 * total < LARGE else torch.empty(total)).split(sizes))
+    together = 4 * sum(sizes) < LARGE
+    panels = list(space(sum(sizes)).split(sizes)) if together else [torch.empty(size) for size in sizes]
     for weight, to in zip(weights, panels, strict=True):
         weight = weight.contiguous()
         _functions["step_lay"](weight.data_ptr(), to.data_ptr(), *weight.shape, way, torch.get_num_threads())
