@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import pickle
@@ -23,6 +24,7 @@ def at_every_rank(size: int, folder: Path, work: Callable[[Ranks], Any], timeout
         for other, (_, theirs) in enumerate(lines):
             if other != rank:
                 theirs.close()
+        faulthandler.dump_traceback_later(50)  # what it is at, should it hang
         torch.set_num_threads(1)
         os.environ |= {"GLOO_SOCKET_IFNAME": "lo", TIMEOUT_VARIABLE: str(timeout)}
         joined = join(f"file://{folder}/meet", rank, size)
@@ -42,8 +44,10 @@ def at_every_rank(size: int, folder: Path, work: Callable[[Ranks], Any], timeout
 
 
 def _received(line: Any) -> Any:
-    """What a rank sent; None if it was killed."""
+    """What a rank sent; None if it was killed. Raises TimeoutError if it says nothing."""
+    if not line.poll(60):
+        raise TimeoutError("a rank has not answered within 60 s")
     try:
-        return pickle.loads(line.recv_bytes()) if line.poll(60) else None
+        return pickle.loads(line.recv_bytes())
     except EOFError:
         return None
