@@ -160,6 +160,18 @@ def test_weights_in_half_the_space_draw_the_same_bits(monkeypatch: pytest.Monkey
     assert halved == NativeEngine(model).generate(asked, Sampling(8))
 
 
+@pytest.mark.parametrize("way", [step.WHOLE, step.HALVED])
+def test_a_copy_in_pieces_holds_what_one_in_one_piece_holds(way: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = stack_of(rounded(copy.deepcopy(MODELS["qwen2"])))
+    assert stack is not None
+    whole = stack.lay(way).panels
+    monkeypatch.setattr(step, "LARGE", 0)
+    pieces = stack.lay(way).panels
+    assert len({piece.untyped_storage().data_ptr() for piece in pieces}) == len(pieces)
+    bits = [[panel.view(torch.int32) for panel in panels] for panels in (whole, pieces)]
+    assert all(torch.equal(one, other) for one, other in zip(*bits, strict=True))
+
+
 def test_one_weight_that_bfloat16_has_not_keeps_all_of_them_whole() -> None:
     model = rounded(copy.deepcopy(MODELS["llama"]))
     stack = stack_of(model)
